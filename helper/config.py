@@ -1,0 +1,120 @@
+"""The runtime configuration the predicates read, set for a scope.
+
+Upstream keeps these values in module globals (`layers/moe/utils.py`, `layers/dp_attention.py`);
+here a context variable holds them, so that threads and async tasks do not see each other's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+A2A_BACKENDS = (
+    "none",
+    "deepep",
+    "mooncake",
+    "nixl",
+    "mori",
+    "ascend_fuseep",
+    "flashinfer",
+    "customized",
+)
+RUNNER_BACKENDS = (
+    "auto",
+    "deep_gemm",
+    "triton",
+    "triton_kernel",
+    "flashinfer_trtllm",
+    "flashinfer_trtllm_routed",
+    "flashinfer_cutlass",
+    "flashinfer_mxfp4",
+    "flashinfer_cutedsl",
+    "cutlass",
+    "marlin",
+    "aiter",
+)
+
+
+class ConfigError(ValueError):
+    """A configuration that no server could run with; the message says which value and why."""
+
+
+class NoConfigError(LookupError):
+    """A predicate was asked outside every `use_config` scope."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoeConfig:
+    """Sizes are ranks: `tp_size` is the whole world, the others divide it.
+
+    `attn_dp_size` is the number of attention data-parallel groups (1 without attention DP);
+    `attn_cp_size` of context-parallel ranks in each. Names are 0.5.11's server arguments.
+    Raises `ConfigError` for sizes or names that cannot be.
+    """
+
+    tp_size: int = 1
+    ep_size: int = 1
+    moe_dp_size: int = 1
+    attn_dp_size: int = 1
+    attn_cp_size: int = 1
+    enable_dp_attention: bool = False
+    moe_a2a_backend: str = "none"
+    moe_runner_backend: str = "auto"
+    quantization: str | None = None
+    disable_flashinfer_cutlass_moe_fp4_allgather: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("tp_size", "ep_size", "moe_dp_size", "attn_dp_size", "attn_cp_size"):
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ConfigError(f"{name}={size!r}: a size is a whole number of at least 1")
+        self._require_divides("ep_size * moe_dp_size", self.ep_size * self.moe_dp_size)
+        self._require_divides("attn_dp_size * attn_cp_size", self.attn_dp_size * self.attn_cp_size)
+        if self.attn_dp_size > 1 and not self.enable_dp_attention:
+            raise ConfigError(
+                f"attn_dp_size={self.attn_dp_size} without enable_dp_attention: "
+                "attention has one data-parallel group then"
+            )
+        self._require_known("moe_a2a_backend", self.moe_a2a_backend, A2A_BACKENDS)
+        self._require_known("moe_runner_backend", self.moe_runner_backend, RUNNER_BACKENDS)
+
+    def _require_divides(self, what: str, size: int) -> None:
+        if self.tp_size % size:
+            raise ConfigError(f"{what}={size} does not divide tp_size={self.tp_size}")
+
+    def _require_known(self, what: str, value: str, known: tuple[str, ...]) -> None:
+        if value not in known:
+            raise ConfigError(f"{what}={value!r} is unknown; one of: {', '.join(known)}")
+
+    @property
+    def moe_tp_size(self) -> int:
+        """Ranks that share one expert's intermediate dimension."""
+        return self.tp_size // self.ep_size // self.moe_dp_size
+
+    @property
+    def attn_tp_size(self) -> int:
+        """Ranks that share one attention data-parallel group's heads."""
+        return self.tp_size // self.attn_dp_size // self.attn_cp_size
+
+
+_CURRENT: ContextVar[MoeConfig | None] = ContextVar("moe_config", default=None)
+
+
+def current_config() -> MoeConfig:
+    """The innermost configuration in scope; raises `NoConfigError` when there is none."""
+    config = _CURRENT.get()
+    if config is None:
+        raise NoConfigError(
+            "no MoE configuration is set: wrap the call in `with use_config(MoeConfig(...)):`"
+        )
+    return config
+
+
+@contextmanager
+def use_config(config: MoeConfig) -> Iterator[MoeConfig]:
+    """Set `config` for the block; what was in force before is restored at its end."""
+    token = _CURRENT.set(config)
+    try:
+        yield config
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,97 @@
+"""The one list of reasons to skip the post-experts all-reduce.
+
+Rows, tables, tests and the predicate itself derive from `SKIP_REASONS`: adding a reason is one
+entry here. Facts from sgl-project/sglang#23748 and release 0.5.11.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from helper.predicates import (
+    should_use_dp_reduce_scatterv,
+    should_use_flashinfer_cutlass_moe_fp4_allgather,
+)
+
+Path = Literal["EP", "TP"]
+PATHS: tuple[Path, ...] = ("EP", "TP")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipReason:
+    """Why a later step makes the block's own reduction wrong.
+
+    `flag` is the two-letter name used in rows and tables, `name` upstream's name. `value` reads
+    the flag from the runtime configuration; None means that forward() receives it as a keyword
+    argument called `name`. `completed_by` names the step that adds the partial sums up instead.
+    """
+
+    flag: str
+    name: str
+    paths: tuple[Path, ...]
+    completed_by: str
+    value: Callable[[], bool] | None = None
+
+
+SKIP_REASONS: tuple[SkipReason, ...] = (
+    SkipReason(
+        flag="AF",
+        name="should_allreduce_fusion",
+        paths=("EP", "TP"),
+        completed_by="the next layer's prepare_attn, fused with residual add and norm",
+    ),
+    SkipReason(
+        flag="RS",
+        name="use_reduce_scatter",
+        paths=("EP", "TP"),
+        completed_by="LayerCommunicator's reduce-scatter after the MLP",
+    ),
+    SkipReason(
+        flag="DP",
+        name="dp_reduce_scatterv",
+        paths=("EP", "TP"),
+        value=should_use_dp_reduce_scatterv,
+        completed_by="LayerCommunicator's reduce_scatterv over the TP group",
+    ),
+    SkipReason(
+        flag="FI",
+        name="flashinfer_fp4_allgather",
+        paths=("TP",),
+        value=should_use_flashinfer_cutlass_moe_fp4_allgather,
+        completed_by="the standard dispatcher's combine, by reduce_scatterv over the TP group",
+    ),
+)
+
+
+def any_reason(*, path: Path, arguments: Mapping[str, bool]) -> bool:
+    """Whether some reason applies to `path`: arguments first, then the runtime configuration.
+
+    `arguments` maps a reason's `name` to the value forward() received; what is missing is False.
+    Raises `NoConfigError` when the arguments leave it open and no configuration is set.
+    """
+    applicable = [reason for reason in SKIP_REASONS if path in reason.paths]
+    return any(arguments.get(r.name, False) for r in applicable if r.value is None) or any(
+        r.value() for r in applicable if r.value is not None
+    )
+
+
+def should_skip_post_experts_all_reduce(
+    *,
+    is_tp_path: bool,
+    use_reduce_scatter: bool = False,
+    should_allreduce_fusion: bool = False,
+) -> bool:
+    """Whether a later step completes the block's partial sum, so that the block must not.
+
+    The predicate of sgl-project/sglang#23748 (release 0.5.11, `layers/moe/utils.py`).
+    `is_tp_path` tells the TP all-reduce from the EP one; the other two come from the layer and
+    are False in models that do not compute them. Raises `NoConfigError` when the answer depends
+    on a runtime configuration and none is set.
+    """
+    return any_reason(
+        path="TP" if is_tp_path else "EP",
+        arguments={
+            "use_reduce_scatter": use_reduce_scatter,
+            "should_allreduce_fusion": should_allreduce_fusion,
+        },
+    )

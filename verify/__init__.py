@@ -1,0 +1,1 @@
+"""The tool: `python -m verify` shows that every partial sum is added up exactly once."""

@@ -1,0 +1,102 @@
+"""Command line: arguments in, one report out, exit code 0 (fine), 1 (findings), 2 (cannot run)."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from verify.errors import VerifyError
+from verify.render import RENDERERS, render
+from verify.report import Report
+
+# name -> (module with add_arguments and run, one line of help); modules load when asked for,
+# so that `report` never pays for what `replay` imports
+COMMANDS: dict[str, tuple[str, str]] = {
+    "report": ("verify.pull_request.command", "helper against every oracle, by category"),
+    "explain": ("verify.pull_request.explain", "one site's truth table, row by row"),
+    "scan": ("verify.scan.command", "every reduction in an SGLang source: guard against consumer"),
+    "prove": ("verify.ledger.command", "exactly once on every legal deployment"),
+    "replay": ("verify.replay.command", "RUNS the source's own method bodies on in-process ranks"),
+    "diff": ("verify.diff", "what changed between two sources or two saved reports"),
+}
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> Report:
+        """Do the work; raises `VerifyError` when it cannot."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(argv)
+    arguments = parser.parse_args(argv)
+    try:
+        report = arguments.run(arguments)
+        _deliver(render(report, format_name=arguments.format), output=arguments.output)
+    except VerifyError as error:
+        print(f"verify: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # the reader (head, less) has gone; nothing is left to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except KeyboardInterrupt:
+        print("verify: interrupted", file=sys.stderr)
+        return 2
+    if not arguments.quiet:
+        print(report.summary, file=sys.stderr)
+    failed = bool(report.findings) and arguments.fail_on == "finding"
+    return 1 if failed else 0
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m verify",
+        description="Every partial sum a MoE block produces is added up exactly once: shown.",
+        epilog="exit codes: 0 fine, 1 findings, 2 cannot run",
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    asked = next((word for word in argv if word in COMMANDS), None)
+    for name, (module, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == asked:
+            command: Command = import_module(module)
+            command.add_arguments(subparser)
+            _add_common(subparser)
+            subparser.set_defaults(run=command.run)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    parser.add_argument(
+        "--fail-on", choices=("finding", "never"), default="finding", help="what exits with 1"
+    )
+
+
+def _deliver(text: str, *, output: Path | None) -> None:
+    """Whole or not at all: a file is written beside its place and then moved there."""
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
+        ) as draft:
+            draft.write(text)
+        Path(draft.name).replace(output)
+    except OSError as error:
+        raise VerifyError(f"cannot write {output}: {error.strerror}") from error

@@ -1,0 +1,116 @@
+"""The one value every check returns and every renderer reads.
+
+`payload` is the JSON contract of the command; `sections` are what a person reads; `findings` are
+what is wrong. Renderers know these types and no command.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, where, the smallest case that shows it, and what to change.
+
+    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order; `counts`
+    holds, per rank, how often each rank's partial sum is counted in what that rank ends up with.
+    """
+
+    rule: str
+    message: str
+    fix: str = ""
+    subject: str = ""
+    kind: str = ""
+    file: str | None = None
+    line: int | None = None
+    cls: str | None = None
+    method: str | None = None
+    row: str | None = None
+    deployment: Mapping[str, Json] | None = None
+    counts: tuple[tuple[int, ...], ...] | None = None
+
+    def as_json(self) -> dict[str, Json]:
+        """Every key, None where it does not apply."""
+        return asdict(self)
+
+
+Cell = Literal["skip", "reduce", "expected", "unexpected", "unreachable"]
+Alignment = Literal["left", "right"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSection:
+    """Columns and rows of text; `notes` are sentences shown below."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridLine:
+    """One site's truth table: a cell per row of the grid, in row order.
+
+    `facets` are the values a reader may filter by (model, category, verdict); `detail` is what
+    the line opens to.
+    """
+
+    label: str
+    cells: tuple[Cell, ...]
+    facets: Mapping[str, str]
+    detail: tuple[TableSection, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSection:
+    """Sites by rows: which skip, which reduce, where two predicates differ."""
+
+    title: str
+    flags: tuple[str, ...]
+    rows: tuple[str, ...]
+    lines: tuple[GridLine, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanksSection:
+    """A deployment drawn as ranks and groups with the counts each rank ends up with.
+
+    `groups` maps a group kind (`EP`, `MoE-TP`, ...) to its rank lists; `counts[r][s]` is how often
+    rank s's partial sum is counted on rank r.
+    """
+
+    title: str
+    groups: Mapping[str, tuple[tuple[int, ...], ...]]
+    counts: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+Section: TypeAlias = TableSection | GridSection | RanksSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What one command found. `summary` is the line for stderr."""
+
+    command: str
+    title: str
+    summary: str
+    payload: Mapping[str, Json]
+    sections: tuple[Section, ...]
+    findings: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, Json]:
+        """The command's JSON contract: schema version, payload, findings."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "command": self.command,
+            **self.payload,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
