@@ -1,0 +1,1 @@
+"""The shipped code itself, on in-process ranks."""
