@@ -1,0 +1,100 @@
+"""What each rule means: stable ids with the help that code scanning shows beside a finding."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """`title` is a phrase, `help` says what goes wrong at run time and how it is put right."""
+
+    id: str
+    title: str
+    help: str
+    level: Level = "error"
+
+
+_ALL: tuple[Rule, ...] = (
+    Rule(
+        id="ep-tp-drift",
+        title="The EP and the TP reduction of one block disagree",
+        help=(
+            "Two reductions of the same block skip on different flags although the same later "
+            "step completes both. In the rows where they differ one partial sum is counted twice "
+            "or lost. Give both the same reasons to skip, except those that belong to one path."
+        ),
+    ),
+    Rule(
+        id="flag-lost",
+        title="A flag is computed and never reaches the guard that needs it",
+        help=(
+            "The layer decides that a later step will complete the sum, but an inner call does "
+            "not pass the decision on, so that the block reduces too and the sum is counted twice. "
+            "Pass the flag through every call between the layer and the guard."
+        ),
+    ),
+    Rule(
+        id="flag-misbound",
+        title="A flag arrives in another parameter",
+        help=(
+            "A positional argument lands in the parameter of a different flag, or another value "
+            "lands in a flag's parameter. The guard then answers a question nobody asked. Pass "
+            "flags by keyword."
+        ),
+    ),
+    Rule(
+        id="lost-sum",
+        title="The block skips and nobody completes the sum",
+        help=(
+            "The guard skips its reduction in a row in which no later step adds the partial sums "
+            "up. Every rank goes on with its own part only. Reduce in these rows, or make the "
+            "later step complete the sum over the same ranks."
+        ),
+    ),
+    Rule(
+        id="missing-skip",
+        title="The block reduces although a later step reduces again",
+        help=(
+            "The guard does not know a reason to skip. In the row shown the partial sums are "
+            "added up twice: on k ranks the output is about k times too large, and nothing "
+            "crashes. Ask the canonical predicate, or add the missing flag to the guard."
+        ),
+    ),
+    Rule(
+        id="producer-ignores-consumer",
+        title="The layer announces a consumer that its producer is never told about",
+        help=(
+            "The layer tells its communicator that a later step may complete the sum, but what "
+            "produces the sum takes no such flag and always reduces. Pass the decision to the "
+            "producer, or do not allow the later step."
+        ),
+    ),
+    Rule(
+        id="stale-expectation",
+        title="The baseline expects a finding that is no longer there",
+        help=(
+            "An entry of the reviewed baseline matched nothing. The bug it accepts was fixed, or "
+            "the code moved. Delete the entry, so that the bug cannot come back unseen."
+        ),
+        level="warning",
+    ),
+    Rule(
+        id="unexpected-diff",
+        title="The helper and the original guard disagree where they must not",
+        help=(
+            "In the row shown the helper and the guard it replaced give different answers, and "
+            "the site's category does not allow it. Either the category is wrong or the migration "
+            "changed what the model computes."
+        ),
+    ),
+)
+
+RULES: dict[str, Rule] = {rule.id: rule for rule in _ALL}
+
+
+def rule(rule_id: str) -> Rule:
+    """The rule with this id; for an id that is not listed, one that says no more than the id."""
+    return RULES.get(rule_id, Rule(id=rule_id, title=rule_id.replace("-", " "), help=rule_id))
