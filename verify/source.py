@@ -1,0 +1,288 @@
+"""One SGLang source, wherever it lies: a directory, a wheel, a sdist, or a requirement.
+
+Nothing is imported or executed. Files are read one at a time, when asked for, within limits, so
+that a hostile archive costs a line and not the machine. Paths are relative to the folder that
+holds `sglang/`.
+"""
+
+import io
+import os
+import stat
+import tarfile
+import tokenize
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Literal
+
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+
+from verify.errors import VerifyError
+
+Generation = Literal[
+    "open-coded", "helper-arguments", "helper-context", "layer-boundary", "unknown"
+]
+
+PACKAGE = "sglang"
+MAX_FILE_BYTES = 4 << 20
+MAX_FILES = 50_000
+MAX_ARCHIVE_BYTES = 2 << 30
+MAX_KEPT_BYTES = 128 << 20
+
+ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceTree:
+    """The Python files of one source; `paths` is sorted, `skipped` says what was left out and why.
+
+    `with open_source(...) as tree:` closes the archive at the end.
+    """
+
+    name: str
+    version: str
+    paths: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    _load: Callable[[str], bytes] = field(repr=False)
+    _close: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def read(self, path: str) -> str:
+        """The text of one file, decoded as Python would; `VerifyError` says why it cannot be."""
+        raw = self._load(path)
+        if len(raw) > MAX_FILE_BYTES:
+            raise VerifyError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, not read")
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+            return raw.decode(encoding)
+        except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+            raise VerifyError(f"{path}: not text that Python can decode ({error})") from error
+
+    def under(self, prefix: str) -> tuple[str, ...]:
+        """The paths that start with `prefix`."""
+        return tuple(path for path in self.paths if path.startswith(prefix))
+
+    @property
+    def generation(self) -> Generation:
+        """Which shape the post-experts reduction has, told by the source and not by its version."""
+        if self.under(f"{PACKAGE}/srt/layers/layer_boundary/"):
+            return "layer-boundary"
+        utils = f"{PACKAGE}/srt/layers/moe/utils.py"
+        try:
+            text = self.read(utils) if utils in self.paths else ""
+        except VerifyError:
+            return "unknown"
+        _, defined, body = text.partition("def should_skip_post_experts_all_reduce(")
+        if defined:
+            takes_flags = "use_reduce_scatter" in body.partition(":\n")[0]
+            return "helper-arguments" if takes_flags else "helper-context"
+        return "open-coded" if self.under(f"{PACKAGE}/srt/models/") else "unknown"
+
+    def close(self) -> None:
+        """Let go of the archive."""
+        self._close()
+
+    def __enter__(self) -> "SourceTree":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_source(text: str) -> SourceTree:
+    """Open SOURCE as described in the module; `VerifyError` says in a line why it cannot be."""
+    path = Path(text)
+    try:
+        if path.is_dir():
+            return _directory(path)
+        if path.is_file():
+            return _archive(path)
+    except (OSError, ValueError) as error:
+        raise VerifyError(f"cannot open {text!r}: {error}") from error
+    if os.sep in text or text.endswith(ARCHIVE_SUFFIXES):
+        raise VerifyError(f"no such file or directory: {text}")
+    from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs a network)
+
+    return _archive(fetch(text))
+
+
+def _directory(path: Path) -> SourceTree:
+    package = next(
+        (
+            candidate
+            for candidate in (path / "python" / PACKAGE, path / PACKAGE, path)
+            if (candidate / "srt").is_dir()
+        ),
+        None,
+    )
+    if package is None:
+        raise VerifyError(
+            f"no {PACKAGE} source in {path}: expected python/{PACKAGE}/srt, {PACKAGE}/srt or srt"
+        )
+    files: dict[str, Path] = {}
+    skipped: list[str] = []
+    # links to folders are not followed, so that a loop of links ends
+    for folder, folders, names in os.walk(package / "srt", followlinks=False):
+        folders.sort()
+        for name in names:
+            if name.endswith(".py"):
+                file = Path(folder, name)
+                shown = f"{PACKAGE}/{file.relative_to(package).as_posix()}"
+                why = _unreadable(file, package)
+                if why:
+                    skipped.append(f"{shown}: {why}")
+                else:
+                    files[shown] = file
+        _check_count(len(files), path)
+    return SourceTree(
+        name=PACKAGE,
+        version=_directory_version(package),
+        paths=tuple(sorted(files)),
+        skipped=tuple(sorted(skipped)),
+        _load=lambda shown: _read_file(files[shown], shown),
+    )
+
+
+def _unreadable(file: Path, package: Path) -> str | None:
+    try:
+        target = file.resolve(strict=True)
+        if file.is_symlink() and not target.is_relative_to(package.resolve()):
+            return "a link that leaves the source, not followed"
+        if not stat.S_ISREG(target.stat().st_mode):
+            return "not a regular file"
+    except (OSError, RuntimeError):
+        return "a link that leads nowhere"
+    return None
+
+
+def _read_file(file: Path, shown: str) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise VerifyError(f"{shown}: {error.strerror}") from error
+
+
+def _directory_version(package: Path) -> str:
+    for info in sorted(package.parent.glob(f"{PACKAGE}-*.dist-info")):
+        return info.name[len(PACKAGE) + 1 : -len(".dist-info")]
+    for name in ("_version.py", "version.py"):
+        file = package / name
+        if file.is_file():
+            version = _assigned_version(_read_file(file, name).decode("utf-8", "replace"))
+            if version:
+                return version
+    return "unknown"
+
+
+def _assigned_version(text: str) -> str | None:
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        literal = value.strip().strip("\"'")
+        named = name.strip().startswith(("__version__", "version"))
+        # 0.0.0 is what a build without tags falls back to
+        if named and literal[:1].isdigit() and not literal.startswith("0.0.0"):
+            return literal
+    return None
+
+
+def _archive(path: Path) -> SourceTree:
+    if zipfile.is_zipfile(path):
+        return _zip(path)
+    try:
+        return _tar(path)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise VerifyError(f"{path} is neither a directory, a wheel nor a sdist") from error
+
+
+def _zip(path: Path) -> SourceTree:
+    archive = zipfile.ZipFile(path)
+    infos = {info.filename: info for info in archive.infolist() if info.filename.endswith(".py")}
+    _check_count(len(infos), path)
+    members, skipped = _package_members(infos, path)
+
+    def load(shown: str) -> bytes:
+        try:
+            with archive.open(infos[members[shown]]) as stream:
+                return stream.read(MAX_FILE_BYTES + 1)
+        # zlib.error and friends have no common base
+        except Exception as error:
+            raise VerifyError(f"{shown}: damaged in the archive ({error})") from error
+
+    return SourceTree(
+        name=PACKAGE,
+        version=_file_version(path.name),
+        paths=tuple(sorted(members)),
+        skipped=skipped,
+        _load=load,
+        _close=archive.close,
+    )
+
+
+def _tar(path: Path) -> SourceTree:
+    kept: dict[str, bytes] = {}
+    total = 0
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            total += member.size
+            if total > MAX_ARCHIVE_BYTES:
+                raise VerifyError(f"{path}: unpacks to more than {MAX_ARCHIVE_BYTES >> 30} GiB")
+            if member.isfile() and member.name.endswith(".py") and "/srt/" in member.name:
+                stream = archive.extractfile(member)
+                kept[member.name] = stream.read(MAX_FILE_BYTES + 1) if stream else b""
+            _check_count(len(kept), path)
+            if sum(map(len, kept.values())) > MAX_KEPT_BYTES:
+                raise VerifyError(f"{path}: more than {MAX_KEPT_BYTES >> 20} MiB of Python")
+    members, skipped = _package_members(kept, path)
+    return SourceTree(
+        name=PACKAGE,
+        version=_file_version(path.name),
+        paths=tuple(sorted(members)),
+        skipped=skipped,
+        _load=lambda shown: kept[members[shown]],
+    )
+
+
+def _package_members(
+    names: Iterable[str] | Mapping[str, object], path: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Shown path -> name in the archive, for the files of the package closest to the top."""
+    marker = f"{PACKAGE}/srt/"
+    safe: list[str] = []
+    skipped: list[str] = []
+    for name in names:
+        unsafe = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        if unsafe or "\\" in name or ":" in name:
+            skipped.append(f"{name!r}: a path that leaves the archive, not read")
+        elif f"/{marker}" in f"/{name}":
+            safe.append(name)
+    if not safe:
+        raise VerifyError(f"no {marker} in {path}: not an archive of {PACKAGE}")
+    root = min((name[: f"/{name}".index(f"/{marker}")] for name in safe), key=len)
+    members = {name[len(root) :]: name for name in safe if name.startswith(f"{root}{marker}")}
+    return members, tuple(sorted(skipped))
+
+
+def _file_version(name: str) -> str:
+    try:
+        if name.endswith(".whl"):
+            return str(parse_wheel_filename(name)[1])
+        return str(parse_sdist_filename(name)[1])
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return "unknown"
+
+
+def _check_count(count: int, path: Path) -> None:
+    if count > MAX_FILES:
+        raise VerifyError(f"{path}: more than {MAX_FILES} Python files")
