@@ -34,6 +34,11 @@ RUNNER_BACKENDS = (
     "aiter",
 )
 
+# of these the server sets ep_size to tp_size (`server_args.py`, `_handle_a2a_moe`)
+FULL_EP_BACKENDS = frozenset(A2A_BACKENDS) - {"none", "customized"}
+# of these it demands ep_size 1 or tp_size (`server_args.py`, `_handle_moe_kernel_config`)
+WHOLE_OR_NO_EP_RUNNERS = frozenset({"flashinfer_cutlass", "flashinfer_cutedsl"})
+
 
 class ConfigError(ValueError):
     """A configuration that no server could run with; the message says which value and why."""
@@ -68,15 +73,45 @@ class MoeConfig:
             size = getattr(self, name)
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise ConfigError(f"{name}={size!r}: a size is a whole number of at least 1")
-        self._require_divides("ep_size * moe_dp_size", self.ep_size * self.moe_dp_size)
-        self._require_divides("attn_dp_size * attn_cp_size", self.attn_dp_size * self.attn_cp_size)
-        if self.attn_dp_size > 1 and not self.enable_dp_attention:
-            raise ConfigError(
-                f"attn_dp_size={self.attn_dp_size} without enable_dp_attention: "
-                "attention has one data-parallel group then"
-            )
         self._require_known("moe_a2a_backend", self.moe_a2a_backend, A2A_BACKENDS)
         self._require_known("moe_runner_backend", self.moe_runner_backend, RUNNER_BACKENDS)
+        self._check_experts()
+        self._check_attention()
+
+    def _check_experts(self) -> None:
+        self._require_divides("ep_size * moe_dp_size", self.ep_size * self.moe_dp_size)
+        if self.ep_size > 1 and self.moe_dp_size > 1 and self.moe_tp_size > 1:
+            raise ConfigError(
+                f"ep_size={self.ep_size} with moe_dp_size={self.moe_dp_size}: "
+                f"where both exceed 1 their product must be tp_size={self.tp_size}"
+            )
+        if self.moe_a2a_backend in FULL_EP_BACKENDS and self.ep_size != self.tp_size:
+            raise ConfigError(
+                f"ep_size={self.ep_size} with moe_a2a_backend={self.moe_a2a_backend!r}: "
+                f"the server sets ep_size to tp_size={self.tp_size} then"
+            )
+        if self.moe_runner_backend in WHOLE_OR_NO_EP_RUNNERS and self.ep_size not in (
+            1,
+            self.tp_size,
+        ):
+            raise ConfigError(
+                f"ep_size={self.ep_size} with moe_runner_backend={self.moe_runner_backend!r}: "
+                f"ep_size must be 1 or tp_size={self.tp_size} then"
+            )
+
+    def _check_attention(self) -> None:
+        self._require_divides("attn_dp_size * attn_cp_size", self.attn_dp_size * self.attn_cp_size)
+        if self.enable_dp_attention != (self.attn_dp_size > 1):
+            raise ConfigError(
+                f"attn_dp_size={self.attn_dp_size} with "
+                f"enable_dp_attention={self.enable_dp_attention}: "
+                "attention has several data-parallel groups exactly when it is enabled"
+            )
+        if self.moe_dp_size not in (1, self.attn_cp_size):
+            raise ConfigError(
+                f"moe_dp_size={self.moe_dp_size} with attn_cp_size={self.attn_cp_size}: "
+                "moe_dp_size must be 1 or attn_cp_size"
+            )
 
     def _require_divides(self, what: str, size: int) -> None:
         if self.tp_size % size:

@@ -63,15 +63,18 @@ SKIP_REASONS: tuple[SkipReason, ...] = (
 )
 
 
-def any_reason(*, path: Path, arguments: Mapping[str, bool]) -> bool:
-    """Whether some reason applies to `path`: arguments first, then the runtime configuration.
+def any_reason(*, path: Path, values: Mapping[str, bool]) -> bool:
+    """Whether some reason applies to `path`: the given values first, then the configuration.
 
-    `arguments` maps a reason's `name` to the value forward() received; what is missing is False.
-    Raises `NoConfigError` when the arguments leave it open and no configuration is set.
+    `values` maps a reason's `name` to its value. Of the reasons left out, those that forward()
+    receives are False and the others are read from the runtime configuration; `NoConfigError`
+    is raised when the answer depends on it and none is set.
     """
     applicable = [reason for reason in SKIP_REASONS if path in reason.paths]
-    return any(arguments.get(r.name, False) for r in applicable if r.value is None) or any(
-        r.value() for r in applicable if r.value is not None
+    return any(values.get(reason.name, False) for reason in applicable) or any(
+        reason.value()
+        for reason in applicable
+        if reason.value is not None and reason.name not in values
     )
 
 
@@ -90,7 +93,7 @@ def should_skip_post_experts_all_reduce(
     """
     return any_reason(
         path="TP" if is_tp_path else "EP",
-        arguments={
+        values={
             "use_reduce_scatter": use_reduce_scatter,
             "should_allreduce_fusion": should_allreduce_fusion,
         },

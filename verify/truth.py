@@ -38,6 +38,13 @@ def variables(flags: Sequence[str]) -> dict[str, int]:
     return {flag: variable(index, len(flags)) for index, flag in enumerate(flags)}
 
 
+def depends_on(table: int, index: int, flag_count: int) -> bool:
+    """Whether some row's value changes when flag number `index` alone is turned over."""
+    where_true = variable(index, flag_count)
+    run = 1 << (flag_count - 1 - index)
+    return (table & where_true) >> run != table & ~where_true
+
+
 def rows(table: int) -> Iterator[int]:
     """The rows in which `table` is true, ascending."""
     while table:

@@ -1,0 +1,56 @@
+"""The pull request's categories: in which rows helper and oracle may differ."""
+
+from dataclasses import dataclass
+
+from helper import Path
+from verify.errors import VerifyError
+from verify.flags import flag_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """`latent` are the flags whose being the only true one may make a diff, on the TP path.
+
+    `counter` is the name under which the pull request prints the category's unexpected diffs.
+    """
+
+    id: str
+    counter: str
+    title: str
+    latent: tuple[str, ...] = ()
+
+    def allowed(self, *, path: Path) -> int:
+        """The rows in which a diff is expected, as a truth table."""
+        names = flag_names()
+        if path != "TP":
+            return 0
+        rows_alone = (1 << (len(names) - 1 - names.index(flag)) for flag in self.latent)
+        return sum(1 << row for row in rows_alone)
+
+
+CATEGORIES: tuple[Category, ...] = (
+    Category(id="A", counter="Cat A", title="byte-identical"),
+    Category(id="B", counter="Cat B", title="latent fix: FI was missing", latent=("FI",)),
+    Category(
+        id="C",
+        counter="Cat C",
+        title="latent fix: FI was missing, forward() does not receive AF",
+        latent=("FI",),
+    ),
+    Category(id="D-EP", counter="Cat D EP", title="hunyuan_v3, EP path: byte-identical"),
+    Category(
+        id="D-TP",
+        counter="Cat D TP",
+        title="hunyuan_v3, TP path: latent fix, FI was missing",
+        latent=("FI",),
+    ),
+)
+
+
+def category(name: str) -> Category:
+    """The category called `name`, in any case; raises `VerifyError` for an unknown one."""
+    for candidate in CATEGORIES:
+        if candidate.id == name.upper():
+            return candidate
+    known = ", ".join(candidate.id for candidate in CATEGORIES)
+    raise VerifyError(f"no category {name!r}; there are {known}")

@@ -1,0 +1,197 @@
+"""The pull request's checkable sentences, each judged by computation.
+
+A claim is one function from the evidence to a verdict: `holds` as written, `conditional` where it
+holds only under a reading or cannot be decided from predicates alone, `fails` otherwise.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from helper import PATHS, should_skip_post_experts_all_reduce, use_config
+from verify import truth
+from verify.flags import argument_flags, flag_names, flag_tables, helper_skips, skip_reasons
+from verify.pull_request.categories import CATEGORIES
+from verify.pull_request.reachable import Reach, configurations, in_words
+from verify.pull_request.readings import READINGS, Comparison
+
+Verdict = Literal["holds", "conditional", "fails"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence of the pull request and what became of it."""
+
+    id: str
+    claim: str
+    verdict: Verdict
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What claims are judged by: every site compared, every configuration tried."""
+
+    comparisons: tuple[Comparison, ...]
+    reach: Reach
+
+
+def judge(evidence: Evidence) -> tuple[Claim, ...]:
+    """Every claim, in the order of the pull request's text."""
+    return tuple(
+        Claim(id=name, claim=sentence, verdict=verdict, evidence=because)
+        for name, sentence, check in CLAIMS
+        for verdict, because in (check(evidence),)
+    )
+
+
+def _in_category(evidence: Evidence, *names: str) -> list[Comparison]:
+    return [c for c in evidence.comparisons if c.category.id in names]
+
+
+def _differing(comparisons: Collection[Comparison]) -> dict[str, int]:
+    """Diff rows summed over the sites, by reading."""
+    return {reading: sum(c.diffs[reading].bit_count() for c in comparisons) for reading in READINGS}
+
+
+def _no_diff(comparisons: Collection[Comparison]) -> tuple[Verdict, str]:
+    rows = _differing(comparisons)
+    counts = ", ".join(f"{count} under {reading}" for reading, count in rows.items())
+    verdict: Verdict = (
+        "fails" if rows["signature"] else "conditional" if any(rows.values()) else "holds"
+    )
+    return verdict, f"{len(comparisons)} sites, diff rows: {counts}"
+
+
+def _identical(evidence: Evidence) -> tuple[Verdict, str]:
+    return _no_diff(_in_category(evidence, "A"))
+
+
+def _hunyuan_ep(evidence: Evidence) -> tuple[Verdict, str]:
+    return _no_diff(_in_category(evidence, "D-EP"))
+
+
+def _covers_all_flags(evidence: Evidence) -> tuple[Verdict, str]:
+    names = flag_names()
+    short = {
+        c.site.id: missing
+        for c in _in_category(evidence, "A")
+        if (
+            missing := [
+                flag
+                for index, flag in enumerate(names)
+                if not truth.depends_on(c.original, index, len(names))
+            ]
+        )
+    }
+    total = len(_in_category(evidence, "A"))
+    covered = f"{total - len(short)} of {total} guards depend on {', '.join(names)}"
+    if not short:
+        return "holds", covered
+    lacking = "; ".join(f"{site} does not depend on {', '.join(m)}" for site, m in short.items())
+    return ("conditional" if len(short) < total else "fails"), f"{covered}; {lacking}"
+
+
+def _only_latent(evidence: Evidence) -> tuple[Verdict, str]:
+    sites = [c for c in evidence.comparisons if c.category.latent]
+    others = {
+        reading: sum(
+            (c.diffs[reading] & ~c.category.allowed(path=c.site.path)).bit_count() for c in sites
+        )
+        for reading in READINGS
+    }
+    counts = ", ".join(f"{count} under {reading}" for reading, count in others.items())
+    because = f"{len(sites)} sites, diff rows other than FI alone: {counts}"
+    if others["signature"]:
+        return "fails", because
+    return ("conditional" if any(others.values()) else "holds"), because
+
+
+def _defaults(evidence: Evidence) -> tuple[Verdict, str]:
+    changed = 0
+    for config in configurations():
+        with use_config(config):
+            changed += sum(
+                should_skip_post_experts_all_reduce(is_tp_path=is_tp_path)
+                != should_skip_post_experts_all_reduce(
+                    is_tp_path=is_tp_path, use_reduce_scatter=False, should_allreduce_fusion=False
+                )
+                for is_tp_path in (False, True)
+            )
+    tables = flag_tables()
+    leaking = [
+        flag
+        for path in PATHS
+        for index, flag in enumerate(tables)
+        if flag in argument_flags()
+        and truth.depends_on(helper_skips(path=path, handed=()), index, len(tables))
+    ]
+    because = (
+        f"{len(configurations())} configurations x {len(PATHS)} paths, answers changed by "
+        f"leaving the keywords out: {changed}; flags that matter though left out: {len(leaking)}"
+    )
+    return ("fails" if changed or leaking else "holds"), because
+
+
+def _all_migrated(evidence: Evidence) -> tuple[Verdict, str]:
+    models = len({c.site.model for c in evidence.comparisons})
+    return "conditional", (
+        f"{models} models with {len(evidence.comparisons)} sites are known here; whether a release "
+        "holds others is decided by `verify scan SOURCE`"
+    )
+
+
+def _drift(evidence: Evidence) -> tuple[Verdict, str]:
+    tables = flag_tables()
+    arguments = argument_flags()
+    apart = helper_skips(path="EP", handed=arguments) ^ helper_skips(path="TP", handed=arguments)
+    one_path = [reason.flag for reason in skip_reasons() if len(reason.paths) < len(PATHS)]
+    covered = 0
+    for flag in one_path:
+        covered |= tables[flag]
+    rows = " ".join(truth.table_bits(apart, len(tables))) or "none"
+    because = f"rows in which the paths differ: {rows}; reasons of one path: {', '.join(one_path)}"
+    return ("fails" if apart & ~covered else "holds"), because
+
+
+def _fi_and_ep(evidence: Evidence) -> tuple[Verdict, str]:
+    config = next(
+        (
+            config
+            for values, config in evidence.reach.witness.items()
+            if dict(zip(evidence.reach.flags, values, strict=True)).get("FI") and config.ep_size > 1
+        ),
+        None,
+    )
+    sites = [c for c in evidence.comparisons if c.site.path == "EP"]
+    alone = 1 << (len(flag_names()) - 1 - flag_names().index("FI"))
+    reducing = [c.site.id for c in sites if not c.helper >> alone & 1]
+    if config is None or not reducing:
+        return "holds", f"{len(sites)} EP sites, none reduces where FI is true and ep_size > 1"
+    return "fails", (
+        f"with {in_words(config)} FI is true and ep_size > 1, so {len(reducing)} of {len(sites)} "
+        "EP sites reduce what the dispatcher's combine has summed over the whole TP group; "
+        "`verify prove` counts it"
+    )
+
+
+def _counters(evidence: Evidence) -> tuple[Verdict, str]:
+    counters = {
+        category.counter: sum(c.unexpected.bit_count() for c in _in_category(evidence, category.id))
+        for category in CATEGORIES
+    }
+    printed = ", ".join(f"{name}: {count}" for name, count in counters.items())
+    return ("fails" if any(counters.values()) else "holds"), f"under signature, {printed}"
+
+
+CLAIMS: tuple[tuple[str, str, Callable[[Evidence], tuple[Verdict, str]]], ...] = (
+    ("byte-identical", "the listed models are refactored byte-identically", _identical),
+    ("covers-all-flags", "they already covered all four flags", _covers_all_flags),
+    ("only-diff-is-fi", "in the other models the only diff is FI alone", _only_latent),
+    ("hunyuan-ep", "hunyuan_v3's EP path is byte-identical", _hunyuan_ep),
+    ("defaults-are-no-ops", "the helper's defaults are no-ops", _defaults),
+    ("all-migrated", "every other MoE model is migrated", _all_migrated),
+    ("paths-cannot-drift", "EP and TP differ only by the TP path's FI guard", _drift),
+    ("fi-and-ep", "FI is not relevant to the EP all-reduce", _fi_and_ep),
+    ("counters-are-zero", "no unexpected diff in any of the five categories", _counters),
+)

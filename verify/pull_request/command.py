@@ -1,0 +1,46 @@
+"""`python -m verify report`."""
+
+import argparse
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from oracles import SITES, Site
+from verify.errors import VerifyError
+from verify.pull_request.categories import category
+from verify.pull_request.report import build
+from verify.report import Report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--model`, `--category`."""
+    parser.add_argument("--model", metavar="NAME", help="only this model's sites, e.g. qwen3_moe")
+    parser.add_argument(
+        "--category", metavar="ID", help="only this category's sites: A, B, C, D-EP or D-TP"
+    )
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Compare helper and oracles; raises `VerifyError` for a model or category there is not."""
+    return build(select(SITES, model=arguments.model, category_id=arguments.category))
+
+
+def select(
+    sites: Sequence[Site], *, model: str | None, category_id: str | None
+) -> tuple[Site, ...]:
+    """The sites of `model` and of the category, each where given."""
+    if model is not None:
+        require_known("model", model, sorted({site.model for site in sites}))
+    wanted = None if category_id is None else category(category_id).id
+    chosen = tuple(
+        site for site in sites if model in (None, site.model) and wanted in (None, site.category)
+    )
+    if not chosen:
+        raise VerifyError(f"model {model} has no site in category {wanted}")
+    return chosen
+
+
+def require_known(what: str, name: str, known: Sequence[str]) -> None:
+    """Raise `VerifyError` unless `name` is one of `known`; it names the nearest ones."""
+    if name not in known:
+        near = get_close_matches(name, known, n=3, cutoff=0.5) or known
+        raise VerifyError(f"no {what} {name!r}; there is {', '.join(near)}")

@@ -1,0 +1,84 @@
+"""Helper against oracle at one site, under the three readings of the pull request's sentence.
+
+`signature`: flags that forward() does not receive are fixed to False; `called`: every row, the
+helper called with the keywords that the migrated code passes; `passed`: every row, the helper
+handed every flag.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from oracles import Site
+from verify import truth
+from verify.flags import argument_flags, flag_names, flag_tables, helper_skips, skip_reasons
+from verify.pull_request.categories import Category, category
+
+READINGS = ("signature", "called", "passed")
+
+
+def compare(sites: Iterable[Site]) -> tuple["Comparison", ...]:
+    """Compare helper and oracle at every site; equal guards and equal calls are tabulated once."""
+    tables, arguments = flag_tables(), argument_flags()
+    ones = truth.full(len(tables))
+    original = lru_cache(maxsize=None)(
+        lambda guard: ones ^ truth.evaluate(guard, tables, len(tables))
+    )
+    helper = lru_cache(maxsize=None)(lambda path, handed: helper_skips(path=path, handed=handed))
+
+    def compare_one(site: Site) -> Comparison:
+        before = original(site.guard)
+        called = before ^ helper(site.path, frozenset(site.passes.values()))
+        received = ones
+        for flag in arguments.difference(site.accepts):
+            received &= ones ^ tables[flag]
+        return Comparison(
+            site=site,
+            category=category(site.category),
+            original=before,
+            helper=before ^ called,
+            received=received,
+            diffs={
+                "signature": called & received,
+                "called": called,
+                "passed": before ^ helper(site.path, arguments),
+            },
+        )
+
+    return tuple(compare_one(site) for site in sites)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Truth tables of one site, bit i for row i.
+
+    `original` and `helper` are the rows in which the oracle and the migrated call skip;
+    `received` the rows that forward() can be in, given what it receives; `diffs` the rows in
+    which the two disagree, by reading.
+    """
+
+    site: Site
+    category: Category
+    original: int
+    helper: int
+    received: int
+    diffs: Mapping[str, int]
+
+    @cached_property
+    def expected(self) -> int:
+        """Rows that differ under `signature` as the category allows."""
+        return self.diffs["signature"] & self.category.allowed(path=self.site.path)
+
+    @cached_property
+    def unexpected(self) -> int:
+        """Rows that differ under `signature` and that the category does not allow."""
+        return self.diffs["signature"] ^ self.expected
+
+    def unknown(self) -> tuple[str, ...]:
+        """The flags of reasons that apply to the path and that the original guard ignored."""
+        count = len(flag_names())
+        return tuple(
+            reason.flag
+            for index, reason in enumerate(skip_reasons())
+            if self.site.path in reason.paths and not truth.depends_on(self.original, index, count)
+        )

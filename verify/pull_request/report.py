@@ -1,0 +1,266 @@
+"""The report on the pull request: what was compared, as one value for every renderer."""
+
+from collections.abc import Sequence
+
+from oracles import SITES, Site
+from verify import truth
+from verify.flags import flag_names, skip_reasons
+from verify.pull_request.categories import CATEGORIES, Category
+from verify.pull_request.claims import Claim, Evidence, judge
+from verify.pull_request.reachable import Reach, in_words, reach
+from verify.pull_request.readings import READINGS, Comparison, compare
+from verify.report import Cell, Finding, GridLine, GridSection, Json, Report, TableSection
+
+NOTHING = "-"
+
+
+def build(sites: Sequence[Site] = SITES) -> Report:
+    """Judge `sites`; the claims are about the whole pull request and use every site."""
+    comparisons, reached = compare(sites), reach()
+    everything = comparisons if len(sites) == len(SITES) else compare(SITES)
+    claims = judge(Evidence(comparisons=everything, reach=reached))
+    findings = tuple(finding(c) for c in comparisons if c.unexpected)
+    differing = sum(1 for c in comparisons if c.diffs["signature"])
+    unexpected = sum(c.unexpected.bit_count() for c in comparisons)
+    return Report(
+        command="report",
+        title="sgl-project/sglang#23748: the helper against every original guard",
+        summary=(
+            f"{len(comparisons)} sites, {differing} differ, {unexpected} unexpected diffs; "
+            f"{len(claims)} claims, "
+            + ", ".join(
+                f"{sum(claim.verdict == verdict for claim in claims)} {verdict}"
+                for verdict in ("holds", "conditional", "fails")
+            )
+        ),
+        payload=_payload(comparisons, reached, claims),
+        sections=(
+            _counters(comparisons),
+            _grid(comparisons, reached),
+            *(
+                _category(category, members)
+                for category in CATEGORIES
+                if (members := _members(comparisons, category))
+            ),
+            _reasons(comparisons),
+            _reached(reached),
+            _claims(claims),
+        ),
+        findings=findings,
+    )
+
+
+def _payload(
+    comparisons: Sequence[Comparison], reached: Reach, claims: Sequence[Claim]
+) -> dict[str, Json]:
+    names = flag_names()
+    return {
+        "flags": names,
+        "reachable_rows": [truth.row_bits(row, len(names)) for row in reached.rows()],
+        "sites": [site_payload(c) for c in comparisons],
+        "categories": [
+            {
+                "id": category.id,
+                "title": category.title,
+                "sites": len(members),
+                "expected_diffs": sum(c.expected.bit_count() for c in members),
+                "unexpected_diffs": sum(c.unexpected.bit_count() for c in members),
+            }
+            for category in CATEGORIES
+            for members in (_members(comparisons, category),)
+        ],
+        "claims": [
+            {"id": c.id, "claim": c.claim, "verdict": c.verdict, "evidence": c.evidence}
+            for c in claims
+        ],
+    }
+
+
+def site_payload(comparison: Comparison) -> dict[str, Json]:
+    """One site of the JSON contract, with all that its oracle states."""
+    site, count = comparison.site, len(flag_names())
+    return {
+        "id": site.id,
+        "model": site.model,
+        "cls": site.cls,
+        "method": site.method,
+        "path": site.path,
+        "category": site.category,
+        "category_inferred": site.category_inferred,
+        "accepts": site.accepts,
+        "passes": dict(site.passes),
+        "guard": site.guard,
+        "collective": site.collective,
+        "size_gate": {"attribute": site.size_gate, "world": site.size_world},
+        "unknown": comparison.unknown(),
+        "diffs": {
+            reading: truth.table_bits(comparison.diffs[reading], count) for reading in READINGS
+        },
+        "unexpected": truth.table_bits(comparison.unexpected, count),
+        "provenance": {
+            "repository": site.repository,
+            "commit": site.commit,
+            "file": site.file,
+            "lines": site.lines,
+        },
+    }
+
+
+def _members(comparisons: Sequence[Comparison], category: Category) -> list[Comparison]:
+    return [c for c in comparisons if c.category is category]
+
+
+def _counters(comparisons: Sequence[Comparison]) -> TableSection:
+    return TableSection(
+        title="The pull request's five counters",
+        columns=("category", "sites", "unexpected diffs", "expected diffs", "meaning"),
+        rows=tuple(
+            (
+                category.counter,
+                str(len(members)),
+                str(sum(c.unexpected.bit_count() for c in members)),
+                str(sum(c.expected.bit_count() for c in members)),
+                category.title,
+            )
+            for category in CATEGORIES
+            for members in (_members(comparisons, category),)
+        ),
+        notes=("Counted under `signature`.",),
+    )
+
+
+def _grid(comparisons: Sequence[Comparison], reached: Reach) -> GridSection:
+    names = flag_names()
+    reachable = sum(1 << row for row in reached.rows())
+    return GridSection(
+        title="What the migrated call does in every row, and where it differs from the original",
+        flags=names,
+        rows=truth.all_bits(len(names)),
+        lines=tuple(
+            GridLine(
+                label=c.site.id,
+                cells=tuple(
+                    _cell(c, row, reachable=bool(reachable >> row & 1))
+                    for row in range(1 << len(names))
+                ),
+                facets={
+                    "model": c.site.model,
+                    "category": c.site.category,
+                    "verdict": _verdict(c),
+                },
+            )
+            for category in CATEGORIES
+            for c in _members(comparisons, category)
+        ),
+        notes=(
+            "Reading `signature`. Unreachable: no configuration sets these flags together, or "
+            "forward() does not receive the flag.",
+        ),
+    )
+
+
+def _cell(comparison: Comparison, row: int, *, reachable: bool) -> Cell:
+    if comparison.unexpected >> row & 1:
+        return "unexpected"
+    if comparison.expected >> row & 1:
+        return "expected"
+    if not (reachable and comparison.received >> row & 1):
+        return "unreachable"
+    return "skip" if comparison.helper >> row & 1 else "reduce"
+
+
+def _verdict(comparison: Comparison) -> str:
+    if comparison.unexpected:
+        return "unexpected diff"
+    return "expected diff" if comparison.expected else "identical"
+
+
+def _category(category: Category, members: Sequence[Comparison]) -> TableSection:
+    count = len(flag_names())
+    inferred = any(c.site.category_inferred for c in members)
+    return TableSection(
+        title=f"{category.counter}: {category.title}",
+        columns=("site", "receives", *READINGS),
+        rows=tuple(
+            (
+                f"{c.site.model} {c.site.method} {c.site.path}",
+                _listed([flag for flag in flag_names() if flag in c.site.accepts]),
+                *(_listed(truth.table_bits(c.diffs[reading], count)) for reading in READINGS),
+            )
+            for c in members
+        ),
+        notes=("The pull request's text does not define this category: inferred.",)
+        if inferred
+        else (),
+    )
+
+
+def _reasons(comparisons: Sequence[Comparison]) -> TableSection:
+    return TableSection(
+        title="Skip reasons, and the original guards that did not know them",
+        columns=("flag", "name", "paths", "not known to", "who completes the sum"),
+        rows=tuple(
+            (
+                reason.flag,
+                reason.name,
+                _listed(reason.paths),
+                f"{sum(reason.flag in c.unknown() for c in comparisons)} sites",
+                reason.completed_by,
+            )
+            for reason in skip_reasons()
+        ),
+    )
+
+
+def _reached(reached: Reach) -> TableSection:
+    combinations = sorted(reached.witness)
+    return TableSection(
+        title=f"What {reached.tried} configurations can produce",
+        columns=(*reached.flags, "smallest configuration"),
+        rows=tuple(
+            (
+                *("1" if value else "0" for value in values),
+                in_words(reached.witness[values]) or "the default",
+            )
+            for values in combinations
+        ),
+        notes=(
+            f"{len(reached.rows())} of {1 << len(flag_names())} rows are reachable; flags that "
+            "forward() receives are taken as free.",
+        ),
+    )
+
+
+def _claims(claims: Sequence[Claim]) -> TableSection:
+    return TableSection(
+        title="What the pull request claims",
+        columns=("claim", "verdict", "evidence"),
+        rows=tuple((claim.claim, claim.verdict, claim.evidence) for claim in claims),
+    )
+
+
+def finding(comparison: Comparison) -> Finding:
+    """The site's unexpected rows; the smallest one stands for them."""
+    site, count = comparison.site, len(flag_names())
+    rows = truth.table_bits(comparison.unexpected, count)
+    first = next(truth.rows(comparison.unexpected))
+    skips = comparison.helper >> first & 1
+    return Finding(
+        rule="unexpected-diff",
+        subject=site.id,
+        file=site.file,
+        line=site.lines[0],
+        cls=site.cls,
+        method=site.method,
+        row=rows[0],
+        message=(
+            f"the helper {'skips' if skips else 'reduces'} where the original "
+            f"{'reduced' if skips else 'skipped'}, in rows {' '.join(rows)}; category "
+            f"{site.category} does not allow it"
+        ),
+        fix="pass what the original guard checked, or move the site to the category that it is in",
+    )
+
+
+def _listed(values: Sequence[str]) -> str:
+    return " ".join(values) or NOTHING
