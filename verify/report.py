@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 SCHEMA_VERSION = 1
 
@@ -97,7 +97,11 @@ Section: TypeAlias = TableSection | GridSection | RanksSection
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What one command found. `summary` is the line for stderr."""
+    """What one command found. `summary` is the line for stderr.
+
+    `file_prefix` before a finding's `file` is its path in the repository that holds the source,
+    `python/`; empty where the source is in no repository.
+    """
 
     command: str
     title: str
@@ -105,6 +109,7 @@ class Report:
     payload: Mapping[str, Json]
     sections: tuple[Section, ...]
     findings: tuple[Finding, ...]
+    file_prefix: str = ""
 
     def as_json(self) -> dict[str, Json]:
         """The command's JSON contract: schema version, payload, findings."""

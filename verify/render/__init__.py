@@ -7,6 +7,8 @@ from verify.report import Report
 
 RENDERERS: dict[str, str] = {
     "table": "verify.render.table",
+    "html": "verify.render.html",
+    "sarif": "verify.render.sarif",
     "markdown": "verify.render.markdown",
     "json": "verify.render.json",
 }

@@ -1,0 +1,226 @@
+"""HTML: one self-contained file; nothing is loaded from anywhere and nothing can be injected.
+
+Every string goes through Jinja's autoescape, and the content security policy names the one script
+and the one style sheet of the file by their digests, so that nothing else runs.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from verify.render.words import (
+    CELL_WORDS,
+    deployment_words,
+    numeric_columns,
+    place,
+    printable,
+    spoken,
+)
+from verify.report import Finding, GridLine, GridSection, RanksSection, Report, Section
+from verify.rules import rule
+
+# columns of a table that a reader may filter by, in tables long enough to need it
+FACET_COLUMNS = ("model", "category", "path", "rule", "verdict")
+FILTERED_FROM_ROWS = 13
+# what a verdict means for its mark: good, bad or open
+TONES = {
+    "as expected": "good",
+    "conditional": "open",
+    "covered": "good",
+    "double": "bad",
+    "exact": "good",
+    "fails": "bad",
+    "finding": "bad",
+    "holds": "good",
+    "missing": "bad",
+    "mixed": "bad",
+    "self-contained": "good",
+    "unexpected": "bad",
+    "unresolved": "open",
+}
+
+PITCH = 18  # pixels from one cell of a grid to the next
+GAP = 6  # pixels more after every fourth
+
+
+def render(report: Report) -> str:
+    """The report as one HTML document."""
+    style, script = _asset("html.css"), _asset("html.js")
+    facets = _facets(report)
+    page = _environment().get_template("html.j2")
+    return page.render(
+        report=report,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
+        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'",
+        facets=facets,
+        facet_names=tuple(facets),
+        levels=_levels(report),
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("verify", "render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_harmless,
+    )
+    environment.filters.update(
+        breakable=_breakable,
+        kind=_kind,
+        numeric=numeric_columns,
+        place=place,
+        shown=deployment_words,
+    )
+    environment.globals.update(
+        cell_words=CELL_WORDS,
+        cell_x=_cell_x,
+        counts_of=_counts_of,
+        finding_facets=_finding_facets,
+        findings_of=findings_of,
+        group_letters=_group_letters,
+        row_facets=_row_facets,
+        rule=rule,
+        spoken=spoken,
+        tone=_tone,
+    )
+    return environment
+
+
+def _harmless(value: object) -> object:
+    return printable(value) if type(value) is str else value
+
+
+@lru_cache(maxsize=2)
+def _asset(name: str) -> str:
+    return (files("verify.render") / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _breakable(text: str) -> Markup:
+    """Long names may be broken after a slash, a dot or an underscore."""
+    escaped = Markup.escape(printable(text))
+    for mark in "/._":
+        escaped = escaped.replace(mark, mark + Markup("<wbr>"))
+    return escaped
+
+
+def _kind(section: Section) -> str:
+    return type(section).__name__
+
+
+def _cell_x(index: int) -> int:
+    return index * PITCH + index // 4 * GAP
+
+
+def _tone(word: str) -> str:
+    """`good`, `bad` or `open` for a verdict, empty for any other text."""
+    return TONES.get(word, "bad" if word.startswith("unexpected") else "")
+
+
+# facets --------------------------------------------------------------------------------------
+
+
+def _facets(report: Report) -> dict[str, list[str]]:
+    """Every value of every facet, sorted; facets with one value only are no choice."""
+    values: dict[str, set[str]] = {}
+    for found in _all_facets(report):
+        for name, value in found.items():
+            values.setdefault(name, set()).add(value)
+    return {name: sorted(found) for name, found in values.items() if len(found) > 1}
+
+
+def _all_facets(report: Report) -> Iterator[Mapping[str, str]]:
+    for section in report.sections:
+        if isinstance(section, GridSection):
+            yield from (line.facets for line in section.lines)
+        elif not isinstance(section, RanksSection):
+            yield from (
+                _row_facets(section.columns, row, len(section.rows)) for row in section.rows
+            )
+    yield from map(_finding_facets, report.findings)
+
+
+def _row_facets(columns: tuple[str, ...], row: tuple[str, ...], rows: int) -> dict[str, str]:
+    if rows < FILTERED_FROM_ROWS:
+        return {}
+    return {name: row[columns.index(name)] for name in FACET_COLUMNS if name in columns}
+
+
+def _finding_facets(finding: Finding) -> dict[str, str]:
+    facets = {"rule": finding.rule}
+    if finding.file is not None:
+        facets["model"] = PurePosixPath(finding.file).stem
+    return facets
+
+
+# findings and ranks --------------------------------------------------------------------------
+
+
+def findings_of(line: GridLine, report: Report) -> tuple[Finding, ...]:
+    """The findings about one line of a grid: same subject, or same model, class and method."""
+    return tuple(
+        finding
+        for finding in report.findings
+        if line.label == finding.subject or line.label.rpartition("/")[0] == _method_id(finding)
+    )
+
+
+def _method_id(finding: Finding) -> str | None:
+    if None in (finding.file, finding.cls, finding.method):
+        return None
+    return f"{PurePosixPath(finding.file or '').stem}/{finding.cls}.{finding.method}"
+
+
+def _levels(report: Report) -> dict[str, int]:
+    """How many findings of each level there are."""
+    levels = [rule(finding.rule).level for finding in report.findings]
+    return {level: levels.count(level) for level in ("error", "warning", "note") if level in levels}
+
+
+def _group_letters(groups: tuple[tuple[int, ...], ...], ranks: int) -> list[tuple[str, int]]:
+    """Each rank's group as a letter (A, B, .. Z, AA, ..) and its number."""
+    return [
+        next(((_letters(n), n) for n, group in enumerate(groups) if rank in group), ("-", 0))
+        for rank in range(ranks)
+    ]
+
+
+def _letters(number: int) -> str:
+    letters = ""
+    while number >= 0:
+        letters = chr(ord("A") + number % 26) + letters
+        number = number // 26 - 1
+    return letters
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sum:
+    """What one rank ends up with, in two words and a tone."""
+
+    words: str
+    tone: str
+
+
+def _counts_of(counts: tuple[int, ...]) -> _Sum:
+    missing = counts.count(0)
+    most = max(counts, default=0)
+    parts = [f"{missing} of {len(counts)} missing"] if missing else []
+    parts += [f"up to {most} times" if min(counts) != most else f"{most} times"] if most > 1 else []
+    return _Sum(words=", ".join(parts) or "once each", tone="bad" if parts else "good")
