@@ -132,24 +132,33 @@ class MoeConfig:
         return self.tp_size // self.attn_dp_size // self.attn_cp_size
 
 
-_CURRENT: ContextVar[MoeConfig | None] = ContextVar("moe_config", default=None)
+@dataclass(frozen=True, eq=False)
+class _Scope:
+    config: MoeConfig
+
+
+_SCOPES: ContextVar[tuple[_Scope, ...]] = ContextVar("moe_config_scopes", default=())
 
 
 def current_config() -> MoeConfig:
     """The innermost configuration in scope; raises `NoConfigError` when there is none."""
-    config = _CURRENT.get()
-    if config is None:
+    scopes = _SCOPES.get()
+    if not scopes:
         raise NoConfigError(
             "no MoE configuration is set: wrap the call in `with use_config(MoeConfig(...)):`"
         )
-    return config
+    return scopes[-1].config
 
 
 @contextmanager
 def use_config(config: MoeConfig) -> Iterator[MoeConfig]:
-    """Set `config` for the block; what was in force before is restored at its end."""
-    token = _CURRENT.set(config)
+    """Set `config` for the block, in this thread or async task and in tasks started from it.
+
+    Scopes may be left in any order: the innermost one still open is in force.
+    """
+    scope = _Scope(config)
+    _SCOPES.set((*_SCOPES.get(), scope))
     try:
         yield config
     finally:
-        _CURRENT.reset(token)
+        _SCOPES.set(tuple(other for other in _SCOPES.get() if other is not scope))

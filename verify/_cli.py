@@ -3,11 +3,11 @@
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 from verify.errors import VerifyError
 from verify.render import RENDERERS, render
@@ -44,19 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = arguments.run(arguments)
         _deliver(render(report, format_name=arguments.format), output=arguments.output)
     except VerifyError as error:
-        print(f"verify: {error}", file=sys.stderr)
+        _say(f"verify: {error}")
         return 2
     except BrokenPipeError:
         # the reader (head, less) has gone; nothing is left to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         return 2
     except KeyboardInterrupt:
-        print("verify: interrupted", file=sys.stderr)
+        _say("verify: interrupted")
         return 2
     if not arguments.quiet:
-        print(report.summary, file=sys.stderr)
+        _say(report.summary)
     failed = bool(report.findings) and arguments.fail_on == "finding"
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -87,16 +91,40 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _deliver(text: str, *, output: Path | None) -> None:
-    """Whole or not at all: a file is written beside its place and then moved there."""
     if output is None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        _print(text)
         return
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=output.parent, prefix=f".{output.name}.", delete=False
-        ) as draft:
-            draft.write(text)
-        Path(draft.name).replace(output)
+        if output.exists() and not output.is_file():
+            output.write_text(text, encoding="utf-8")  # a device or a pipe: nothing to replace
+        else:
+            _replace(output, text)
     except OSError as error:
         raise VerifyError(f"cannot write {output}: {error.strerror}") from error
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_stdout()
+        raise VerifyError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _replace(output: Path, text: str) -> None:
+    """Whole or not at all: the file is written beside its place and then moved there."""
+    draft = output.with_name(f".{output.name}.{uuid4().hex}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _discard_stdout() -> None:
+    """What could not be written must not be tried again when the interpreter exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

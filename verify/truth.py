@@ -38,11 +38,15 @@ def variables(flags: Sequence[str]) -> dict[str, int]:
     return {flag: variable(index, len(flags)) for index, flag in enumerate(flags)}
 
 
+def where_false(table: int, index: int, flag_count: int) -> int:
+    """The table in which every row has the value of its twin where flag `index` is False."""
+    kept = table & ~variable(index, flag_count)
+    return kept | kept << (1 << (flag_count - 1 - index))
+
+
 def depends_on(table: int, index: int, flag_count: int) -> bool:
     """Whether some row's value changes when flag number `index` alone is turned over."""
-    where_true = variable(index, flag_count)
-    run = 1 << (flag_count - 1 - index)
-    return (table & where_true) >> run != table & ~where_true
+    return table != where_false(table, index, flag_count)
 
 
 def rows(table: int) -> Iterator[int]:

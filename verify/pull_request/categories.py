@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from helper import Path
 from verify.errors import VerifyError
 from verify.flags import flag_names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """`latent` are the flags whose being the only true one may make a diff, on the TP path.
+    """`latent` are the flags that the originals lacked: helper and oracle differ, on the TP path,
+    in the rows where one of them is the only true flag, and in no other.
 
     `counter` is the name under which the pull request prints the category's unexpected diffs.
     """
@@ -19,13 +19,10 @@ class Category:
     title: str
     latent: tuple[str, ...] = ()
 
-    def allowed(self, *, path: Path) -> int:
-        """The rows in which a diff is expected, as a truth table."""
+    def latent_rows(self) -> int:
+        """The rows in which one latent flag is true and no other flag, as a truth table."""
         names = flag_names()
-        if path != "TP":
-            return 0
-        rows_alone = (1 << (len(names) - 1 - names.index(flag)) for flag in self.latent)
-        return sum(1 << row for row in rows_alone)
+        return sum(1 << (1 << (len(names) - 1 - names.index(flag))) for flag in self.latent)
 
 
 CATEGORIES: tuple[Category, ...] = (

@@ -95,9 +95,7 @@ def _covers_all_flags(evidence: Evidence) -> tuple[Verdict, str]:
 def _only_latent(evidence: Evidence) -> tuple[Verdict, str]:
     sites = [c for c in evidence.comparisons if c.category.latent]
     others = {
-        reading: sum(
-            (c.diffs[reading] & ~c.category.allowed(path=c.site.path)).bit_count() for c in sites
-        )
+        reading: sum((c.diffs[reading] & ~c.category.latent_rows()).bit_count() for c in sites)
         for reading in READINGS
     }
     counts = ", ".join(f"{count} under {reading}" for reading, count in others.items())

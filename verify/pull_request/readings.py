@@ -19,7 +19,7 @@ READINGS = ("signature", "called", "passed")
 
 def compare(sites: Iterable[Site]) -> tuple["Comparison", ...]:
     """Compare helper and oracle at every site; equal guards and equal calls are tabulated once."""
-    tables, arguments = flag_tables(), argument_flags()
+    names, tables, arguments = flag_names(), flag_tables(), argument_flags()
     ones = truth.full(len(tables))
     original = lru_cache(maxsize=None)(
         lambda guard: ones ^ truth.evaluate(guard, tables, len(tables))
@@ -27,15 +27,17 @@ def compare(sites: Iterable[Site]) -> tuple["Comparison", ...]:
     helper = lru_cache(maxsize=None)(lambda path, handed: helper_skips(path=path, handed=handed))
 
     def compare_one(site: Site) -> Comparison:
-        before = original(site.guard)
+        before = seen = original(site.guard)
         called = before ^ helper(site.path, frozenset(site.passes.values()))
         received = ones
         for flag in arguments.difference(site.accepts):
             received &= ones ^ tables[flag]
+            seen = truth.where_false(seen, names.index(flag), len(names))
         return Comparison(
             site=site,
             category=category(site.category),
             original=before,
+            seen=seen,
             helper=before ^ called,
             received=received,
             diffs={
@@ -52,27 +54,38 @@ def compare(sites: Iterable[Site]) -> tuple["Comparison", ...]:
 class Comparison:
     """Truth tables of one site, bit i for row i.
 
-    `original` and `helper` are the rows in which the oracle and the migrated call skip;
-    `received` the rows that forward() can be in, given what it receives; `diffs` the rows in
-    which the two disagree, by reading.
+    `original` and `helper` are the rows in which the oracle and the migrated call skip; `seen`
+    is `original` with the flags that forward() does not receive read as False; `received` are
+    the rows in which those are False; `diffs` the rows in which the two disagree, by reading.
     """
 
     site: Site
     category: Category
     original: int
+    seen: int
     helper: int
     received: int
     diffs: Mapping[str, int]
 
     @cached_property
     def expected(self) -> int:
-        """Rows that differ under `signature` as the category allows."""
-        return self.diffs["signature"] & self.category.allowed(path=self.site.path)
+        """Rows that differ under `signature` as the category says, which it does of TP paths."""
+        latent = self.category.latent_rows() if self.site.path == "TP" else 0
+        return self.diffs["signature"] & latent
 
     @cached_property
     def unexpected(self) -> int:
-        """Rows that differ under `signature` and that the category does not allow."""
-        return self.diffs["signature"] ^ self.expected
+        """Rows in which the oracle is not what its category says.
+
+        They differ under `signature` where the category allows no diff, or they do not differ
+        where it says that a flag was missing, or the guard depends on a flag that forward()
+        does not receive, which no guard could.
+        """
+        return (
+            self.diffs["signature"] ^ self.expected
+            | self.category.latent_rows() & ~self.expected
+            | self.original ^ self.seen
+        )
 
     def unknown(self) -> tuple[str, ...]:
         """The flags of reasons that apply to the path and that the original guard ignored."""

@@ -42,7 +42,7 @@ def build(sites: Sequence[Site] = SITES) -> Report:
                 for category in CATEGORIES
                 if (members := _members(comparisons, category))
             ),
-            _reasons(comparisons),
+            *_reasons(comparisons),
             _reached(reached),
             _claims(claims),
         ),
@@ -195,19 +195,32 @@ def _category(category: Category, members: Sequence[Comparison]) -> TableSection
     )
 
 
-def _reasons(comparisons: Sequence[Comparison]) -> TableSection:
-    return TableSection(
-        title="Skip reasons, and the original guards that did not know them",
-        columns=("flag", "name", "paths", "not known to", "who completes the sum"),
-        rows=tuple(
-            (
-                reason.flag,
-                reason.name,
-                _listed(reason.paths),
-                f"{sum(reason.flag in c.unknown() for c in comparisons)} sites",
-                reason.completed_by,
-            )
-            for reason in skip_reasons()
+def _reasons(comparisons: Sequence[Comparison]) -> tuple[TableSection, TableSection]:
+    unaware = {
+        reason.flag: [c.site for c in comparisons if reason.flag in c.unknown()]
+        for reason in skip_reasons()
+    }
+    return (
+        TableSection(
+            title="Skip reasons",
+            columns=("flag", "paths", "name", "who completes the sum"),
+            rows=tuple(
+                (reason.flag, _listed(reason.paths), reason.name, reason.completed_by)
+                for reason in skip_reasons()
+            ),
+        ),
+        TableSection(
+            title="Original guards that did not know a reason of their path",
+            columns=("flag", "sites", "where"),
+            rows=tuple(
+                (
+                    flag,
+                    str(len(sites)),
+                    ", ".join(dict.fromkeys(f"{site.model} {site.path}" for site in sites))
+                    or NOTHING,
+                )
+                for flag, sites in unaware.items()
+            ),
         ),
     )
 
@@ -244,7 +257,16 @@ def finding(comparison: Comparison) -> Finding:
     site, count = comparison.site, len(flag_names())
     rows = truth.table_bits(comparison.unexpected, count)
     first = next(truth.rows(comparison.unexpected))
-    skips = comparison.helper >> first & 1
+    if comparison.diffs["signature"] >> first & 1:
+        skips = comparison.helper >> first & 1
+        what = (
+            f"the migrated call {'skips' if skips else 'reduces'} where the original "
+            f"{'reduced' if skips else 'skipped'}"
+        )
+    elif (comparison.original ^ comparison.seen) >> first & 1:
+        what = "the guard depends on a flag that forward() does not receive"
+    else:
+        what = f"the original already knew {_listed(comparison.category.latent)}"
     return Finding(
         rule="unexpected-diff",
         subject=site.id,
@@ -253,12 +275,8 @@ def finding(comparison: Comparison) -> Finding:
         cls=site.cls,
         method=site.method,
         row=rows[0],
-        message=(
-            f"the helper {'skips' if skips else 'reduces'} where the original "
-            f"{'reduced' if skips else 'skipped'}, in rows {' '.join(rows)}; category "
-            f"{site.category} does not allow it"
-        ),
-        fix="pass what the original guard checked, or move the site to the category that it is in",
+        message=f"{what}; rows that category {site.category} does not allow: {_listed(rows)}",
+        fix="read the guard again at the oracle's lines, or move the site to another category",
     )
 
 
