@@ -18,7 +18,12 @@ Identity = tuple[str, ...]
 
 def identity(finding: Mapping[str, Json]) -> Identity:
     """The identifying values of a finding's JSON form, as text, in the order of `IDENTITY`."""
-    return tuple(json.dumps(finding.get(key) or None, sort_keys=True) for key in IDENTITY)
+    return tuple(canonical(finding.get(key)) for key in IDENTITY)
+
+
+def canonical(value: Json) -> str:
+    """Equal for equal values, whether made here or read back from a file; absent is empty."""
+    return json.dumps(value or None, sort_keys=True)
 
 
 def numbered(

@@ -9,6 +9,9 @@ RENDERERS: dict[str, str] = {
     "table": "verify.render.table",
     "html": "verify.render.html",
     "sarif": "verify.render.sarif",
+    "github": "verify.render.github",
+    "junit": "verify.render.junit",
+    "digest": "verify.render.digest",
     "markdown": "verify.render.markdown",
     "json": "verify.render.json",
 }

@@ -6,6 +6,7 @@ and the one style sheet of the file by their digests, so that nothing else runs.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,10 +18,10 @@ from markupsafe import Markup
 
 from verify.render.words import (
     CELL_WORDS,
-    deployment_words,
     numeric_columns,
     place,
     printable,
+    shown_by,
     spoken,
 )
 from verify.report import Finding, GridLine, GridSection, RanksSection, Report, Section
@@ -36,9 +37,11 @@ TONES = {
     "covered": "good",
     "double": "bad",
     "exact": "good",
+    "expected diff": "open",
     "fails": "bad",
     "finding": "bad",
     "holds": "good",
+    "identical": "good",
     "missing": "bad",
     "mixed": "bad",
     "self-contained": "good",
@@ -82,7 +85,8 @@ def _environment() -> Environment:
         kind=_kind,
         numeric=numeric_columns,
         place=place,
-        shown=deployment_words,
+        prose=_prose,
+        shown=shown_by,
     )
     environment.globals.update(
         cell_words=CELL_WORDS,
@@ -119,6 +123,15 @@ def _breakable(text: str) -> Markup:
     for mark in "/._":
         escaped = escaped.replace(mark, mark + Markup("<wbr>"))
     return escaped
+
+
+def _prose(text: str) -> Markup:
+    """A sentence in which `this` is code; long names may be broken."""
+    pieces = re.split("`([^`]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(_breakable(piece)) if index % 2 else _breakable(piece)
+        for index, piece in enumerate(pieces)
+    )
 
 
 def _kind(section: Section) -> str:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from urllib.parse import quote
 
 from verify.fingerprint import fingerprints
-from verify.render.words import deployment_words, place, printable
+from verify.render.words import place, printable, shown_by
 from verify.report import Finding, Json, Report
 from verify.rules import Rule, rule
 
@@ -69,8 +69,7 @@ def _result(finding: Finding, fingerprint: str, rule_index: int, prefix: str) ->
 
 def _message(finding: Finding) -> str:
     """Message, the case that shows it and the fix: code scanning shows no other field at once."""
-    row = f"row {finding.row}" if finding.row else ""
-    case = " ".join(filter(None, (row, deployment_words(finding))))
+    case = shown_by(finding)
     parts = (finding.message, f"Shown by {case}." if case else "", finding.fix)
     return printable("\n".join(filter(None, parts)))
 

@@ -13,11 +13,11 @@ from rich.text import Text
 from verify.render.words import (
     CELL_MARKS,
     LEGEND,
-    deployment_words,
     group_of,
     numeric_columns,
     one_line,
     place,
+    shown_by,
 )
 from verify.report import Finding, GridSection, RanksSection, Report, Section, TableSection
 
@@ -58,13 +58,11 @@ def section_text(section: Section) -> str:
 def finding_text(finding: Finding) -> str:
     """Three lines at most: where and what; the case that shows it; what to change."""
     where = " ".join(filter(None, (one_line(place(finding)), f"[{finding.rule}]")))
-    case = " ".join(
-        filter(None, (f"row {finding.row}" if finding.row else "", deployment_words(finding)))
-    )
+    case = shown_by(finding)
     return "\n".join(
         (
             f"  {where} {one_line(finding.message)}",
-            *((f"    shown by: {one_line(case)}",) if case else ()),
+            *((f"    shown by: {case}",) if case else ()),
             *((f"    fix: {one_line(finding.fix)}",) if finding.fix else ()),
         )
     )

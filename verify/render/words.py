@@ -4,7 +4,8 @@ import re
 
 from verify.report import Cell, Finding, GridLine, TableSection
 
-NUMBER = re.compile(r"[-+]?[\d,]+(\.\d+)?%?")
+# a row such as 0010 is a name, not a number
+NUMBER = re.compile(r"[-+]?(0|[1-9][\d,]*)(\.\d+)?%?")
 CELL_MARKS: dict[Cell, str] = {
     "skip": "s",
     "reduce": "R",
@@ -52,6 +53,12 @@ def spoken(line: GridLine, rows: tuple[str, ...]) -> str:
         for state, word in CELL_WORDS.items()
         if state in line.cells
     )
+
+
+def shown_by(finding: Finding) -> str:
+    """The smallest case that shows a finding, `row 0010 tp=4 ep=4`; empty where it has none."""
+    row = f"row {finding.row}" if finding.row else ""
+    return one_line(" ".join(filter(None, (row, deployment_words(finding)))))
 
 
 def deployment_words(finding: Finding) -> str:
