@@ -1,17 +1,21 @@
 """Command line: arguments in, one report out, exit code 0 (fine), 1 (findings), 2 (cannot run)."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
-from uuid import uuid4
 
+from verify import baseline
+from verify.deliver import deliver, discard_stdout
 from verify.errors import VerifyError
+from verify.progress import quiet
 from verify.render import RENDERERS, render
 from verify.report import Report
+from verify.repository import file_prefix
 
 # name -> (module with add_arguments and run, one line of help); modules load when asked for,
 # so that `report` never pays for what `replay` imports
@@ -41,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(argv)
     arguments = parser.parse_args(argv)
     try:
-        report = arguments.run(arguments)
-        _deliver(render(report, format_name=arguments.format), output=arguments.output)
+        report = _run(arguments)
+        for format_name, output in ((arguments.format, arguments.output), *arguments.also):
+            deliver(render(report, format_name=format_name), output=output)
     except VerifyError as error:
         _say(f"verify: {error}")
         return 2
     except BrokenPipeError:
         # the reader (head, less) has gone; nothing is left to say to it
-        _discard_stdout()
+        discard_stdout()
         return 2
     except KeyboardInterrupt:
         _say("verify: interrupted")
@@ -61,6 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
+
+
+def _run(arguments: argparse.Namespace) -> Report:
+    """The command's report, files named as the repository does, less what the baseline accepts."""
+    with quiet() if arguments.quiet else nullcontext():
+        report: Report = arguments.run(arguments)
+    source = getattr(arguments, "source", None)
+    if source and Path(source).is_dir():
+        files = (finding.file for finding in report.findings if finding.file)
+        report = replace(report, file_prefix=file_prefix(Path(source), files))
+    expect = getattr(arguments, "expect", None)
+    return baseline.apply(report, expect) if expect else report
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -84,47 +101,23 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
+    parser.add_argument(
+        "--also",
+        type=_format_and_file,
+        action="append",
+        default=[],
+        metavar="FORMAT=FILE",
+        help="the same report in another format as well; may be repeated",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument(
         "--fail-on", choices=("finding", "never"), default="finding", help="what exits with 1"
     )
 
 
-def _deliver(text: str, *, output: Path | None) -> None:
-    if output is None:
-        _print(text)
-        return
-    try:
-        if output.exists() and not output.is_file():
-            output.write_text(text, encoding="utf-8")  # a device or a pipe: nothing to replace
-        else:
-            _replace(output, text)
-    except OSError as error:
-        raise VerifyError(f"cannot write {output}: {error.strerror}") from error
-
-
-def _print(text: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _discard_stdout()
-        raise VerifyError(f"cannot write to standard output: {error.strerror}") from error
-
-
-def _replace(output: Path, text: str) -> None:
-    """Whole or not at all: the file is written beside its place and then moved there."""
-    draft = output.with_name(f".{output.name}.{uuid4().hex}")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(output)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _discard_stdout() -> None:
-    """What could not be written must not be tried again when the interpreter exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _format_and_file(text: str) -> tuple[str, Path]:
+    format_name, _, file = text.partition("=")
+    if format_name not in RENDERERS or not file:
+        known = ", ".join(RENDERERS)
+        raise argparse.ArgumentTypeError(f"{text!r} is not FORMAT=FILE; formats are {known}")
+    return format_name, Path(file)

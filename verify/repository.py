@@ -1,0 +1,21 @@
+"""Where a source lies in its repository, so that code scanning finds the files it names."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def file_prefix(source: Path, files: Iterable[str]) -> str:
+    """What stands before the files' names in the repository around `source`: `python/`, or nothing.
+
+    `files` are relative to the folder that holds `sglang/`, which is `source`, its `python` folder
+    or its parent. Nothing is added for a source outside every repository.
+    """
+    folder = source.resolve()
+    named = next(iter(files), None)
+    holders = (folder / "python", folder, folder.parent)
+    holder = next((place for place in holders if named and (place / named).is_file()), None)
+    if holder is None:
+        return ""
+    root = next((place for place in (holder, *holder.parents) if (place / ".git").exists()), holder)
+    relative = holder.relative_to(root).as_posix()
+    return "" if relative == "." else f"{relative}/"
