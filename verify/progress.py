@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -41,14 +41,7 @@ def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterato
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    bar = Progress(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    bar = _bar()
     task = bar.add_task(what, total=total)
     started = time.monotonic()
     try:
@@ -60,3 +53,24 @@ def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterato
     finally:
         if bar.live.is_started:
             bar.stop()
+
+
+def _bar() -> "Progress":
+    # rich takes longer to import than most commands take: only who sees a bar pays for it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    return Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

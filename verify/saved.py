@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from verify.errors import VerifyError
-from verify.report import SCHEMA_VERSION, Json
+from verify.report import SCHEMA_VERSION, Finding, Json
+
+T = TypeVar("T")
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -47,3 +50,43 @@ def _objects(report: Mapping[str, Json], key: str, path: Path) -> tuple[Mapping[
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise VerifyError(f"{path} is not a saved report: {key!r} is not a list of objects")
     return tuple(entries)
+
+
+def finding_from(entry: Mapping[str, Json], path: Path) -> Finding:
+    """A finding from its JSON form; keys that this version does not know are left out.
+
+    Raises `VerifyError` when a value is of another kind than `Finding` has.
+    """
+    try:
+        return Finding(
+            rule=_value(entry, "rule", str) or "unnamed",
+            message=_value(entry, "message", str) or "",
+            fix=_value(entry, "fix", str) or "",
+            subject=_value(entry, "subject", str) or "",
+            kind=_value(entry, "kind", str) or "",
+            file=_value(entry, "file", str),
+            line=_value(entry, "line", int),
+            cls=_value(entry, "cls", str),
+            method=_value(entry, "method", str),
+            row=_value(entry, "row", str),
+            deployment=_value(entry, "deployment", dict),
+            counts=_counts(_value(entry, "counts", list)),
+        )
+    except TypeError as error:
+        raise VerifyError(f"{path} is not a saved report: in a finding, {error}") from error
+
+
+def _value(entry: Mapping[str, Json], key: str, kind: type[T]) -> T | None:
+    value = entry.get(key)
+    if value is None or isinstance(value, kind):
+        return value
+    raise TypeError(f"{key!r} is {type(value).__name__}, not {kind.__name__}")
+
+
+def _counts(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    """The matrix as tuples. Raises `TypeError` for anything else than rows of whole numbers."""
+    if rows is None:
+        return None
+    if not all(isinstance(count, int) for row in rows for count in row):
+        raise TypeError("'counts' holds something that is no count")
+    return tuple(map(tuple, rows))
