@@ -152,7 +152,8 @@ def _keyed(sites: Iterable[Entry], keys: Sequence[str]) -> dict[Key, Entry]:
     result = {}
     for site in sites:
         name = tuple(str(site.get(key, "")) for key in keys)
-        result[(*name, str(seen[name]))] = site
+        key = (*name, str(seen[name]))
+        result[key] = site
         seen[name] += 1
     return result
 
