@@ -229,5 +229,9 @@ def test_the_machine_finds_scopes_that_must_be_left_in_order() -> None:
 
 
 def test_the_machine_finds_a_global_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper.config, "_SCOPES", Global())
-    assert found_by_the_machine(Scopes)
+    class Shared(Scopes):
+        def __init__(self) -> None:
+            monkeypatch.setattr(helper.config, "_SCOPES", Global())
+            super().__init__()
+
+    assert found_by_the_machine(Shared)
