@@ -1,46 +1,90 @@
-"""Markdown: one table a section, findings as a list."""
+"""Markdown: the whole report for a file or a wiki; one table a section, findings as a list."""
 
-from verify.report import Finding, GridSection, RanksSection, Report, TableSection
+from collections.abc import Iterable, Sequence
 
-MARKS = {"skip": "s", "reduce": "R", "expected": "d", "unexpected": "X", "unreachable": "."}
-LEGEND = "R reduces, s skips, d differs as expected, X differs unexpectedly, . unreachable"
+from verify.render.table import grid_text
+from verify.render.words import LEGEND, group_of, numeric_columns, one_line, place, shown_by
+from verify.report import Finding, GridSection, RanksSection, Report, Section, TableSection
 
 
 def render(report: Report) -> str:
     """The report as GitHub-flavoured Markdown."""
-    blocks = [f"# {report.title}", report.summary]
+    blocks = [f"# {text(report.title)}", text(report.summary)]
     for section in report.sections:
-        blocks += [f"## {section.title}", _section(section), *section.notes]
+        blocks += [f"## {text(section.title)}", _section(section), *map(text, section.notes)]
     if report.findings:
-        blocks += ["## Findings", "\n".join(_finding(finding) for finding in report.findings)]
+        blocks += ["## Findings", "\n".join(finding_item(finding) for finding in report.findings)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _section(section: TableSection | GridSection | RanksSection) -> str:
+def finding_item(finding: Finding, *, longest: int = 10_000) -> str:
+    """A finding as a list item; no part of it is longer than `longest` characters."""
+    case, fix = _cut(shown_by(finding), longest), _cut(finding.fix, longest)
+    where, message = _cut(place(finding), longest), _cut(finding.message, longest)
+    return "".join(
+        (
+            f"- **{text(finding.rule)}** {code(where)} {text(message)}",
+            f"<br>Shown by: {code(case)}" if case else "",
+            f"<br>Fix: {text(fix)}" if fix else "",
+        )
+    )
+
+
+def _cut(words: str, longest: int) -> str:
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"
+
+
+def text(words: str) -> str:
+    """Words that stay words: no HTML, no links, no mentions, no cells of their own.
+
+    A `span` between backticks is code, as in every other renderer.
+    """
+    pieces = one_line(words).split("`")
+    if len(pieces) % 2 == 0:  # a backtick without its partner is none
+        pieces[-2:] = ["'".join(pieces[-2:])]
+    return "".join(
+        code(piece) if index % 2 else _escaped(piece) for index, piece in enumerate(pieces)
+    )
+
+
+def code(words: str) -> str:
+    """A code span; Markdown has no escapes inside one, so backticks and bars are replaced."""
+    shown = one_line(words).replace("`", "'").replace("|", "¦")
+    return f"`{shown}`" if shown else ""
+
+
+def _escaped(words: str) -> str:
+    shown = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for char in "\\*_[]|#~":
+        shown = shown.replace(char, f"\\{char}")
+    return shown.replace("@", "@&#8203;")
+
+
+def _section(section: Section) -> str:
     match section:
         case TableSection():
-            return _table(section.columns, section.rows)
+            return _table(section.columns, section.rows, numeric=numeric_columns(section))
         case GridSection():
-            rows = [(line.label, *(MARKS[cell] for cell in line.cells)) for line in section.lines]
-            return _table(("site", *section.rows), rows) + f"\n\n{LEGEND}"
+            # a truth table is a picture: only a fixed pitch keeps its columns together
+            return "\n".join(("```text", *grid_text(section), LEGEND, "```"))
         case RanksSection():
-            return _table(
-                ("rank", "counts of each rank's partial sum"),
-                [(str(r), " ".join(map(str, row))) for r, row in enumerate(section.counts)],
-            )
+            ranks = range(len(section.counts))
+            columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
+            rows = [
+                (
+                    str(rank),
+                    *(group_of(rank, groups) for groups in section.groups.values()),
+                    *map(str, counts),
+                )
+                for rank, counts in enumerate(section.counts)
+            ]
+            return _table(columns, rows, numeric=frozenset(range(len(columns))))
 
 
-def _table(columns: tuple[str, ...], rows: object) -> str:
-    lines = [columns, tuple("---" for _ in columns), *rows]  # type: ignore[misc]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _finding(finding: Finding) -> str:
-    where = f"`{finding.file}:{finding.line}` " if finding.file else ""
-    row = f" (row {finding.row})" if finding.row else ""
-    fix = f" Fix: {finding.fix}" if finding.fix else ""
-    return f"- **{finding.rule}** {where}{finding.message}{row}.{fix}"
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: frozenset[int]
+) -> str:
+    rule = ("---:" if index in numeric else "---" for index in range(len(columns)))
+    body = (tuple(map(text, row)) for row in rows)
+    lines = (tuple(map(text, columns)), tuple(rule), *body)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

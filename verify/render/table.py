@@ -44,7 +44,7 @@ def section_text(section: Section) -> str:
                 table.add_row(*map(_cell, row))
             return _drawn(section.title, table)
         case GridSection():
-            return "\n".join((one_line(section.title), *_grid(section), LEGEND))
+            return "\n".join((one_line(section.title), *grid_text(section), LEGEND))
         case RanksSection():
             ranks = range(len(section.counts))
             columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
@@ -68,8 +68,8 @@ def finding_text(finding: Finding) -> str:
     )
 
 
-def _grid(section: GridSection) -> Iterator[str]:
-    """The flags' values down each column, then a line a site, columns in fours."""
+def grid_text(section: GridSection) -> Iterator[str]:
+    """Lines: the flags' values down each column, then a line a site, columns in fours."""
     width = max((len(line.label) for line in section.lines), default=0)
     for index, flag in enumerate(section.flags):
         yield f"{flag:>{width}}  {_in_fours(''.join(row[index] for row in section.rows))}"
