@@ -79,9 +79,11 @@ def evaluate(expression: str, tables: Mapping[str, int], flag_count: int) -> int
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval")
+        return _evaluate(tree.body, tables, full(flag_count), expression)
     except (SyntaxError, ValueError) as error:
-        raise VerifyError(f"guard {expression!r} is not a Python expression") from error
-    return _evaluate(tree.body, tables, full(flag_count), expression)
+        raise VerifyError(f"guard {_shown(expression)} is not a Python expression") from error
+    except (RecursionError, MemoryError) as error:
+        raise VerifyError(f"guard {_shown(expression)} is nested too deeply") from error
 
 
 def _evaluate(node: ast.expr, tables: Mapping[str, int], ones: int, expression: str) -> int:
@@ -99,5 +101,10 @@ def _evaluate(node: ast.expr, tables: Mapping[str, int], ones: int, expression: 
                 result = result & part if isinstance(op, ast.And) else result | part
             return result
     raise VerifyError(
-        f"guard {expression!r}: {ast.unparse(node)!r} is not a flag; flags are {', '.join(tables)}"
+        f"guard {_shown(expression)}: {_shown(ast.unparse(node))} is not a flag; "
+        f"flags are {', '.join(tables)}"
     )
+
+
+def _shown(expression: str) -> str:
+    return repr(expression if len(expression) <= 200 else f"{expression[:200]}...")
