@@ -29,7 +29,8 @@ def select(
 ) -> tuple[Site, ...]:
     """The sites of `model` and of the category, each where given."""
     if model is not None:
-        require_known("model", model, sorted({site.model for site in sites}))
+        models = sorted({site.model for site in sites})
+        require_known("model", model, models, otherwise=f"there are {', '.join(models)}")
     wanted = None if category_id is None else category(category_id).id
     chosen = tuple(
         site for site in sites if model in (None, site.model) and wanted in (None, site.category)
@@ -39,8 +40,13 @@ def select(
     return chosen
 
 
-def require_known(what: str, name: str, known: Sequence[str]) -> None:
-    """Raise `VerifyError` unless `name` is one of `known`; it names the nearest ones."""
-    if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.5) or known
-        raise VerifyError(f"no {what} {name!r}; there is {', '.join(near)}")
+def require_known(what: str, name: str, known: Sequence[str], *, otherwise: str) -> None:
+    """Raise `VerifyError` unless `name` is one of `known`.
+
+    The message names those that contain it or are spelt like it, else it says `otherwise`.
+    """
+    if name in known:
+        return
+    near = [one for one in known if name and name in one] or get_close_matches(name, known, n=3)
+    advice = f"did you mean {' or '.join(near[:3])}?" if near else otherwise
+    raise VerifyError(f"no {what} {name!r}; {advice}")

@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Explain the site; raises `VerifyError` when there is none of that id."""
-    require_known("site", arguments.site, [site.id for site in SITES])
+    require_known(
+        "site",
+        arguments.site,
+        [site.id for site in SITES],
+        otherwise="`python -m verify report` lists them",
+    )
     (comparison,) = compare(site for site in SITES if site.id == arguments.site)
     return explain(comparison)
 

@@ -1,0 +1,118 @@
+"""The pull request's sentences: the verdicts, their words, and that each can come out otherwise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from oracles import SITES, Site
+from verify.flags import helper_skips
+from verify.pull_request.claims import Claim, Evidence, judge
+from verify.pull_request.reachable import reach
+from verify.pull_request.readings import compare
+
+
+def judged(*sites: Site) -> dict[str, Claim]:
+    claims = judge(Evidence(comparisons=compare(sites), reach=reach()))
+    return {claim.id: claim for claim in claims}
+
+
+def changed(change: Callable[[Site], Site]) -> dict[str, Claim]:
+    return judged(*map(change, SITES))
+
+
+VERDICTS = {
+    "byte-identical": (
+        "holds",
+        "14 sites, diff rows: 0 under signature, 0 under called, 0 under passed",
+    ),
+    "covers-all-flags": (
+        "conditional",
+        "13 of 14 guards depend on AF, RS, DP, FI; "
+        "qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal/EP does not depend on FI",
+    ),
+    "only-diff-is-fi": (
+        "conditional",
+        "6 sites, diff rows other than FI alone: "
+        "0 under signature, 9 under called, 18 under passed",
+    ),
+    "hunyuan-ep": (
+        "conditional",
+        "2 sites, diff rows: 0 under signature, 0 under called, 12 under passed",
+    ),
+    "defaults-are-no-ops": (
+        "holds",
+        "296 configurations x 2 paths, answers changed by leaving the keywords out: 0; "
+        "flags that matter though left out: 0",
+    ),
+    "all-migrated": (
+        "conditional",
+        "15 models with 22 sites are known here; whether a release holds others is decided by "
+        "`verify scan SOURCE`",
+    ),
+    "paths-cannot-drift": (
+        "holds",
+        "rows in which the paths differ: 0001; reasons of one path: FI",
+    ),
+    "fi-and-ep": (
+        "fails",
+        "with tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True "
+        "moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 FI is true and "
+        "ep_size > 1, so 3 of 3 EP sites reduce what the dispatcher's combine has summed over "
+        "the whole TP group; `verify prove` counts it",
+    ),
+    "counters-are-zero": (
+        "holds",
+        "under signature, Cat A: 0, Cat B: 0, Cat C: 0, Cat D EP: 0, Cat D TP: 0",
+    ),
+}
+
+
+def test_every_claim_and_its_words() -> None:
+    claims = judged(*SITES)
+    assert {name: (c.verdict, c.evidence) for name, c in claims.items()} == VERDICTS
+
+
+def without_fi(site: Site) -> Site:
+    return replace(site, guard=site.guard.replace("not FI", "True"))
+
+
+def forgetting_dp(site: Site) -> Site:
+    return replace(site, guard=site.guard.replace("not DP", "True"))
+
+
+@pytest.mark.parametrize(
+    "claim", ["byte-identical", "only-diff-is-fi", "hunyuan-ep", "counters-are-zero"]
+)
+def test_guards_that_forget_dp_break_it(claim: str) -> None:
+    assert changed(forgetting_dp)[claim].verdict == "fails"
+
+
+def test_guards_that_forget_fi_cover_less() -> None:
+    claim = changed(without_fi)["covers-all-flags"]
+    assert claim.verdict == "fails"
+    assert claim.evidence.startswith("0 of 14 guards depend on AF, RS, DP, FI; ")
+
+
+def test_an_ep_guard_that_knows_fi_would_make_it_relevant_nowhere() -> None:
+    tp_only = [site for site in SITES if site.path == "TP"]
+    claim = judged(*tp_only)["fi-and-ep"]
+    assert claim.verdict == "holds"
+
+
+def test_a_helper_whose_paths_differ_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "verify.pull_request.claims.helper_skips",
+        lambda *, path, handed: helper_skips(path=path, handed=handed) ^ (path == "EP"),
+    )
+    assert judged(*SITES)["paths-cannot-drift"].verdict == "fails"
+
+
+def test_a_helper_whose_defaults_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def corrupt(*, is_tp_path: bool, use_reduce_scatter: bool = True, **_: bool) -> bool:
+        return use_reduce_scatter or is_tp_path
+
+    monkeypatch.setattr("verify.pull_request.claims.should_skip_post_experts_all_reduce", corrupt)
+    claim = judged(*SITES)["defaults-are-no-ops"]
+    assert claim.verdict == "fails"
+    assert "answers changed by leaving the keywords out: 296" in claim.evidence

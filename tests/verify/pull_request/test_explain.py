@@ -1,0 +1,66 @@
+"""One site's truth table, with who completes the sum."""
+
+import json
+
+import pytest
+
+from oracles import SITES
+from verify.pull_request.explain import explain
+from verify.pull_request.readings import compare
+from verify.render import render
+from verify.report import TableSection
+
+BY_ID = {comparison.site.id: comparison for comparison in compare(SITES)}
+QWEN3_EP = "qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal/EP"
+EXAONE = "exaone_moe/ExaoneMoESparseMoEBlock.forward/TP"
+
+
+def rows(site: str) -> dict[str, tuple[str, str, str, str]]:
+    """row -> original, migrated, completed by, note"""
+    (table,) = (
+        section
+        for section in explain(BY_ID[site]).sections
+        if isinstance(section, TableSection) and "original" in section.columns
+    )
+    return {"".join(row[:4]): (row[4], row[5], row[6], row[7]) for row in table.rows}
+
+
+@pytest.mark.parametrize("site", BY_ID)
+def test_sixteen_rows_in_order(site: str) -> None:
+    assert list(rows(site)) == [format(row, "04b") for row in range(16)]
+
+
+EXAMPLES = {
+    (QWEN3_EP, "0000"): ("reduces", "reduces", "block", ""),
+    (QWEN3_EP, "0001"): ("reduces", "reduces", "block + FI", ""),
+    (QWEN3_EP, "0010"): ("skips", "skips", "DP", ""),
+    (QWEN3_EP, "0011"): ("skips", "skips", "DP + FI", "no configuration"),
+    (EXAONE, "0001"): ("reduces", "skips", "FI", "expected diff"),
+    (EXAONE, "1000"): ("reduces", "reduces", "block + AF", "not received"),
+    (EXAONE, "1100"): ("skips", "skips", "AF + RS", "not received"),
+}
+
+
+@pytest.mark.parametrize(("site", "row"), EXAMPLES)
+def test_a_row(site: str, row: str) -> None:
+    assert rows(site)[row] == EXAMPLES[site, row]
+
+
+@pytest.mark.parametrize("site", BY_ID)
+def test_the_payload_says_what_the_table_says(site: str) -> None:
+    payload = json.loads(render(explain(BY_ID[site]), format_name="json"))
+    shown = rows(site)
+    for entry in payload["rows"]:
+        original, migrated, by, note = shown[entry["row"]]
+        assert (entry["original"], entry["migrated"]) == (original, migrated)
+        assert " + ".join(entry["completed_by"]) == by
+        assert (entry["diff"] is not None) == note.endswith(" diff")
+        assert entry["reachable"] == (note != "no configuration" or entry["diff"] is not None)
+
+
+def test_the_summary() -> None:
+    assert explain(BY_ID[EXAONE]).summary == "16 rows, 1 expected and 0 unexpected diffs"
+
+
+def test_somebody_completes_every_row() -> None:
+    assert not any("nobody" in row[2] for site in BY_ID for row in rows(site).values())

@@ -1,0 +1,72 @@
+"""Three readings of a diff, against the plainest evaluation one can write."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from oracles import SITES, Site
+from verify import truth
+from verify.errors import VerifyError
+from verify.pull_request.readings import Comparison, compare
+
+FLAGS = ("AF", "RS", "DP", "FI")
+every_comparison = pytest.mark.parametrize(
+    "comparison", compare(SITES), ids=lambda comparison: comparison.site.id
+)
+
+
+def helper_skips(path: str, row: dict[str, bool], handed: set[str]) -> bool:
+    """#23748's predicate, once more, in one line."""
+    seen = {flag: value and (flag in handed or flag in {"DP", "FI"}) for flag, value in row.items()}
+    return seen["AF"] or seen["RS"] or seen["DP"] or (path == "TP" and seen["FI"])
+
+
+def every_row() -> Iterator[tuple[str, dict[str, bool]]]:
+    for values in product((False, True), repeat=4):
+        yield "".join(str(int(value)) for value in values), dict(zip(FLAGS, values, strict=True))
+
+
+def naive(site: Site) -> dict[str, list[str]]:
+    diffs: dict[str, list[str]] = {"signature": [], "called": [], "passed": []}
+    for bits, row in every_row():
+        original = not eval(site.guard, {}, row)
+        called = helper_skips(site.path, row, set(site.passes.values()))
+        if called != original:
+            diffs["called"].append(bits)
+            if not any(row[flag] for flag in {"AF", "RS"} - set(site.accepts)):
+                diffs["signature"].append(bits)
+        if helper_skips(site.path, row, {"AF", "RS"}) != original:
+            diffs["passed"].append(bits)
+    return diffs
+
+
+@every_comparison
+def test_all_three_readings(comparison: Comparison) -> None:
+    found = {name: truth.table_bits(table, 4) for name, table in comparison.diffs.items()}
+    assert found == naive(comparison.site)
+
+
+@every_comparison
+def test_signature_leaves_a_row_for_every_setting_of_what_forward_receives(
+    comparison: Comparison,
+) -> None:
+    assert comparison.received.bit_count() == 2 ** (len(comparison.site.accepts) + 2)
+
+
+@every_comparison
+def test_signature_is_called_where_the_flags_can_be(comparison: Comparison) -> None:
+    assert comparison.diffs["signature"] == comparison.diffs["called"] & comparison.received
+
+
+@every_comparison
+def test_a_latent_fix_is_in_the_row_of_fi_alone(comparison: Comparison) -> None:
+    assert truth.table_bits(comparison.expected, 4) in ([], ["0001"])
+    assert bool(comparison.expected) == (comparison.site.category in {"B", "C", "D-TP"})
+
+
+def test_a_guard_that_is_no_expression_of_flags_is_refused() -> None:
+    with pytest.raises(VerifyError) as caught:
+        compare([replace(SITES[0], guard="not XX")])
+    assert str(caught.value) == "guard 'not XX': 'XX' is not a flag; flags are AF, RS, DP, FI"
