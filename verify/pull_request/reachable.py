@@ -7,7 +7,7 @@ those that the configuration alone rules out. `verify prove` knows more about th
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -41,6 +41,7 @@ class Reach:
     witness: Mapping[tuple[bool, ...], MoeConfig]
     tried: int
 
+    @cached_property
     def rows(self) -> tuple[int, ...]:
         """The rows whose configuration flags some configuration produces, ascending."""
         names = flag_names()

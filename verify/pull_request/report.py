@@ -9,7 +9,8 @@ from verify.pull_request.categories import CATEGORIES, Category
 from verify.pull_request.claims import Claim, Evidence, judge
 from verify.pull_request.reachable import Reach, in_words, reach
 from verify.pull_request.readings import READINGS, Comparison, compare
-from verify.report import Cell, Finding, GridLine, GridSection, Json, Report, TableSection
+from verify.pull_request.site import facts_table, finding, row_table, site_payload
+from verify.report import Cell, GridLine, GridSection, Json, Report, TableSection
 
 NOTHING = "-"
 
@@ -56,7 +57,7 @@ def _payload(
     names = flag_names()
     return {
         "flags": names,
-        "reachable_rows": [truth.row_bits(row, len(names)) for row in reached.rows()],
+        "reachable_rows": [truth.row_bits(row, len(names)) for row in reached.rows],
         "sites": [site_payload(c) for c in comparisons],
         "categories": [
             {
@@ -73,36 +74,6 @@ def _payload(
             {"id": c.id, "claim": c.claim, "verdict": c.verdict, "evidence": c.evidence}
             for c in claims
         ],
-    }
-
-
-def site_payload(comparison: Comparison) -> dict[str, Json]:
-    """One site of the JSON contract, with all that its oracle states."""
-    site, count = comparison.site, len(flag_names())
-    return {
-        "id": site.id,
-        "model": site.model,
-        "cls": site.cls,
-        "method": site.method,
-        "path": site.path,
-        "category": site.category,
-        "category_inferred": site.category_inferred,
-        "accepts": site.accepts,
-        "passes": dict(site.passes),
-        "guard": site.guard,
-        "collective": site.collective,
-        "size_gate": {"attribute": site.size_gate, "world": site.size_world},
-        "unknown": comparison.unknown(),
-        "diffs": {
-            reading: truth.table_bits(comparison.diffs[reading], count) for reading in READINGS
-        },
-        "unexpected": truth.table_bits(comparison.unexpected, count),
-        "provenance": {
-            "repository": site.repository,
-            "commit": site.commit,
-            "file": site.file,
-            "lines": site.lines,
-        },
     }
 
 
@@ -131,7 +102,7 @@ def _counters(comparisons: Sequence[Comparison]) -> TableSection:
 
 def _grid(comparisons: Sequence[Comparison], reached: Reach) -> GridSection:
     names = flag_names()
-    reachable = sum(1 << row for row in reached.rows())
+    reachable = sum(1 << row for row in reached.rows)
     return GridSection(
         title="What the migrated call does in every row, and where it differs from the original",
         flags=names,
@@ -148,6 +119,7 @@ def _grid(comparisons: Sequence[Comparison], reached: Reach) -> GridSection:
                     "category": c.site.category,
                     "verdict": _verdict(c),
                 },
+                detail=(facts_table(c), row_table(c, reach=reached)),
             )
             for category in CATEGORIES
             for c in _members(comparisons, category)
@@ -238,7 +210,7 @@ def _reached(reached: Reach) -> TableSection:
             for values in combinations
         ),
         notes=(
-            f"{len(reached.rows())} of {1 << len(flag_names())} rows are reachable; flags that "
+            f"{len(reached.rows)} of {1 << len(flag_names())} rows are reachable; flags that "
             "forward() receives are taken as free.",
         ),
     )
@@ -249,34 +221,6 @@ def _claims(claims: Sequence[Claim]) -> TableSection:
         title="What the pull request claims",
         columns=("claim", "verdict", "evidence"),
         rows=tuple((claim.claim, claim.verdict, claim.evidence) for claim in claims),
-    )
-
-
-def finding(comparison: Comparison) -> Finding:
-    """The site's unexpected rows; the smallest one stands for them."""
-    site, count = comparison.site, len(flag_names())
-    rows = truth.table_bits(comparison.unexpected, count)
-    first = next(truth.rows(comparison.unexpected))
-    if comparison.diffs["signature"] >> first & 1:
-        skips = comparison.helper >> first & 1
-        what = (
-            f"the migrated call {'skips' if skips else 'reduces'} where the original "
-            f"{'reduced' if skips else 'skipped'}"
-        )
-    elif (comparison.original ^ comparison.seen) >> first & 1:
-        what = "the guard depends on a flag that forward() does not receive"
-    else:
-        what = f"the original already knew {_listed(comparison.category.latent)}"
-    return Finding(
-        rule="unexpected-diff",
-        subject=site.id,
-        file=site.file,
-        line=site.lines[0],
-        cls=site.cls,
-        method=site.method,
-        row=rows[0],
-        message=f"{what}; rows that category {site.category} does not allow: {_listed(rows)}",
-        fix="read the guard again at the oracle's lines, or move the site to another category",
     )
 
 

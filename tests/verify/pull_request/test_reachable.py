@@ -9,7 +9,7 @@ from verify.pull_request.reachable import configurations, in_words, reach
 
 
 def test_dp_with_fi_is_what_no_configuration_produces() -> None:
-    missing = set(range(16)) - set(reach().rows())
+    missing = set(range(16)) - set(reach().rows)
     assert [truth.row_bits(row, 4) for row in sorted(missing)] == ["0011", "0111", "1011", "1111"]
 
 
@@ -65,7 +65,7 @@ def test_a_predicate_that_is_always_true_is_seen(monkeypatch: pytest.MonkeyPatch
         )
 
     monkeypatch.setattr(reasons, "SKIP_REASONS", tuple(map(corrupt, SKIP_REASONS)))
-    assert truth.row_bits(max(reach().rows()), 4) == "1111"
+    assert truth.row_bits(max(reach().rows), 4) == "1111"
 
 
 def test_asking_leaves_no_configuration_behind() -> None:
