@@ -14,6 +14,7 @@ from verify.deliver import deliver, discard_stdout
 from verify.errors import VerifyError
 from verify.progress import quiet
 from verify.render import RENDERERS, render
+from verify.render.words import one_line
 from verify.report import Report
 from verify.repository import file_prefix
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(one_line(line) + "\n")
 
 
 def _run(arguments: argparse.Namespace) -> Report:

@@ -27,7 +27,7 @@ function apply() {
 
 if (form) {
   form.hidden = false;
-  form.addEventListener("input", apply);
+  for (const kind of ["input", "change"]) form.addEventListener(kind, apply);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(apply));
   apply();

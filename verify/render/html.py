@@ -76,6 +76,7 @@ def _environment() -> Environment:
         loader=PackageLoader("verify", "render"),
         autoescape=True,
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_harmless,

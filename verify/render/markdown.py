@@ -78,7 +78,8 @@ def _section(section: Section) -> str:
                 )
                 for rank, counts in enumerate(section.counts)
             ]
-            return _table(columns, rows, numeric=frozenset(range(len(columns))))
+            numeric = frozenset({0, *range(len(columns))[-len(ranks) :]})
+            return _table(columns, rows, numeric=numeric)
 
 
 def _table(

@@ -82,7 +82,10 @@ def _location(finding: Finding, prefix: str) -> dict[str, Json]:
     }
     if finding.file is not None:
         location["physicalLocation"] = {
-            "artifactLocation": {"uri": quote(prefix + finding.file), "uriBaseId": "%SRCROOT%"},
+            "artifactLocation": {
+                "uri": quote(prefix + finding.file, errors="replace"),
+                "uriBaseId": "%SRCROOT%",
+            },
             "region": {"startLine": max(finding.line or 1, 1)},
         }
     return location

@@ -57,7 +57,7 @@ def section_text(section: Section) -> str:
 
 def finding_text(finding: Finding) -> str:
     """Three lines at most: where and what; the case that shows it; what to change."""
-    where = " ".join(filter(None, (one_line(place(finding)), f"[{finding.rule}]")))
+    where = one_line(f"{place(finding)} [{finding.rule}]")
     case = shown_by(finding)
     return "\n".join(
         (

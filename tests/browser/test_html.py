@@ -1,0 +1,235 @@
+"""The HTML report in a real browser."""
+
+import json
+from dataclasses import replace
+from io import BytesIO
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+from verify._cli import main
+from verify.report import GridSection
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def shown(chrome, selector):
+    return [
+        element
+        for element in chrome.find_elements(By.CSS_SELECTOR, selector)
+        if element.is_displayed()
+    ]
+
+
+def choose(chrome, label, value):
+    for element in chrome.find_elements(By.CSS_SELECTOR, ".filters label"):
+        if element.find_element(By.TAG_NAME, "span").text == label:
+            Select(element.find_element(By.TAG_NAME, "select")).select_by_visible_text(value)
+            return
+    raise AssertionError(f"no filter {label}")
+
+
+def requests_of(chrome):
+    entries = (json.loads(entry["message"])["message"] for entry in chrome.get_log("performance"))
+    return [
+        entry["params"]["request"]["url"]
+        for entry in entries
+        if entry["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def test_loads_without_a_word_on_the_console_and_from_nowhere_else(show, sample_report):
+    chrome = show(sample_report)
+    assert chrome.get_log("browser") == []
+    assert {url.partition(":")[0] for url in requests_of(chrome)} <= {"file", "data"}
+    assert chrome.title == sample_report.title
+
+
+def test_a_broken_script_would_be_on_the_console(show, sample_report):
+    chrome = show(sample_report, edit=lambda text: text.replace('"use strict";', "not strict;"))
+    assert chrome.get_log("browser") != []
+
+
+def test_every_site_is_drawn_with_a_shape_a_state(show, sample_report):
+    chrome = show(sample_report)
+    grid = next(s for s in sample_report.sections if isinstance(s, GridSection))
+    for line, drawn in zip(grid.lines, shown(chrome, "details.line"), strict=True):
+        uses = drawn.find_elements(By.CSS_SELECTOR, "summary .cells use")
+        assert [use.get_attribute("href") for use in uses] == [f"#{cell}" for cell in line.cells]
+    outlines = {
+        chrome.execute_script("return document.getElementById(arguments[0]).innerHTML", cell)
+        for cell in ("skip", "reduce", "expected", "unexpected", "unreachable")
+    }
+    assert len(outlines) == 5
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "shows"),
+    [
+        ("model", "cedar", ["cedar", "lost-sum", "missing-skip"]),
+        ("model", "birch", ["birch", "lost-sum"]),
+        ("category", "A", ["amber", "cedar", "lost-sum", "missing-skip"]),
+        ("verdict", "unexpected diff", ["cedar", "lost-sum", "missing-skip"]),
+        ("rule", "lost-sum", ["amber", "birch", "cedar", "lost-sum"]),
+    ],
+)
+def test_filters_hide_what_has_another_value(show, sample_report, label, value, shows):
+    chrome = show(sample_report)
+    choose(chrome, label, value)
+    sites = [element.text.partition("/")[0] for element in shown(chrome, "details.line .name")]
+    findings = [element.text for element in shown(chrome, ".findings .rule")]
+    assert sites + sorted(findings) == shows
+    status = chrome.find_element(By.CSS_SELECTOR, "[role=status]").text
+    assert status == f"{len(shows)} of 5 shown"
+
+
+def test_text_filter_says_where_nothing_is_left_and_reset_brings_all_back(show, sample_report):
+    chrome = show(sample_report)
+    chrome.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("no such name")
+    assert shown(chrome, ".item") == []
+    assert len(shown(chrome, ".none")) == 2
+    chrome.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
+    assert len(shown(chrome, ".item")) == 5
+    assert shown(chrome, ".none") == []
+
+
+def test_keyboard_opens_a_site_to_its_guard_and_findings(show, sample_report):
+    chrome = show(sample_report)
+    summary = chrome.find_elements(By.CSS_SELECTOR, "details.line > summary")[2]
+    chrome.execute_script("arguments[0].focus()", summary)
+    assert chrome.execute_script("return document.activeElement.matches(':focus-visible')")
+    summary.send_keys(Keys.ENTER)
+    text = chrome.find_element(By.CSS_SELECTOR, "details[open] .detail").text
+    assert "not (AF or RS)" in text
+    assert "sglang/srt/models/cedar.py:213" in text
+
+
+def test_a_screen_reader_hears_the_truth_table(show, sample_report):
+    tree = accessibility(show(sample_report))
+    summaries = [name for role, name in tree if role == "DisclosureTriangle"]
+    assert any(
+        "cedar/CedarBlock.forward/EP: skips in 0001 0100" in name
+        and "differs unexpectedly in 0010" in name
+        for name in summaries
+    )
+    assert ("heading", "Findings") in tree
+    assert ("search", "Filter sites and findings") in tree
+    unnamed = {role for role, name in tree if not name and role in NAMED_ROLES}
+    assert unnamed == set()
+
+
+NAMED_ROLES = ("button", "combobox", "DisclosureTriangle", "heading", "link", "searchbox", "region")
+
+
+def accessibility(chrome):
+    nodes = chrome.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    return [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in nodes
+        if not node["ignored"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(show, window, sample_report, scheme):
+    window(scheme=scheme)
+    chrome = show(sample_report)
+    chrome.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    poor = chrome.execute_script(CONTRAST)
+    assert poor == []
+
+
+# every text node against the nearest background that is not transparent, as WCAG 2 counts it
+CONTRAST = """
+const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+function background(element) {
+  for (let e = element; e; e = e.parentElement) {
+    const colour = numbers(getComputedStyle(e).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+}
+const poor = [];
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement;
+  if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+  if (element.closest("script, option")) continue;
+  const ink = luminance(numbers(getComputedStyle(element).color));
+  const paper = luminance(background(element));
+  const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+  if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
+}
+return poor;
+"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
+def test_no_sideways_scrolling(show, window, sample_report, width):
+    window(width=width)
+    chrome = show(sample_report)
+    chrome.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_dark_and_light_differ(show, window, sample_report):
+    colours = set()
+    for scheme in ("light", "dark"):
+        window(scheme=scheme)
+        chrome = show(sample_report)
+        body = chrome.find_element(By.TAG_NAME, "body")
+        colours.add(body.value_of_css_property("background-color"))
+    assert len(colours) == 2
+
+
+def test_printed_open_and_without_controls(show, sample_report):
+    chrome = show(sample_report)
+    chrome.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert len(chrome.find_elements(By.CSS_SELECTOR, "details[open]")) == 3
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert shown(chrome, ".filters") == []
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    chrome.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert chrome.find_elements(By.CSS_SELECTOR, "details[open]") == []
+
+
+def test_without_findings_or_sections(show, sample_report):
+    chrome = show(replace(sample_report, findings=(), sections=()))
+    assert chrome.get_log("browser") == []
+    assert "no findings" in chrome.find_element(By.TAG_NAME, "header").text
+
+
+def test_hostile_strings_are_text(show, hostile_report):
+    chrome = show(hostile_report)
+    assert chrome.get_log("browser") == []
+    assert chrome.title == hostile_report.title
+    assert chrome.find_elements(By.CSS_SELECTOR, "img, injected, iframe, main script") == []
+    select = chrome.find_elements(By.CSS_SELECTOR, ".filters select")[0]
+    Select(select).select_by_index(1)
+    assert "of" in chrome.find_element(By.CSS_SELECTOR, "[role=status]").text
+
+
+def test_injected_markup_would_not_run(show, sample_report):
+    """The second lock: were the escaping to fail, the policy keeps the script from running."""
+    title = "document.title='injected'"
+    injected = f'<script>{title}</script><img src=x onerror="{title}">'
+    chrome = show(sample_report, edit=lambda text: text.replace("<main", f"{injected}<main"))
+    assert chrome.find_elements(By.TAG_NAME, "img")
+    assert chrome.title == sample_report.title
+
+
+def test_a_picture_of_the_real_report(browser, window, tmp_path):
+    page = tmp_path / "report.html"
+    assert main(["report", "--format", "html", "--output", str(page), "--quiet"]) == 0
+    assert page.stat().st_size < 1_000_000
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    assert browser.get_log("browser") == []
+    picture = browser.get_screenshot_as_png()
+    assert 10_000 < len(picture) < 1_000_000
+    assert BytesIO(picture).read(8) == b"\x89PNG\r\n\x1a\n"
+    assert len(shown(browser, "details.line")) == 22

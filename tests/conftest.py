@@ -1,0 +1,158 @@
+"""Reports made by hand: one of every kind of section, and one that tries to break its renderer."""
+
+from itertools import product
+
+import pytest
+
+from verify.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
+
+FLAGS = ("AF", "RS", "DP", "FI")
+ROWS = tuple("".join(bits) for bits in product("01", repeat=4))
+
+
+def truth_cells(**special):
+    """A cell a row: reduces where no flag is set, except for the rows named by state."""
+    cells = []
+    for row in ROWS:
+        state = next((state for state, rows in special.items() if row in rows), None)
+        cells.append(state or ("skip" if "1" in row else "reduce"))
+    return tuple(cells)
+
+
+def grid_line(model, *, category, path="TP", **special):
+    verdict = "unexpected diff" if "unexpected" in special else "identical"
+    guard = TableSection(
+        title="Guard",
+        columns=("original guard", "read from"),
+        rows=(("not (AF or RS)", f"models/{model}.py, lines 10-14"),),
+    )
+    return GridLine(
+        label=f"{model}/{model.title()}Block.forward/{path}",
+        cells=truth_cells(unreachable=("0011", "0111", "1011", "1111"), **special),
+        facets={"model": model, "category": category, "verdict": verdict},
+        detail=(guard,),
+    )
+
+
+@pytest.fixture(scope="session")
+def sample_report():
+    return Report(
+        command="report",
+        title="The helper against three guards",
+        summary="3 sites, 1 unexpected diff",
+        payload={"flags": list(FLAGS)},
+        sections=(
+            TableSection(
+                title="Claims",
+                columns=("claim", "verdict", "sites"),
+                rows=(
+                    ("nothing changed", "holds", "14"),
+                    ("`FI` is not relevant", "fails", "3"),
+                    ("latent fixes", "conditional", "2"),
+                ),
+                notes=("Counted under `signature`.",),
+            ),
+            GridSection(
+                title="Truth tables",
+                flags=FLAGS,
+                rows=ROWS,
+                lines=(
+                    grid_line("amber", category="A"),
+                    grid_line("birch", category="B", expected=("0001", "1001")),
+                    grid_line("cedar", category="A", path="EP", unexpected=("0010",)),
+                ),
+                notes=("Reading `signature`.",),
+            ),
+            RanksSection(
+                title="tp=4 ep=2: both sums skipped",
+                groups={"EP": ((0, 2), (1, 3)), "MoE-TP": ((0, 1), (2, 3))},
+                counts=((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1)),
+                notes=("Each rank lacks 2 of 4 partial sums.",),
+            ),
+        ),
+        findings=(
+            Finding(
+                rule="lost-sum",
+                kind="missing",
+                subject="helper, two sites",
+                message="both sums are skipped, the fused kernel reduces over EP only",
+                fix="reduce over MoE-TP before fusing",
+                row="1000",
+                deployment={"tp": 4, "ep": 2},
+                counts=((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1)),
+            ),
+            Finding(
+                rule="missing-skip",
+                message="reduces although `reduce_scatterv` sums again: counted 4 times",
+                fix="skip when should_use_dp_reduce_scatterv() is true",
+                file="sglang/srt/models/cedar.py",
+                line=213,
+                cls="CedarBlock",
+                method="forward",
+                row="0010",
+                deployment={"tp": 4, "ep": 4},
+                counts=((4, 4, 4, 4),) * 4,
+            ),
+        ),
+    )
+
+
+HOSTILE = (
+    "<script>document.title='injected'</script>",
+    "\"'><img src=x onerror=\"document.title='injected'\">",
+    "</style></script><h1>injected",
+    "{{ 7 * 7 }}{% raw %}",
+    "::error::injected%0A::error::twice",
+    "line one\n::error::injected\r\nline three",
+    "| a | b |\n| --- | --- |\n@everyone #1 [x](javascript:alert(1)) ``` ` <!-- -->",
+    "\x1b[31mred\x1b[0m \x00 \x9b \u202e \u2028 \ufffe \ud800",
+    "]]></testcase><injected/>",
+    "[bold red]rich markup[/] [link=file:///]x[/link]",
+    "x" * 5_000,
+)
+
+
+@pytest.fixture(scope="session")
+def hostile_report():
+    """Every string of every value is one that would break out of some output format."""
+    words = HOSTILE
+    table = TableSection(
+        title=words[0],
+        columns=(words[1], "verdict", "model"),
+        rows=tuple((word, word, word) for word in words * 2),
+        notes=words,
+    )
+    line = GridLine(
+        label=words[1],
+        cells=truth_cells(),
+        facets={word: word for word in words},
+        detail=(table,),
+    )
+    other = GridLine(label=words[0], cells=truth_cells(unexpected=("0010",)), facets={})
+    return Report(
+        command="scan",
+        title=words[0],
+        summary=words[5],
+        payload={word: word for word in words if word.isascii()},
+        sections=(
+            table,
+            GridSection(title=words[2], flags=FLAGS, rows=ROWS, lines=(line, other), notes=words),
+            RanksSection(title=words[3], groups={words[0]: ((0,),)}, counts=((1, 2), (0, 1))),
+        ),
+        findings=tuple(
+            Finding(
+                rule=word,
+                message=word,
+                fix=word,
+                subject=word,
+                kind=word,
+                file=word if index % 2 else None,
+                line=index,
+                cls=word,
+                method=word,
+                row=word,
+                deployment={word: word},
+            )
+            for index, word in enumerate(words)
+        ),
+    )
