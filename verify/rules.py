@@ -46,6 +46,40 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="ledger-crash",
+        title="A legal deployment in which a collective cannot run",
+        help=(
+            "The ranks of one group bring tensors of different lengths, or sizes that do not fit "
+            "the group. The server hangs or stops at this layer. Refuse the combination of "
+            "arguments, or choose the step by the sizes it needs."
+        ),
+    ),
+    Rule(
+        id="ledger-double",
+        title="A partial sum is counted more than once",
+        help=(
+            "In the deployment shown two steps add the same partial sums up. The output is a "
+            "multiple of what it should be, and nothing crashes. Skip one of the two steps."
+        ),
+    ),
+    Rule(
+        id="ledger-missing",
+        title="A partial sum is never counted",
+        help=(
+            "In the deployment shown the block leaves its sum to a later step that does not add "
+            "up the same ranks. Every rank goes on without some of the parts. Reduce in the block, "
+            "or make the later step reduce over the same ranks."
+        ),
+    ),
+    Rule(
+        id="ledger-mixed",
+        title="Tensors of different tokens are added to each other",
+        help=(
+            "In the deployment shown a reduction runs over ranks that hold different tokens, "
+            "after the sum was complete or before the tokens were gathered. Do not reduce there."
+        ),
+    ),
+    Rule(
         id="lost-sum",
         title="The block skips and nobody completes the sum",
         help=(

@@ -1,0 +1,175 @@
+"""Faults as findings: one a cause, in words, with the smallest deployment that shows it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from verify.ledger.deployment import Deployment
+from verify.ledger.judge import Kind, Verdict, judge
+from verify.ledger.lattice import Fault
+from verify.ledger.layer import Reader, Release
+from verify.ledger.subject import Guards, Subject
+from verify.report import Finding
+
+RULES: Mapping[Kind, str] = {
+    "double": "ledger-double",
+    "missing": "ledger-missing",
+    "mixed": "ledger-mixed",
+    "crash": "ledger-crash",
+}
+SIZES = {
+    "tp_size": "tp",
+    "ep_size": "ep",
+    "moe_dp_size": "moe_dp",
+    "dp_size": "dp",
+    "attn_cp_size": "cp",
+}
+COLLECTIVES = {
+    "ep_all_reduce": "EP",
+    "moe_tp_all_reduce": "MoE-TP",
+    "tp_all_reduce": "the TP group",
+}
+COMPLETE = {
+    "fp4_combine": "the dispatcher's combine has completed the sum",
+    "all_to_all_experts": "the all-to-all combine has completed the sum",
+    "dense_mlp_fully_dp": "every rank has the whole MLP",
+}
+READERS: Mapping[Reader, str] = {
+    "nothing": "no later step adds anything up",
+    "dp_reduce_scatterv": "LayerCommunicator sums by reduce_scatterv over the TP group",
+    "dp_reduce_scatter": "LayerCommunicator sums by reduce-scatter over the TP group",
+    "dp_scatter": "LayerCommunicator copies each group's rows out and sums nothing",
+    "moe_cp_slice": "LayerCommunicator copies each context's rows out and sums nothing",
+    "fused norm": "the next layer's fused norm sums over {group} only",
+    "aiter norm": "the next layer's aiter norm sums over the TP group",
+    "unfused norm": "prepare_attn finds no fused norm and sums over {group} only",
+    "declined": "the fused kernel declines the tensor and the norm runs without a sum",
+    "untagged": "the layer announces fusion and never tags the tensor: the next one does not sum",
+    "other stage": "the tag that asks the next layer to sum is lost on the way to the next stage",
+}
+FIXES: Mapping[Reader, str] = {
+    "nothing": "Reduce over the ranks that hold different parts, and over no others.",
+    "dp_reduce_scatterv": "Skip where DP holds; raise DP only where the sizes fit the group.",
+    "dp_reduce_scatter": "Skip where the layer reduce-scatters.",
+    "dp_scatter": "Reduce before a plain scatter.",
+    "moe_cp_slice": "Reduce before the rows are copied out.",
+    "fused norm": "Announce fusion only where one group holds the whole sum.",
+    "aiter norm": "Announce fusion only where the block leaves a partial sum over the TP group.",
+    "unfused norm": "Sum over the group that the block skipped, not over MoE-TP alone.",
+    "declined": "Reduce in the norm when the kernel returns nothing.",
+    "untagged": "Tag the tensor, or do not tell the block to skip.",
+    "other stage": "Do not announce fusion in the last layer of a pipeline stage.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Faults of one cause: everyone who has it, and the smallest deployment of all."""
+
+    finding: Finding
+    subjects: tuple[str, ...]
+    deployments: int
+    verdict: Verdict
+    deployment: Deployment
+
+
+def stories(
+    faults: Sequence[Fault], subjects: Sequence[Subject], release: Release
+) -> tuple[Story, ...]:
+    """One story a cause, the smallest deployments first."""
+    names: dict[Guards, list[str]] = {}
+    for subject in subjects:
+        names.setdefault(subject.guards, []).append(subject.name)
+    groups: dict[tuple[object, ...], list[Fault]] = {}
+    for fault in faults:
+        groups.setdefault(_same_cause(fault), []).append(fault)
+    return tuple(_told(group, names, release) for group in groups.values())
+
+
+def _same_cause(fault: Fault) -> tuple[object, ...]:
+    cause = fault.cause
+    dense = fault.guards.producer == "dense"
+    complete = any(step in COMPLETE for step in cause.before)
+    return (cause.kind, cause.family, cause.reader, cause.sites, dense, complete)
+
+
+def _told(
+    faults: Sequence[Fault], names: Mapping[Guards, Sequence[str]], release: Release
+) -> Story:
+    first = faults[0]
+    verdict = judge(first.example, first.guards, release=release)
+    subjects = tuple(dict.fromkeys(name for fault in faults for name in names[fault.guards]))
+    finding = Finding(
+        rule=RULES[verdict.kind],
+        kind=verdict.kind,
+        subject=", ".join(subjects),
+        row=verdict.row,
+        deployment=first.example.as_json(),
+        counts=verdict.counts,
+        message=sentence(first, verdict),
+        fix=FIXES[first.cause.reader],
+    )
+    return Story(
+        finding=finding,
+        subjects=subjects,
+        deployments=max(fault.weight for fault in faults),
+        verdict=verdict,
+        deployment=first.example,
+    )
+
+
+def sentence(fault: Fault, verdict: Verdict) -> str:
+    """What a maintainer has to know, in one sentence."""
+    reader = READERS[fault.cause.reader].format(group=_reader_group(fault))
+    return f"{in_words(fault.example)}: {_block(fault)}, {reader}; {_effect(fault, verdict)}"
+
+
+def in_words(deployment: Deployment) -> str:
+    """A deployment as it would be started, what is 1 or usual left out."""
+    words = []
+    for name, value in deployment.as_json().items():
+        if name in SIZES:
+            if value != 1 or name == "tp_size":
+                words.append(f"{SIZES[name]}={value}")
+        elif value is True:
+            words.append(name)
+        else:
+            words.append(f"{name}={value}")
+    return " ".join(words)
+
+
+def _block(fault: Fault) -> str:
+    what = "the dense MLP" if fault.guards.producer == "dense" else "the block"
+    if fault.cause.sites:
+        return (
+            f"{what} reduces over {' and '.join(COLLECTIVES[site] for site in fault.cause.sites)}"
+        )
+    return f"{what} reduces nothing"
+
+
+def _reader_group(fault: Fault) -> str:
+    summed = [COLLECTIVES[step] for step in fault.cause.after if step in COLLECTIVES]
+    return summed[0] if summed else "nobody"
+
+
+def _effect(fault: Fault, verdict: Verdict) -> str:
+    part = "shared expert's parts" if verdict.family == "shared" else "partial sums"
+    if verdict.kind == "crash":
+        return f"it stops: {verdict.why}"
+    if verdict.kind == "mixed":
+        return "tensors of different tokens are added to each other"
+    worst = max(verdict.counts, key=lambda row: (max(row), row.count(0)))
+    if verdict.kind == "double":
+        return f"{part} are counted {max(worst)} times"
+    return f"each rank lacks {worst.count(0)} of {len(worst)} {part}"
+
+
+def causes(stories: Sequence[Story]) -> Iterator[tuple[str, ...]]:
+    """A line for each story in the table that a person reads."""
+    for story in stories:
+        yield (
+            story.verdict.kind,
+            str(len(story.subjects)),
+            story.verdict.row,
+            in_words(story.deployment),
+            story.finding.message.partition(": ")[2],
+        )

@@ -1,0 +1,122 @@
+"""One deployment, one subject: is every partial sum counted exactly once?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from verify import truth
+from verify.flags import flag_names
+from verify.ledger.counts import (
+    FAMILIES,
+    Family,
+    Held,
+    ImpossibleError,
+    State,
+    Tokens,
+    lanes,
+)
+from verify.ledger.deployment import Deployment
+from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, Release, plan, sites
+from verify.ledger.scene import Scene
+from verify.ledger.steps import STEPS, Step
+from verify.ledger.subject import Guards
+
+Kind = Literal["exact", "double", "missing", "mixed", "crash"]
+Counts: TypeAlias = "tuple[tuple[int, ...], ...]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the next layer reads. `counts[r][s]`: how often rank r's tensor counts rank s's partial.
+
+    The counts are those of `family` (the first that is wrong, else the routed experts), for the
+    first tokens that are wrong; they are empty for a crash. `row` is bits in flag order, `steps`
+    what the layer did, `why` a crash's own words.
+    """
+
+    kind: Kind
+    row: str
+    family: Family
+    counts: Counts
+    steps: tuple[str, ...]
+    why: str = ""
+
+
+def judge(
+    deployment: Deployment,
+    guards: Guards,
+    *,
+    release: Release = RELEASE_0_5_11,
+    steps: Mapping[str, Step] = STEPS,
+) -> Verdict:
+    """The verdict on a block with these guards; `steps` can be replaced to try a wrong one."""
+    layer = plan(deployment, LayerTraits.of(guards), release)
+    program = layer.steps(sites(deployment, guards, layer.row))
+    scene = Scene(deployment=deployment, mode=layer.mode)
+    return run(scene, program, row=truth.row_bits(layer.row, len(flag_names())), steps=steps)
+
+
+def run(
+    scene: Scene, program: tuple[str, ...], *, row: str, steps: Mapping[str, Step] = STEPS
+) -> Verdict:
+    """The verdict on a sequence of steps."""
+    state = scene.mlp_input
+    try:
+        for name in program:
+            state = steps[name](scene, state)
+    except ImpossibleError as error:
+        return Verdict(
+            kind="crash", row=row, family="routed", counts=(), steps=program, why=str(error)
+        )
+    kind, family = classify(scene, state)
+    return Verdict(
+        kind=kind,
+        row=row,
+        family=family,
+        counts=matrix(state, family),
+        steps=program,
+    )
+
+
+def classify(scene: Scene, state: State) -> tuple[Kind, Family]:
+    """What is wrong with what the ranks hold at the end, and with which family of partials."""
+    own = scene.attention
+    for has, needs in set(zip(state.of, own.of, strict=True)):
+        held = state.tensors[has]
+        if any(run.mixed for run in held) or _tokens(held) != _tokens(own.tensors[needs]):
+            return "mixed", "routed"
+    wrong = {run.counts for held in state.tensors for run in held} - {state.owed}
+    if not wrong:
+        return "exact", "routed"
+    for family in FAMILIES:
+        owed = lanes(state.owed, family, scene.world_size)
+        found = [lanes(counts, family, scene.world_size) for counts in sorted(wrong)]
+        if any(has > needs for each in found for has, needs in zip(each, owed, strict=True)):
+            return "double", family
+        if any(each != owed for each in found):
+            return "missing", family
+    return "exact", "routed"
+
+
+def matrix(state: State, family: Family) -> Counts:
+    """Per rank, how often it counts each rank's partial; ranks with copies show the same."""
+    world_size = len(state.of)
+    different = max(1, sum(lanes(state.owed, family, world_size)))
+    return tuple(
+        tuple(
+            lanes(_most_wrong(held, state.owed), family, world_size)[rank % different]
+            for rank in range(world_size)
+        )
+        for held in state.ranks
+    )
+
+
+def _most_wrong(held: Held, owed: int) -> int:
+    """The counts of the first run that is not as it should be, else of the first."""
+    return next((run.counts for run in held if run.counts != owed), held[0].counts if held else 0)
+
+
+def _tokens(held: Held) -> tuple[Tokens, ...]:
+    if len(held) == 1:
+        return held[0].tokens
+    return tuple(piece for run in held for piece in run.tokens)

@@ -1,0 +1,259 @@
+"""Every subject in every legal deployment, without doing anything twice.
+
+Three factors make the lattice small. Which steps a layer takes depends on a configuration only
+through a few yes-or-no facts (`Features`); subjects with equal guards are one; and programs that
+begin alike share the states they pass through.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from helper import MoeConfig
+from helper.predicates import uses_dp_reduce_scatterv, uses_flashinfer_fp4_allgather
+from verify.ledger.counts import Family, ImpossibleError, State
+from verify.ledger.deployment import Deployment, layers, layouts, with_backends
+from verify.ledger.judge import Kind, classify
+from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, Plan, Reader, Release, plan, sites
+from verify.ledger.scene import Scene
+from verify.ledger.steps import STEPS, Step
+from verify.ledger.subject import Guards, Subject
+
+
+class Features(NamedTuple):
+    """All that `layer.plan`, `layer.sites` and `deployment.layers` ask of a configuration."""
+
+    several_ranks: bool
+    six_ranks: bool
+    ep: bool
+    moe_tp: bool
+    moe_dp: bool
+    attention_dp: bool
+    cp: bool
+    shares_tokens_across_cp: bool
+    all_to_all: bool
+    dp_reduce_scatterv: bool
+    fp4_allgather: bool
+
+    @classmethod
+    def of(cls, config: MoeConfig) -> "Features":
+        """The features of `config`."""
+        return cls(
+            several_ranks=config.tp_size > 1,
+            six_ranks=config.tp_size == 6,
+            ep=config.ep_size > 1,
+            moe_tp=config.moe_tp_size > 1,
+            moe_dp=config.moe_dp_size > 1,
+            attention_dp=config.attn_dp_size > 1,
+            cp=config.attn_cp_size > 1,
+            shares_tokens_across_cp=config.attn_cp_size > config.moe_dp_size,
+            all_to_all=config.moe_a2a_backend != "none",
+            dp_reduce_scatterv=uses_dp_reduce_scatterv(config),
+            fp4_allgather=uses_flashinfer_fp4_allgather(config),
+        )
+
+
+class SceneKey(NamedTuple):
+    """What tells the scenes of one configuration apart."""
+
+    mode: str
+    tokens: str
+    extend: bool
+
+
+class Case(NamedTuple):
+    """One program, for all guards and layers that come down to it.
+
+    `example` is the simplest such layer, `weight` how many layers there are, `guards` whose.
+    """
+
+    scene: SceneKey
+    program: tuple[str, ...]
+    plan: Plan
+    example: Deployment
+    weight: int
+    guards: tuple[int, ...]
+
+
+class _Way(NamedTuple):
+    """What layers of one configuration must share to be one case."""
+
+    scene: SceneKey
+    program: tuple[str, ...]
+    row: int
+    reader: Reader
+
+
+class Cause(NamedTuple):
+    """What makes verdicts the same mistake: who failed to complete which sum, and how."""
+
+    kind: Kind
+    family: Family
+    reader: Reader
+    sites: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A mistake in the smallest deployment that shows it; `weight` deployments show it."""
+
+    cause: Cause
+    guards: Guards
+    example: Deployment
+    weight: int
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """How often each kind of verdict fell, by guards and row, and the faults."""
+
+    deployments: int = 0
+    cases: int = 0
+    programs: int = 0
+    kinds: dict[tuple[Guards, int], Counter[Kind]] = field(default_factory=dict)
+    faults: dict[tuple[Cause, Guards], Fault] = field(default_factory=dict)
+
+
+def prove(
+    subjects: Sequence[Subject],
+    *,
+    max_world_size: int,
+    release: Release = RELEASE_0_5_11,
+    steps: Mapping[str, Step] = STEPS,
+    world_sizes: Iterable[int] | None = None,
+) -> Tally:
+    """Judge every subject in every legal deployment of at most `max_world_size` ranks."""
+    sweep = _Sweep(
+        guards=tuple(dict.fromkeys(subject.guards for subject in subjects)),
+        bearers=Counter(subject.guards for subject in subjects),
+        release=release,
+        steps=steps,
+    )
+    for world_size in world_sizes or range(1, max_world_size + 1):
+        for config, stands_for in configurations(world_size):
+            sweep.judge(config, stands_for)
+    return sweep.tally
+
+
+def configurations(world_size: int) -> Iterator[tuple[MoeConfig, int]]:
+    """Every configuration of `world_size` ranks, and how many sets of backend names it is for."""
+    for sizes in layouts(world_size):
+        yield from with_backends(sizes)
+
+
+@dataclass(kw_only=True)
+class _Sweep:
+    """The subjects, what is known of them so far, and the programs known by features."""
+
+    guards: tuple[Guards, ...]
+    bearers: Mapping[Guards, int]
+    release: Release
+    steps: Mapping[str, Step]
+    by_features: dict[Features, tuple[tuple[Case, ...], int]] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+    def judge(self, config: MoeConfig, stands_for: int) -> None:
+        """Judge every layer of `config`, which stands for so many configurations."""
+        features = Features.of(config)
+        if features not in self.by_features:
+            self.by_features[features] = self._cases(config)
+        cases, layer_count = self.by_features[features]
+        self.tally.deployments += layer_count * stands_for
+        memos: dict[SceneKey, _Memo] = {}
+        for case in cases:
+            memo = memos.get(case.scene)
+            if memo is None:
+                deployment = replace(case.example, config=config)
+                scene = Scene(deployment=deployment, mode=case.plan.mode)
+                memo = memos[case.scene] = _Memo(scene, self.steps)
+            kind, family = memo.verdict(case.program)
+            for index in case.guards:
+                self._count(case, self.guards[index], kind, case.weight * stands_for)
+                if kind != "exact":
+                    self._blame(case, self.guards[index], (kind, family), config, stands_for)
+        self.tally.programs += sum(len(memo.verdicts) for memo in memos.values())
+
+    def _cases(self, config: MoeConfig) -> tuple[tuple[Case, ...], int]:
+        """The programs of all layers of `config` for all guards, and the number of layers."""
+        traits = [LayerTraits.of(each) for each in self.guards]
+        found: dict[_Way, dict[int, list[tuple[Deployment, Plan]]]] = {}
+        layer_count = 0
+        for deployment in layers(config):
+            layer_count += 1
+            plans = {each: plan(deployment, each, self.release) for each in set(traits)}
+            tokens = Scene.token_kind(deployment)
+            for index, each in enumerate(self.guards):
+                layer = plans[traits[index]]
+                scene = SceneKey(layer.mode, tokens, deployment.context_parallel_extend)
+                program = layer.steps(sites(deployment, each, layer.row))
+                way = _Way(scene, program, layer.row, layer.reader)
+                found.setdefault(way, {}).setdefault(index, []).append((deployment, layer))
+        cases = []
+        for way, takers in found.items():
+            # guards with as many layers behind them, from the same one on, are one case
+            alike: dict[tuple[Deployment, int], list[int]] = {}
+            for index, taken in takers.items():
+                alike.setdefault((taken[0][0], len(taken)), []).append(index)
+            for (example, weight), members in alike.items():
+                layer = takers[members[0]][0][1]
+                cases.append(Case(way.scene, way.program, layer, example, weight, tuple(members)))
+        return tuple(cases), layer_count
+
+    def _count(self, case: Case, guards: Guards, kind: Kind, weight: int) -> None:
+        self.tally.cases += weight * self.bearers[guards]
+        self.tally.kinds.setdefault((guards, case.plan.row), Counter())[kind] += weight
+
+    def _blame(
+        self,
+        case: Case,
+        guards: Guards,
+        verdict: tuple[Kind, Family],
+        config: MoeConfig,
+        stands_for: int,
+    ) -> None:
+        own = case.program[len(case.plan.before) : -len(case.plan.after)]
+        cause = Cause(*verdict, case.plan.reader, own, case.plan.before, case.plan.after)
+        weight = case.weight * stands_for
+        known = self.tally.faults.get((cause, guards))
+        self.tally.faults[cause, guards] = (
+            replace(known, weight=known.weight + weight)
+            if known
+            else Fault(
+                cause=cause,
+                guards=guards,
+                example=replace(case.example, config=config),
+                weight=weight,
+            )
+        )
+
+
+class _Memo:
+    """States that programs of one scene pass through, each computed once."""
+
+    def __init__(self, scene: Scene, steps: Mapping[str, Step]) -> None:
+        self.scene = scene
+        self.steps = steps
+        self.states: dict[tuple[str, ...], State | None] = {(): scene.mlp_input}
+        self.verdicts: dict[tuple[str, ...], tuple[Kind, Family]] = {}
+
+    def verdict(self, program: tuple[str, ...]) -> tuple[Kind, Family]:
+        if program not in self.verdicts:
+            state = self._after(program)
+            self.verdicts[program] = (
+                ("crash", "routed") if state is None else classify(self.scene, state)
+            )
+        return self.verdicts[program]
+
+    def _after(self, program: tuple[str, ...]) -> State | None:
+        """None where some step is impossible."""
+        if program not in self.states:
+            before = self._after(program[:-1])
+            try:
+                after = None if before is None else self.steps[program[-1]](self.scene, before)
+            except ImpossibleError:
+                after = None
+            self.states[program] = after
+        return self.states[program]

@@ -1,0 +1,118 @@
+"""What `prove` found, as one value for every renderer."""
+
+from collections.abc import Sequence
+
+from verify.errors import VerifyError
+from verify.ledger.findings import Story, causes, in_words, stories
+from verify.ledger.lattice import Tally, prove
+from verify.ledger.layer import RELEASE_0_5_11, Release
+from verify.ledger.subject import Subject, dense_subject, helper_subjects, oracle_subjects
+from verify.report import Json, RanksSection, Report, Section, TableSection
+
+
+def build(*, max_ranks: int, only: Sequence[str] = (), release: Release = RELEASE_0_5_11) -> Report:
+    """Judge the helper, every oracle and the dense MLP; `only` keeps names that contain a text."""
+    subjects = chosen((*helper_subjects(), *oracle_subjects(), dense_subject()), only)
+    tally = prove(subjects, max_world_size=max_ranks, release=release)
+    told = stories(tuple(tally.faults.values()), subjects, release)
+    holding = sum(
+        all(
+            set(kinds) <= {"exact"}
+            for (guards, _), kinds in tally.kinds.items()
+            if guards == subject.guards
+        )
+        for subject in subjects
+    )
+    return Report(
+        command="prove",
+        title=f"Exactly once, on every legal deployment of 1 to {max_ranks} ranks",
+        summary=(
+            f"{len(subjects)} subjects, {holding} hold; {tally.deployments} deployments, "
+            f"{tally.cases} cases, {len(told)} causes"
+        ),
+        payload={
+            "max_ranks": max_ranks,
+            "release": release.name,
+            "deployments": tally.deployments,
+            "cases": tally.cases,
+            "programs": tally.programs,
+            "subjects": [_subject(subject, tally) for subject in subjects],
+            "causes": [_cause(story) for story in told],
+        },
+        sections=(_causes(told), *_worst(told), _coverage(subjects, tally)),
+        findings=tuple(story.finding for story in told),
+    )
+
+
+def chosen(subjects: Sequence[Subject], only: Sequence[str]) -> tuple[Subject, ...]:
+    """Subjects whose name contains one of the texts; all when there are none."""
+    kept = tuple(s for s in subjects if not only or any(text in s.name for text in only))
+    if not kept:
+        known = ", ".join(subject.name for subject in subjects)
+        raise VerifyError(f"--subject {' '.join(only)}: no such subject; known: {known}")
+    return kept
+
+
+def _subject(subject: Subject, tally: Tally) -> dict[str, Json]:
+    kinds: dict[str, int] = {}
+    for (guards, _), counted in tally.kinds.items():
+        if guards == subject.guards:
+            for kind, number in counted.items():
+                kinds[kind] = kinds.get(kind, 0) + number
+    return {"name": subject.name, "producer": subject.guards.producer, "cases": kinds}
+
+
+def _cause(story: Story) -> dict[str, Json]:
+    return {
+        "kind": story.verdict.kind,
+        "subjects": story.subjects,
+        "deployments": story.deployments,
+        "deployment": story.deployment.as_json(),
+        "steps": story.verdict.steps,
+        "message": story.finding.message,
+    }
+
+
+def _causes(told: Sequence[Story]) -> TableSection:
+    return TableSection(
+        title="What is not counted exactly once, by cause",
+        columns=("verdict", "subjects", "row", "smallest deployment", "what happens"),
+        rows=tuple(causes(told)),
+    )
+
+
+def _worst(told: Sequence[Story]) -> tuple[Section, ...]:
+    """The counts of the smallest deployment in which more than two ranks differ."""
+    drawn = [story for story in told if len(story.verdict.counts) > 2] or [
+        story for story in told if story.verdict.counts
+    ]
+    if not drawn:
+        return ()
+    story = drawn[0]
+    layout = story.deployment.layout
+    return (
+        RanksSection(
+            title=f"Counts per rank: {in_words(story.deployment)}",
+            groups={"EP": layout.ep, "MoE-TP": layout.moe_tp, "attention TP": layout.attn_tp},
+            counts=story.verdict.counts,
+            notes=(story.finding.message,),
+        ),
+    )
+
+
+def _coverage(subjects: Sequence[Subject], tally: Tally) -> TableSection:
+    return TableSection(
+        title="Coverage",
+        columns=("what", "how many"),
+        rows=(
+            ("subjects", str(len(subjects))),
+            ("different guards among them", str(len({subject.guards for subject in subjects}))),
+            ("legal deployments", str(tally.deployments)),
+            ("cases (subject x deployment)", str(tally.cases)),
+            ("programs run for them", str(tally.programs)),
+        ),
+        notes=(
+            "Not covered: attention data parallelism together with context parallelism, two-batch "
+            "overlap, speculative draft models, customized all-to-all backends.",
+        ),
+    )
