@@ -154,7 +154,8 @@ MESSAGES = {
         next(site for site in SITES if site.category == "C"),
         guard="not AF and not RS and not DP",
     ),
-    "no diff where the category says that FI was missing; rows that category B does not allow: 0001": replace(
+    "no diff where the category says that FI was missing; "
+    "rows that category B does not allow: 0001": replace(
         next(site for site in SITES if site.category == "B"),
         guard="not AF and not RS and not DP and not FI",
     ),
