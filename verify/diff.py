@@ -10,13 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from verify.errors import VerifyError
 from verify.fingerprint import numbered
 from verify.report import Json, Report, TableSection
-from verify.saved import finding_from, findings_of, load, sites_of
+from verify.saved import as_saved, finding_from, findings_of, load, sites_of
+from verify.scanned import scanned
 
 Entry = Mapping[str, Json]
 Key = tuple[str, ...]
@@ -58,8 +58,7 @@ def _side(text: str) -> Side:
     path = Path(text)
     if path.suffix == ".json":
         return side_of(load(path), name=text)
-    # what a renderer would have written, so that both sides are of one kind
-    return side_of(json.loads(json.dumps(_scan(text).as_json())), name=text)
+    return side_of(as_saved(scanned(text)), name=text)
 
 
 def side_of(report: Entry, *, name: str) -> Side:
@@ -71,14 +70,6 @@ def side_of(report: Entry, *, name: str) -> Side:
         sites=sites_of(report, path),
         findings=findings_of(report, path),
     )
-
-
-def _scan(source: str) -> Report:
-    command = import_module("verify.scan.command")
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    report: Report = command.run(parser.parse_args(["--", source]))
-    return report
 
 
 def build(old: Side, new: Side) -> Report:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from verify.errors import VerifyError
-from verify.report import SCHEMA_VERSION, Finding, Json
+from verify.report import SCHEMA_VERSION, Finding, Json, Report
 
 T = TypeVar("T")
 
@@ -33,6 +33,12 @@ def load(path: Path) -> Mapping[str, Json]:
             f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}"
         )
     return report
+
+
+def as_saved(report: Report) -> Mapping[str, Json]:
+    """The report as `load` would read it back: lists for tuples, nothing that JSON has not."""
+    saved: Mapping[str, Json] = json.loads(json.dumps(report.as_json()))
+    return saved
 
 
 def findings_of(report: Mapping[str, Json], path: Path) -> tuple[Mapping[str, Json], ...]:
