@@ -19,7 +19,7 @@ def deliver(text: str, *, output: Path | None) -> None:
         return
     try:
         if output.exists() and not output.is_file():
-            output.write_text(text, encoding="utf-8")
+            output.write_text(text, encoding="utf-8", errors="backslashreplace")
         else:
             _replace(output.resolve(), text)
     except OSError as error:
@@ -47,7 +47,7 @@ def _replace(output: Path, text: str) -> None:
     """Whole or not at all: the file is written beside its place and then moved there."""
     draft = output.with_name(f".{output.name}.{uuid4().hex}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(output)
     finally:
         draft.unlink(missing_ok=True)
