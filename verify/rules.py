@@ -107,6 +107,15 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="ranks-disagree",
+        title="Real ranks and the ledger disagree",
+        help=(
+            "A layer on real ranks added its partial sums up otherwise than the ledger says it "
+            "must, or its values do not fit its counts. Either the ledger's steps or the code on "
+            "the ranks is wrong: run the one case again and compare its counts rank by rank."
+        ),
+    ),
+    Rule(
         id="stale-expectation",
         title="The baseline expects a finding that is no longer there",
         help=(

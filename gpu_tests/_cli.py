@@ -1,0 +1,118 @@
+"""Command line: 0 every case as the ledger says, 1 a case is not, 2 it could not be run."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from gpu_tests.cases import DTYPES, Case
+from gpu_tests.job import Torchrun, check_world, on_this_machine, under_torchrun
+from gpu_tests.outcome import Outcome
+from gpu_tests.plan import cases, check_guard
+from gpu_tests.pool import RankFaultError
+from gpu_tests.report import make_report
+from gpu_tests.specs import SPECS
+from verify.deliver import deliver, discard_stdout
+from verify.errors import VerifyError
+from verify.progress import quiet
+from verify.render import RENDERERS, render
+
+DEADLINE = 60.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cases; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except VerifyError as error:
+        sys.stderr.write(f"gpu_tests: {error}\n")
+    except BrokenPipeError:
+        discard_stdout()
+    except KeyboardInterrupt:
+        sys.stderr.write("gpu_tests: interrupted\n")
+    return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    place = Torchrun.from_environment()
+    world_size = _world_size(arguments.world_size, place)
+    check_guard(arguments.guard)
+    check_world(world_size, arguments.backend, local_ranks=1 if place else world_size)
+    todo = list(
+        cases(
+            world_size=world_size,
+            guard=arguments.guard,
+            dtypes=tuple(arguments.dtype or DTYPES),
+            models=tuple(arguments.model),
+        )
+    )
+    done: list[Outcome] = []
+    fault = ""
+    with quiet() if arguments.quiet else nullcontext():
+        try:
+            for outcome in _outcomes(todo, arguments, place, world_size):
+                done.append(outcome)
+        except RankFaultError as error:
+            fault = str(error)
+    if place is not None and place.rank > 0:
+        return 0
+    report = make_report(done, world_size=world_size, backend=arguments.backend)
+    deliver(render(report, format_name=arguments.format), output=arguments.output)
+    if fault:
+        raise VerifyError(f"{fault}; {len(done)} of {len(todo)} cases were run")
+    if not arguments.quiet:
+        sys.stderr.write(report.summary + "\n")
+    return 1 if report.findings else 0
+
+
+def _outcomes(
+    todo: list[Case], arguments: argparse.Namespace, place: Torchrun | None, world_size: int
+) -> Iterator[Outcome]:
+    settings = {"backend": arguments.backend, "deadline": arguments.deadline}
+    if place is not None:
+        return under_torchrun(todo, place=place, **settings)
+    return on_this_machine(todo, world_size=world_size, **settings)
+
+
+def _world_size(asked: int | None, place: Torchrun | None) -> int:
+    if place is None:
+        if asked is None:
+            raise VerifyError("say how many ranks to start: --world-size N (or use torchrun)")
+        return asked
+    if asked not in (None, place.world_size):
+        raise VerifyError(f"--world-size {asked}: torchrun started {place.world_size} ranks")
+    return place.world_size
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gpu_tests",
+        description="Real MoE layers on real ranks: is every partial sum added up exactly once?",
+        epilog="exit codes: 0 as the ledger says, 1 not, 2 cannot run. "
+        "On many hosts: torchrun --nnodes N --nproc-per-node M -m gpu_tests",
+    )
+    parser.add_argument("--world-size", type=int, metavar="N", help="ranks to start here")
+    parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="both by default")
+    parser.add_argument(
+        "--model", choices=tuple(SPECS), action="append", default=[], help="all by default"
+    )
+    parser.add_argument(
+        "--guard",
+        default="helper",
+        metavar="helper|oracle|EXPR",
+        help="who decides whether a block reduces; EXPR over AF, RS, DP, FI says when it does",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=DEADLINE,
+        metavar="SECONDS",
+        help="for one case on all ranks; the first case starts GPU libraries too",
+    )
+    parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    return parser

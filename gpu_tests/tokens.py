@@ -1,0 +1,64 @@
+"""Whose tokens are where: how many rows each attention group brings and which tokens they are."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from verify.ledger.deployment import Deployment
+
+PADDING = 0
+"""The token id of a row that only fills a tensor up; real tokens are numbered from 1."""
+
+_COUNTS: dict[str, tuple[int, int]] = {"even": (2, 2), "uneven": (1, 3), "zero": (0, 3)}
+_COUNT_WITHOUT_DP = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPlan:
+    """Per attention group, in rank order: its token ids, padding included, and its real rows."""
+
+    ids: tuple[tuple[int, ...], ...]
+    total: int
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of each group's tensor."""
+        return tuple(map(len, self.ids))
+
+
+@lru_cache(maxsize=256)
+def token_plan(deployment: Deployment) -> TokenPlan:
+    """The tokens of one layer call; `deployment.tokens` and `.padding` decide, as upstream pads.
+
+    Attention groups are (attention DP, context parallel) pairs. Without context-parallel extend,
+    context-parallel ranks hold the same tokens.
+    """
+    config = deployment.config
+    plan: list[tuple[int, ...]] = []
+    total = 0
+    for dp_rank in range(config.attn_dp_size):
+        own_tokens: tuple[int, ...] = ()
+        for cp_rank in range(config.attn_cp_size):
+            if cp_rank == 0 or deployment.context_parallel_extend:
+                count = _COUNT_WITHOUT_DP
+                if config.attn_dp_size > 1:
+                    count = _COUNTS[_kind(deployment)][dp_rank % 2]
+                own_tokens = tuple(range(total + 1, total + 1 + count))
+                total += count
+            plan.append(own_tokens)
+    if config.attn_dp_size > 1:
+        plan = _padded(plan, deployment)
+    return TokenPlan(ids=tuple(plan), total=total)
+
+
+def _kind(deployment: Deployment) -> str:
+    """MAX_LEN makes rows equal whatever the tokens: give it something to pad."""
+    return "uneven" if deployment.padding == "max_len" else deployment.tokens
+
+
+def _padded(plan: list[tuple[int, ...]], deployment: Deployment) -> list[tuple[int, ...]]:
+    """Rows rounded up to the attention-TP size, and to the longest group's under MAX_LEN."""
+    multiple = deployment.config.attn_tp_size
+    rows = [-(-len(ids) // multiple) * multiple for ids in plan]
+    if deployment.padding == "max_len":
+        rows = [max(rows)] * len(rows)
+    return [ids + (PADDING,) * (count - len(ids)) for ids, count in zip(plan, rows, strict=True)]

@@ -1,0 +1,137 @@
+"""What a rank does with one case: two layers, witness and values, and its verdict."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from gpu_tests.block import MoEBlock, Shard, whole_weights
+from gpu_tests.cases import Case
+from gpu_tests.judge import RankVerdict, judge_rank
+from gpu_tests.layer import Layer
+from gpu_tests.ranks import Group, Ranks, StepError, group_of
+from gpu_tests.reference import Inputs, Model, Truth, draw_inputs, model
+from gpu_tests.specs import ModelSpec
+from gpu_tests.tokens import token_plan
+from verify.layout import Layout
+
+
+def run_case(ranks: Ranks, case: Case) -> RankVerdict:
+    """Two layers in a row on this rank. All ranks call it with the same case."""
+    ranks.say("preparing weights and reference")
+    ranks.open_groups(every_group(case.deployment.layout))
+    dtype = getattr(torch, case.dtype)
+    plan = token_plan(case.deployment)
+    shards = shards_of(case)
+    world = model(case.spec, dtype, shards)
+    inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
+    layer = Layer(
+        case=case,
+        ranks=ranks,
+        plan=plan,
+        block=_block(case.spec, dtype, shards[ranks.rank], ranks.device),
+        norm_weight=world.norm.to(ranks.device, dtype),
+    )
+    ids = plan.ids[ranks.rank // case.deployment.config.attn_tp_size]
+    try:
+        attended, total = first_layer(layer, ids, inputs)
+    except StepError as error:
+        return RankVerdict(kind="crash", why=str(error))
+    try:
+        final = second_layer(layer, ids, attended, total, world)
+    except StepError:
+        # the verdict is on the first layer; the second only confirms its values
+        final = None
+    ranks.say("judging")
+    return judge_rank(ids=ids, total=total, final=final, truth=truth, shards=shards)
+
+
+def first_layer(layer: Layer, ids: tuple[int, ...], inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """Attention's input in the next layer [rows, H] and the completed residual [rows, H + counts].
+
+    The second has this layer's witness columns: what is asked of them is asked after the step of
+    the next layer that may complete the sum.
+    """
+    place, _ = _attention_place(layer)
+    states, residual = layer.prepare_mlp(
+        torch.cat([_rows_of(layer, ids, inputs.parts[place]), _marks(layer, ids)], 1),
+        _rows_of(layer, ids, inputs.residual),
+    )
+    announced = layer.case.flags["AF"]
+    out = layer.forward(states, announced=announced)
+    if not announced:
+        out = layer.postprocess(out)
+    return layer.prepare_attn(out, residual, announced=announced)
+
+
+def second_layer(
+    layer: Layer, ids: tuple[int, ...], attended: Tensor, total: Tensor, world: Model
+) -> Tensor:
+    """The same block again, as the last layer: its completed residual [rows, H + counts]."""
+    width = attended.shape[1]
+    place, size = _attention_place(layer)
+    heads = Shard(tp_rank=place, tp_size=size).width(width)
+    weight = world.attention.to(layer.ranks.device, attended.dtype)
+    partial = attended[:, heads] @ weight[:, heads].T
+    states, residual = layer.prepare_mlp(
+        torch.cat([partial, _marks(layer, ids)], 1), total[:, :width]
+    )
+    out = layer.postprocess(layer.forward(states, announced=False))
+    return torch.cat([out[:, :width] + residual, out[:, width:]], 1)
+
+
+def _attention_place(layer: Layer) -> tuple[int, int]:
+    """This rank's place in its attention-TP group, and the group's size."""
+    group = group_of(layer.case.deployment.layout.attn_tp, layer.ranks.rank)
+    return group.index(layer.ranks.rank), len(group)
+
+
+def _marks(layer: Layer, ids: tuple[int, ...]) -> Tensor:
+    """The column of token ids, which must come out of attention's sum once: rank 0 brings it."""
+    column = torch.tensor(ids, dtype=layer.norm_weight.dtype, device=layer.ranks.device)
+    return column.unsqueeze(1) * (_attention_place(layer)[0] == 0)
+
+
+def _rows_of(layer: Layer, ids: tuple[int, ...], whole: Tensor) -> Tensor:
+    """The rows of `ids` of all tokens' rows, zeros for padding."""
+    rows = whole.new_zeros(len(ids), whole.shape[1])
+    real = [row for row, token in enumerate(ids) if token]
+    rows[real] = whole[[ids[row] - 1 for row in real]]
+    return rows.to(layer.ranks.device, layer.norm_weight.dtype)
+
+
+def every_group(layout: Layout) -> list[Group]:
+    """The groups of a layout, the same list on every rank."""
+    kinds = (layout.ep, layout.moe_tp, layout.attn_tp)
+    return list(dict.fromkeys(group for kind in kinds for group in kind))
+
+
+@lru_cache(maxsize=256)
+def _shards(layout: Layout, shared_size: int) -> tuple[Shard, ...]:
+    return tuple(
+        Shard(
+            ep_rank=group_of(layout.ep, rank).index(rank),
+            ep_size=layout.config.ep_size,
+            tp_rank=group_of(layout.moe_tp, rank).index(rank),
+            tp_size=layout.config.moe_tp_size,
+            shared_rank=rank if shared_size > 1 else 0,
+            shared_size=shared_size,
+        )
+        for rank in range(layout.world_size)
+    )
+
+
+def shards_of(case: Case) -> tuple[Shard, ...]:
+    """Every rank's shard of the block; shared experts are cut over all ranks or held whole."""
+    whole = case.deployment.shared == "replicated"
+    return _shards(case.deployment.layout, 1 if whole else case.deployment.config.tp_size)
+
+
+@lru_cache(maxsize=512)
+def _reference(world: Model, tokens: int, attention_ranks: int) -> tuple[Inputs, Truth]:
+    return draw_inputs(world, tokens=tokens, attention_ranks=attention_ranks)
+
+
+@lru_cache(maxsize=512)
+def _block(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> MoEBlock:
+    return MoEBlock(spec, whole_weights(spec).to(dtype), shard).to(device)
