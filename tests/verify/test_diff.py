@@ -1,0 +1,182 @@
+"""`verify diff`: what appeared, vanished, moved, changed; which findings are new or fixed."""
+
+import json
+
+import pytest
+
+from verify._cli import main
+from verify.diff import build, match_sites, side_of
+from verify.report import Finding, Report
+
+
+def site(name, **changes):
+    return {
+        "file": f"sglang/srt/models/{name}.py",
+        "line": 10,
+        "cls": f"{name.title()}Block",
+        "method": "forward",
+        "collective": "all_reduce",
+        "path": "TP",
+        "guard": "not AF",
+        "skips_on": ["AF"],
+        "verdict": "covered",
+        "why": "",
+        **changes,
+    }
+
+
+def finding(name, **changes):
+    values = {
+        "rule": "missing-skip",
+        "message": "reduces twice",
+        "file": f"sglang/srt/models/{name}.py",
+        "line": 10,
+        "cls": f"{name.title()}Block",
+        "method": "forward",
+        "row": "0010",
+    }
+    return Finding(**{**values, **changes}).as_json()
+
+
+def saved(sites=(), findings=(), **more):
+    return {
+        "schema_version": 1,
+        "command": "scan",
+        "sites": list(sites),
+        "findings": list(findings),
+        **more,
+    }
+
+
+def compare(old, new):
+    old, new = (json.loads(json.dumps(report)) for report in (old, new))
+    return build(side_of(old, name="old.json"), side_of(new, name="new.json"))
+
+
+def test_nothing_changed_but_the_lines():
+    before = saved([site("amber")], [finding("amber")])
+    after = saved([site("amber", line=99)], [finding("amber", line=99, message="reworded")])
+    report = compare(before, after)
+    assert report.findings == ()
+    assert report.sections == ()
+    assert report.summary == (
+        "0 sites appeared, 0 vanished, 0 moved, 0 changed; 0 new findings, 0 fixed, 1 as before"
+    )
+
+
+def test_appeared_and_vanished():
+    report = compare(saved([site("amber")]), saved([site("birch")]))
+    assert [entry["cls"] for entry in report.payload["appeared"]] == ["BirchBlock"]
+    assert [entry["cls"] for entry in report.payload["vanished"]] == ["AmberBlock"]
+
+
+def test_a_guard_that_changed_is_shown_old_and_new():
+    new = site("amber", guard="not (AF or RS)", skips_on=["AF", "RS"], line=12)
+    report = compare(saved([site("amber")]), saved([new]))
+    (section,) = report.sections
+    place = "sglang/srt/models/amber.py:12 AmberBlock.forward TP"
+    assert section.rows == (
+        ("changed guard", place, "not AF", "not (AF or RS)"),
+        ("changed skips_on", place, "AF", "AF RS"),
+    )
+
+
+def test_a_renamed_file_is_followed_with_its_findings():
+    old = site("amber")
+    new = site("amber", file="sglang/srt/models/amber_v2.py")
+    report = compare(
+        saved([old], [finding("amber")]), saved([new], [finding("amber", file=new["file"])])
+    )
+    assert [pair["to"]["file"] for pair in report.payload["moved"]] == [new["file"]]
+    assert report.payload["appeared"] == report.payload["vanished"] == ()
+    assert report.findings == ()
+    assert report.payload["fixed"] == ()
+
+
+def test_two_of_one_name_are_not_guessed_apart():
+    old = [site("amber"), site("amber", file="b.py")]
+    new = [site("amber", file="c.py"), site("amber", file="d.py")]
+    matched = match_sites(old, new)
+    assert matched.moved == ()
+    assert len(matched.appeared) == len(matched.vanished) == 2
+
+
+def test_new_findings_fail_and_fixed_ones_do_not():
+    report = compare(
+        saved([site("amber")], [finding("amber")]),
+        saved([site("amber")], [finding("amber", row="0100")]),
+    )
+    (new,) = report.findings
+    assert (new.rule, new.row, new.line) == ("missing-skip", "0100", 10)
+    assert [entry["row"] for entry in report.payload["fixed"]] == ["0010"]
+    assert report.sections[0].rows == (
+        ("new", "missing-skip", "sglang/srt/models/amber.py:10 AmberBlock.forward", "0100"),
+        ("fixed", "missing-skip", "sglang/srt/models/amber.py:10 AmberBlock.forward", "0010"),
+    )
+
+
+def test_one_finding_more_of_the_same_kind_is_new():
+    report = compare(saved([], [finding("amber")]), saved([], [finding("amber")] * 2))
+    assert len(report.findings) == 1
+
+
+def test_counts_and_deployments_come_back():
+    entry = finding("amber", counts=((2, 2), (2, 2)), deployment={"tp": 2})
+    (new,) = compare(saved(), saved([], [entry])).findings
+    assert new.counts == ((2, 2), (2, 2))
+    assert new.deployment == {"tp": 2}
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    def write(name, report):
+        file = tmp_path / name
+        file.write_text(json.dumps(report), encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+def test_command_line(on_disk, capsys):
+    old, new = on_disk("old.json", saved()), on_disk("new.json", saved([], [finding("amber")]))
+    assert main(["diff", old, new]) == 1
+    assert main(["diff", new, old]) == 0
+    assert main(["diff", old, old, "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    assert "1 new findings, 0 fixed" in captured.err
+    assert "0 new findings, 1 fixed" in captured.err
+
+
+def test_a_source_is_scanned(on_disk, monkeypatch):
+    scan = Report(
+        command="scan",
+        title="",
+        summary="",
+        payload={"sites": (site("amber"),)},
+        sections=(),
+        findings=(),
+    )
+    asked = []
+    monkeypatch.setattr("verify.diff.scanned", lambda source: asked.append(source) or scan)
+    assert main(["diff", on_disk("old.json", saved([site("amber")])), "sglang==0.5.11"]) == 0
+    assert asked == ["sglang==0.5.11"]
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({"command": "report", "findings": []}, "compare reports of one command"),
+        ({"findings": [{"rule": 1}]}, "'rule' is int, not str"),
+        ({"findings": [{"rule": "x", "line": "1"}]}, "'line' is str, not int"),
+        ({"findings": [{"rule": "x", "counts": [["a"]]}]}, "holds something that is no count"),
+        ({"findings": [{"rule": "x", "counts": [1]}]}, "is not iterable"),
+        ({"sites": [1], "findings": []}, "'sites' is not a list of objects"),
+        ({"sites": []}, "'findings' is not a list of objects"),
+        ([], "holds no JSON object"),
+    ],
+)
+def test_what_is_no_report_is_refused_in_a_line(on_disk, capsys, report, message):
+    assert main(["diff", on_disk("old.json", saved()), on_disk("new.json", report)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
