@@ -55,6 +55,8 @@ class SourceTree:
 
     def read(self, path: str) -> str:
         """The text of one file, decoded as Python would; `VerifyError` says why it cannot be."""
+        if path not in self.paths:
+            raise VerifyError(f"{path}: not in {self.name} {self.version}")
         raw = self._load(path)
         if len(raw) > MAX_FILE_BYTES:
             raise VerifyError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, not read")

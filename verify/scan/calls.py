@@ -1,0 +1,433 @@
+"""Calls: the source's own functions are followed, upstream's building blocks are known by name."""
+
+import ast
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+from verify.scan.blocks import Blocks
+from verify.scan.index import Class, Function
+from verify.scan.logic import FALSE, TRUE, Cond
+from verify.scan.primitives import (
+    COLLECTIVES,
+    COMMUNICATOR,
+    EXPERT_FACTORY,
+    EXPERT_FUNCTIONS,
+    EXPERT_LAYERS,
+    FLAG_FUNCTIONS,
+    FORWARD_CONTEXT,
+    FUSED_NORM,
+    GROUP_METHODS,
+    ROW_LINEAR,
+    SCATTER_SUMS,
+    SIZES,
+    STAGE_DECLARATIONS,
+    STAGE_FACTORIES,
+    WHOLE,
+)
+from verify.scan.state import LAYERS, MAX_DEPTH, MODELS, Frame, UnresolvedError
+from verify.scan.values import (
+    NONE,
+    Choice,
+    Const,
+    Instance,
+    Items,
+    Mapped,
+    Partial,
+    Primitive,
+    Routine,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+    clipped,
+    merge,
+    parts_of,
+    union,
+)
+
+# helpers under layers/ worth following: those that decide about or run a reduction
+_WORTH_FOLLOWING = re.compile(
+    r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
+)
+# what they return is named by the call itself
+_ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
+
+
+class Calls(Blocks):
+    """Evaluates calls; statements are the business of the class that extends this one."""
+
+    @abstractmethod
+    def run_body(self, body: Sequence[ast.stmt]) -> None:
+        """Run statements in the innermost frame."""
+
+    def call_node(self, node: ast.Call) -> Value:
+        """Evaluate a call expression."""
+        frame = self.state.frame
+        name = self._called_name(node.func)
+        special = self._by_syntax(node, name)
+        if special is not None:
+            return special
+        receiver: Value | None = None
+        target: Value
+        if isinstance(node.func, ast.Attribute):
+            receiver = self.evaluate(node.func.value)
+            if name in COLLECTIVES:
+                target = Text(name)
+            else:
+                target = self._method(receiver, node.func.attr)
+        else:
+            target = Text(name) if name in COLLECTIVES else self.evaluate(node.func)
+        positional, keywords = self._arguments(node)
+        before = frame.called, frame.called_name
+        frame.called, frame.called_name = node, name
+        try:
+            if receiver is not None:
+                found = self._by_method(receiver, node.func, positional, keywords)
+                if found is not None:
+                    return found
+            found = self._by_name(name, node, positional, keywords)
+            if found is not None:
+                return found
+            if isinstance(target, Text):
+                return self._opaque(target, receiver, positional, keywords)
+            return self.call(target, positional, keywords)
+        finally:
+            frame.called, frame.called_name = before
+
+    def _called_name(self, node: ast.expr) -> str:
+        """The last part of what is called; an imported name as it is called where it is defined."""
+        if isinstance(node, ast.Attribute):
+            return node.attr
+        if isinstance(node, ast.Name):
+            imported = self.state.frame.module.imports.get(node.id)
+            return (imported[1] or node.id) if imported else node.id
+        return ""
+
+    def _method(self, receiver: Value, name: str) -> Value:
+        if isinstance(receiver, Primitive) and receiver.kind != "context":
+            return receiver
+        return self.attribute(receiver, name)
+
+    def _arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
+        positional: list[Value] = []
+        for item in node.args:
+            value = self.evaluate(item)
+            if isinstance(item, ast.Starred):
+                positional += value.values if isinstance(value, Items) else (value,)
+            else:
+                positional.append(value)
+        keywords: dict[str, Value] = {}
+        for keyword in node.keywords:
+            value = self.evaluate(keyword.value)
+            if keyword.arg is not None:
+                keywords[keyword.arg] = value
+            else:
+                keywords.update(self._expanded(value))
+        return tuple(positional), keywords
+
+    def _expanded(self, value: Value) -> dict[str, Value]:
+        """`**value`; where only some alternatives have a key, its absence is an alternative."""
+        if isinstance(value, Mapped):
+            return dict(value.values)
+        if isinstance(value, Choice):
+            found: dict[str, Value] = {}
+            for cond, item in value.alternatives:
+                for key, inner in self._expanded(item).items():
+                    found[key] = merge(self.logic, cond, inner, found.get(key, Text("default")))
+            return found
+        return {}
+
+    def _by_syntax(self, node: ast.Call, name: str) -> Value | None:
+        """Calls whose arguments are not evaluated like others."""
+        func = node.func
+        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
+            inner = func.value.func
+            if isinstance(inner, ast.Name) and inner.id == "super":
+                return self._super(node, func.attr)
+        if isinstance(func, ast.Name):
+            match name, node.args:
+                case "getattr", [owner, ast.Constant(value=str(attribute)), *default]:
+                    return self._getattr(owner, attribute, default)
+                case "hasattr", [owner, ast.Constant(value=str(attribute))]:
+                    return self._hasattr(self.evaluate(owner), attribute)
+                case "isinstance", [owner, kind]:
+                    return self._isinstance(self.evaluate(owner), kind)
+                case "bool", [argument]:
+                    return Truth(self.truth(self.evaluate(argument)))
+                case (("tuple" | "list"), [argument]):
+                    return self.evaluate(argument)
+                case "dict", []:
+                    return Mapped(self._arguments(node)[1])
+        return None
+
+    def _super(self, node: ast.Call, name: str) -> Value:
+        frame = self.state.frame
+        owner = frame.env.get("self")
+        positional, keywords = self._arguments(node)
+        if isinstance(owner, Instance) and frame.owner is not None:
+            method = owner.cls.method(name, after=frame.owner)
+            if method is not None:
+                return self.call(Routine(method, owner), positional, keywords)
+        return self.combined(*positional, *keywords.values())
+
+    def _getattr(self, owner: ast.expr, name: str, default: Sequence[ast.expr]) -> Value:
+        value = self.evaluate(owner)
+        if isinstance(value, Instance) and default:
+            known = name in value.attributes or value.cls.method(name)
+            if not known and not any(name in c.assigned for c in value.cls.ancestors):
+                return self.evaluate(default[0])
+        return self.attribute(value, name)
+
+    def _hasattr(self, owner: Value, name: str) -> Value:
+        if isinstance(owner, Instance):
+            known = name in owner.attributes or owner.cls.method(name) is not None
+            return Truth(TRUE if known else FALSE)
+        return Truth(self.logic.atom(clipped(f"hasattr({self.written(owner)}, {name!r})").text))
+
+    def _isinstance(self, owner: Value, kind: ast.expr) -> Value:
+        kinds = self.evaluate(kind)
+        named = kinds.values if isinstance(kinds, Items) else (kinds,)
+        return Truth(self._is_a(owner, named, ast.unparse(kind)))
+
+    def _is_a(self, owner: Value, kinds: Sequence[Value], shown: str) -> Cond:
+        if isinstance(owner, Choice):
+            return self.logic.any_of(
+                *(self.logic.both(c, self._is_a(v, kinds, shown)) for c, v in owner.alternatives)
+            )
+        if isinstance(owner, Instance):
+            wanted = {kind.target for kind in kinds if isinstance(kind, Routine)}
+            return TRUE if wanted & set(owner.cls.ancestors) else FALSE
+        if isinstance(owner, Tensor):
+            return TRUE if "Tensor" in shown else FALSE
+        return self.logic.atom(clipped(f"isinstance({self.written(owner)}, {shown})").text)
+
+    def _by_name(
+        self,
+        name: str,
+        node: ast.Call,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value | None:
+        """Upstream's building blocks that are functions."""
+        first = positional[0] if positional else next(iter(keywords.values()), NONE)
+        if name in COLLECTIVES:
+            return self.reduce(first, COLLECTIVES[name])
+        if name in FLAG_FUNCTIONS:
+            return self.state.flag(FLAG_FUNCTIONS[name])
+        if name in SCATTER_SUMS and len(node.args) > 1:
+            summed = self.reduce(positional[1], SCATTER_SUMS[name])
+            self.rebind(node.args[0], summed)
+            return summed
+        if name == FUSED_NORM:
+            return Items((self.reduce(first, WHOLE), Text("residual")))
+        if name == FORWARD_CONTEXT:
+            return Primitive("context")
+        if name == EXPERT_FACTORY:
+            return Primitive("expert class")
+        if name in EXPERT_FUNCTIONS:
+            return self.experts(positional, keywords, settings={})
+        if name in STAGE_DECLARATIONS:
+            return Primitive(
+                "stage", (("kind", Const(STAGE_DECLARATIONS[name])), *keywords.items())
+            )
+        if name in STAGE_FACTORIES:
+            return Items(tuple(self.boundary(item) for item in positional))
+        if name == "ModuleList":
+            return self._module_list(first)
+        if name == "partial":
+            return Partial(first, positional[1:], dict(keywords))
+        if name.endswith("all_reduce") and not name.startswith(("can_", "should_", "use_")):
+            if not isinstance(self.name(name) if name.isidentifier() else NONE, Routine):
+                return self.reduce(first, WHOLE)
+        return None
+
+    def _module_list(self, value: Value) -> Value:
+        if isinstance(value, Items):
+            return Primitive("many", (("item", value.values[0] if value.values else NONE),))
+        return value
+
+    def _by_method(
+        self,
+        receiver: Value,
+        func: ast.expr,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value | None:
+        name = func.attr if isinstance(func, ast.Attribute) else ""
+        match receiver:
+            case Choice():
+                # each alternative may be a block of its own
+                if any(isinstance(v, Primitive) for _, v in receiver.alternatives):
+                    return self.over(
+                        receiver,
+                        lambda item: (
+                            self._by_method(item, func, positional, keywords)
+                            or self.call(self._method(item, name), positional, keywords)
+                        ),
+                    )
+            case Primitive():
+                return self.block_method(receiver, name, positional, keywords)
+            case Text(text) if name in GROUP_METHODS and "group" in text:
+                return self.group_method(text, name, positional, keywords)
+            case Tensor() if name.endswith("_") and isinstance(func, ast.Attribute):
+                value = self.combined(receiver, *positional, *keywords.values())
+                self.rebind(func.value, value)
+                return value
+            case Tensor():
+                return self.combined(receiver, *positional, *keywords.values())
+        return None
+
+    def rebind(self, target: ast.expr, value: Value) -> None:
+        """Something was written into the tensor that `target` names."""
+        frame = self.state.frame
+        if isinstance(target, ast.Name):
+            before = frame.env.get(target.id, value)
+            frame.env[target.id] = merge(self.logic, frame.live, value, before)
+
+    def _opaque(
+        self,
+        target: Text,
+        receiver: Value | None,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value:
+        """A call that is not followed: the partial sums that go in may come out."""
+        values = [*positional, *keywords.values(), *([receiver] if receiver else [])]
+        parts = union(self.logic, *(parts_of(self.logic, value) for value in values))
+        if parts:
+            return Tensor(parts)
+        shown = ", ".join(self.written(value) for value in positional[:4])
+        text = f"{target.text}({shown})"
+        return Text(SIZES[text]) if text in SIZES else clipped(text)
+
+    def call(
+        self, target: Value, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> Value:
+        """Call a value."""
+        match target:
+            case Choice():
+                return self.over(target, lambda item: self.call(item, positional, keywords))
+            case Partial(target=inner, positional=before, keywords=named):
+                return self.call(inner, before + positional, {**named, **keywords})
+            case Primitive():
+                return self.block_call(target, positional, keywords)
+            case Routine(target=Class() as cls):
+                return self.build(cls, positional, keywords)
+            case Routine(target=Function() as function):
+                return self._function(target, function, positional, keywords)
+            case Instance():
+                forward = target.cls.method("forward") or target.cls.method("__call__")
+                if forward is not None:
+                    return self.call(Routine(forward, target), positional, keywords)
+        shown = Text(self.written(target))
+        return self._opaque(shown, None, positional, keywords)
+
+    def build(
+        self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> Value:
+        """Construct an object."""
+        if cls.named(COMMUNICATOR):
+            self.state.communicators += 1
+            return Primitive("communicator", self.settings(cls, positional, keywords))
+        if cls.named(ROW_LINEAR):
+            return Primitive("row", self.settings(cls, positional, keywords))
+        if any(cls.named(name) for name in EXPERT_LAYERS):
+            return Primitive("experts", self.settings(cls, positional, keywords))
+        if not cls.module.path.startswith(MODELS):
+            return Text(f"{cls.name}()")
+        if self.is_attention(cls):
+            return Primitive("opaque")
+        instance = Instance(cls)
+        init = cls.method("__init__")
+        if init is not None:
+            self.call(Routine(init, instance), positional, keywords)
+        return instance
+
+    def settings(
+        self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> tuple[tuple[str, Value], ...]:
+        """The constructor's arguments by name."""
+        init = cls.method("__init__")
+        names = [arg.arg for arg in init.node.args.args[1:]] if init else []
+        return (*zip(names, positional, strict=False), *keywords.items())
+
+    def _function(
+        self,
+        routine: Routine,
+        function: Function,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value:
+        if not self._followed(function):
+            return self._opaque(Text(function.name), None, positional, keywords)
+        if len(self.state.frames) >= MAX_DEPTH:
+            raise UnresolvedError(f"calls nested deeper than {MAX_DEPTH}")
+        if routine.bound is not None:
+            positional = (routine.bound, *positional)
+        frame = Frame(
+            module=function.module,
+            method=function.name,
+            owner=function.owner,
+            live=self.state.live,
+            env=dict(routine.scope or {}),
+        )
+        self.state.entered.add((function.module.path, function.node.lineno))
+        self.state.frames.append(frame)
+        try:
+            self.bind(function, positional, keywords)
+            if isinstance(function.node, ast.Lambda):
+                return self.evaluate(function.node.body)
+            self.run_body(function.node.body)
+        finally:
+            self.state.frames.pop()
+        return self._returned(frame)
+
+    def _followed(self, function: Function) -> bool:
+        """Whether a function is run, or stays a name."""
+        path = function.module.path
+        if path.startswith(MODELS) or self.state.theory:
+            return path.startswith((MODELS, LAYERS)) and not _ACCESSOR.match(function.name)
+        if function.owner is not None or not path.startswith(LAYERS):
+            return False
+        text = function.module.heads.get(function.name, ("", 0))[0]
+        return bool(_WORTH_FOLLOWING.search(text)) and not _ACCESSOR.match(function.name)
+
+    def _returned(self, frame: Frame) -> Value:
+        """The value of a call; where the callee raised, the caller does not go on."""
+        pairs = list(frame.returns)
+        if frame.live != FALSE:
+            pairs.append((frame.live, NONE))
+        self.state.frame.live = self.logic.any_of(*(cond for cond, _ in pairs))
+        result = pairs[-1][1] if pairs else NONE
+        for cond, value in reversed(pairs[:-1]):
+            result = merge(self.logic, cond, value, result)
+        return result
+
+    def bind(
+        self, function: Function, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> None:
+        """Fill the innermost frame's names from a call's arguments."""
+        arguments = function.node.args
+        env = self.state.frame.env
+        names = [arg.arg for arg in (*arguments.posonlyargs, *arguments.args)]
+        defaults = dict(
+            zip(names[len(names) - len(arguments.defaults) :], arguments.defaults, strict=False)
+        )
+        for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=False):
+            names.append(arg.arg)
+            if default is not None:
+                defaults[arg.arg] = default
+        given = dict(zip(names, positional, strict=False))
+        for name in names:
+            if name in keywords:
+                given[name] = keywords[name]
+            elif name not in given:
+                given[name] = self.evaluate(defaults[name]) if name in defaults else Text(name)
+        env.update(given)
+        if arguments.vararg:
+            env[arguments.vararg.arg] = Items(positional[len(names) :])
+        if arguments.kwarg:
+            env[arguments.kwarg.arg] = Mapped(
+                {key: value for key, value in keywords.items() if key not in names}
+            )

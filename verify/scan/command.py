@@ -1,0 +1,99 @@
+"""`python -m verify scan SOURCE`: does every reduction's guard agree with its consumer?"""
+
+import argparse
+
+from verify import baseline
+from verify.report import Json, Report, TableSection
+from verify.scan.scan import JudgedSite, ScanResult, scan
+from verify.source import open_source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """SOURCE: a directory, an archive or a requirement."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, or sglang==0.5.11",
+    )
+    baseline.add_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Scan the source."""
+    with open_source(arguments.source) as tree:
+        return report(scan(tree))
+
+
+def report(result: ScanResult) -> Report:
+    """The scan's result for renderers."""
+    counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
+    total = sum(result.counts.values())
+    unread = f"; {len(result.unread)} not read" if result.unread else ""
+    sections = [
+        TableSection(
+            title="Reductions of MLP and MoE outputs",
+            columns=("site", "reduction", "guard", "verdict", "why"),
+            rows=tuple(_row(judged) for judged in result.sites),
+        )
+    ]
+    if result.advice:
+        sections.append(
+            TableSection(
+                title="With an all-to-all backend the model may not be meant for",
+                columns=("where", "what"),
+                rows=tuple((f"{a.file}:{a.line}", a.message) for a in result.advice),
+            )
+        )
+    if result.unread:
+        sections.append(
+            TableSection(
+                title="Not read", columns=("what",), rows=tuple((line,) for line in result.unread)
+            )
+        )
+    return Report(
+        command="scan",
+        title=f"{result.name} {result.version} ({result.generation})",
+        summary=f"{total} reductions in {result.layers} layers: {counts}; "
+        f"{len(result.findings)} findings{unread}",
+        payload={
+            "source": {
+                "name": result.name,
+                "version": result.version,
+                "generation": result.generation,
+            },
+            "counts": {**result.counts, "total": total, "layers": result.layers},
+            "sites": [_json(judged) for judged in result.sites],
+            "advice": [advice.as_json() for advice in result.advice],
+            "set_aside": result.set_aside,
+            "unread": result.unread,
+        },
+        sections=tuple(sections),
+        findings=result.findings,
+    )
+
+
+def _row(judged: JudgedSite) -> tuple[str, ...]:
+    site = judged.site
+    return (
+        f"{site.file.partition('/srt/')[2]}:{site.line}",
+        f"{site.collective} ({site.path})",
+        site.guard[:120],
+        judged.verdict,
+        judged.why,
+    )
+
+
+def _json(judged: JudgedSite) -> dict[str, Json]:
+    site = judged.site
+    return {
+        "file": site.file,
+        "line": site.line,
+        "cls": site.cls,
+        "method": site.method,
+        "collective": site.collective,
+        "path": site.path,
+        "guard": site.guard,
+        "skips_on": site.skips_on,
+        "verdict": judged.verdict,
+        "why": judged.why,
+    }

@@ -1,0 +1,128 @@
+"""A fault becomes a finding: which rule, what happens, who reduces twice or nobody, what to change."""
+
+from collections.abc import Iterable, Mapping
+
+from verify.report import Finding
+from verify.scan.judge import Fault
+from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
+from verify.scan.sites import Call, Guard
+from verify.scan.values import Place
+from verify.truth import table_bits
+
+Key = tuple[str, int, int]
+
+CONSUMERS = {
+    "fused norm": "the next layer's fused all-reduce and norm",
+    "communicator": "the communicator's scatter after the MLP",
+    "boundary": "the stage boundary",
+    "return": "nobody: the layer returns it as it is",
+}
+MEANING = {
+    "AF": "the layer fuses the all-reduce into the next norm",
+    "RS": "the communicator reduce-scatters",
+    "DP": "attention DP with EP uses reduce_scatterv",
+    "FI": "the FP4 dispatcher sums in combine",
+}
+# atoms that say how large or on what, or that the flags themselves imply
+_OBVIOUS: tuple[str, ...] = (
+    "hidden_act",
+    "hasattr(",
+    "shape[0] > 0",
+    "is_dp_attention_enabled",
+    "_dp_size ==",
+)
+_OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_fp4", "_use_aiter")
+_OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
+MAX_CONDITIONS = 5
+
+
+def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Call]) -> str:
+    """The id of the rule that the fault breaks."""
+    place = fault.places[0]
+    guard = guards.get((place.file, place.line, place.column))
+    row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
+    if fault.kind in ("backend", "twice"):
+        return {"backend": "reduces-after-combine", "twice": "reduced-twice"}[fault.kind]
+    reads = guard.flags if guard else frozenset()
+    if fault.kind == "lost":
+        return "flag-misbound" if reads and row_flags and not row_flags & reads else "lost-sum"
+    if row_flags and row_flags <= reads and guard and _skips(guard, fault.row):
+        return "flag-lost"
+    if not reads:
+        return "producer-ignores-consumer"
+    return "ep-tp-drift" if _sibling_skips(place, fault.row, guards, calls) else "missing-skip"
+
+
+def _skips(guard: Guard, row: str) -> bool:
+    return not guard.logic.table(guard.when, FLAGS) >> int(row, 2) & 1
+
+
+def _sibling_skips(
+    place: Place, row: str, guards: Mapping[Key, Guard | None], calls: Iterable[Call]
+) -> bool:
+    """Whether another reduction of the same method, over another group, skips in that row."""
+    for call in calls:
+        guard = guards.get(call.key)
+        if (
+            guard is not None
+            and (call.file, call.cls and call.cls.name) == (place.file, place.cls)
+            and call.method.name == place.method
+            and guard.place.axes != place.axes
+            and _skips(guard, row)
+        ):
+            return True
+    return False
+
+
+def finding(fault: Fault, rule: str, layers: tuple[str, ...]) -> Finding:
+    """The finding for a person and for the JSON contract."""
+    place = fault.places[0]
+    return Finding(
+        rule=rule,
+        message=_message(fault, layers),
+        fix=_fix(fault, rule),
+        subject=", ".join(layers[:4]),
+        kind=fault.kind,
+        file=place.file,
+        line=place.line,
+        cls=place.cls,
+        method=place.method,
+        row=fault.row,
+    )
+
+
+def _message(fault: Fault, layers: tuple[str, ...]) -> str:
+    place = fault.places[0]
+    flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
+    where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
+    rows = table_bits(fault.rows, len(FLAGS))
+    conditions = [name for name in fault.conditions if not any(w in name for w in _OBVIOUS)]
+    case = f"where {where}"
+    if conditions:
+        case += f" ({'; '.join(conditions[:MAX_CONDITIONS])})"
+    consumer = f"{CONSUMERS[fault.sink.kind]} ({fault.sink.file}:{fault.sink.line})"
+    sums = {
+        "double": f"{place.collective} has summed the output and {consumer} sums it again",
+        "combined": f"{place.collective} sums what the dispatcher's combine has already summed",
+        "backend": f"{place.collective} sums what the dispatcher's combine has already summed",
+        "twice": f"{place.collective} sums it, and line {fault.places[-1].line} again",
+        "lost": f"{place.collective} does not sum the output and the one who takes it, "
+        f"{consumer}, does not either",
+    }[fault.kind]
+    return f"{case}: {sums}; rows {' '.join(rows)}; in {', '.join(layers[:4])}"
+
+
+def _fix(fault: Fault, rule: str) -> str:
+    flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
+    match fault.kind, rule:
+        case "double", "flag-lost":
+            return f"hand {' and '.join(flags)} on to this method: its guard already asks for it"
+        case "double", "producer-ignores-consumer" if not flags:
+            return "build it with reduce_results=False: the boundary completes the sum"
+        case "double", _:
+            return f"skip the reduction on {' and '.join(flags)}"
+        case "combined" | "backend", _:
+            return "skip the reduction where the dispatcher combines"
+        case "twice", _:
+            return "keep one of the two reductions"
+    return "reduce here, or hand the tensor to a consumer that does"

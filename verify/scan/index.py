@@ -1,0 +1,261 @@
+"""Where every class and function of the source is, found without parsing more than is asked for.
+
+A file is cut into its top-level statements at the lines that start in the first column; a class or
+function is parsed when somebody looks at it. Where a cut does not parse (a long string that starts
+lines in the first column) the whole file is.
+"""
+
+import ast
+import re
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+from verify.errors import VerifyError
+from verify.source import SourceTree
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+_HEAD = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
+# a line that begins a new top-level statement: not indented, no comment, no closing bracket
+_START = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
+    r"(?P<names>\([^)]*\)|[^\n(][^\n]*)",
+    re.MULTILINE,
+)
+
+
+class UnreadableError(Exception):
+    """A file or a part of it is not Python that can be parsed; the message says why."""
+
+
+def parse(text: str, *, shown: str, first_line: int = 1) -> ast.Module:
+    """Parse one piece of source; line numbers count from `first_line`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except SyntaxError as error:
+        line = (error.lineno or 1) + first_line - 1
+        raise UnreadableError(f"{shown}:{line}: not Python ({error.msg})") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise UnreadableError(f"{shown}: not Python that can be parsed ({error})") from error
+    if first_line > 1:
+        ast.increment_lineno(tree, first_line - 1)
+    return tree
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    """A class: where it is, what it is written like, its methods once asked for."""
+
+    name: str
+    module: "Module"
+    text: str
+    line: int
+
+    @cached_property
+    def node(self) -> ast.ClassDef:
+        """The parsed class; raises `UnreadableError`."""
+        node = self.module.statement(self.name, self.text, self.line)
+        if not isinstance(node, ast.ClassDef):
+            raise UnreadableError(f"{self.module.path}:{self.line}: {self.name} is not a class")
+        return node
+
+    @cached_property
+    def methods(self) -> dict[str, FunctionNode]:
+        """The methods defined in this class, the last of a name winning."""
+        return {
+            item.name: item
+            for item in self.node.body
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+
+    @cached_property
+    def assigned(self) -> dict[str, ast.expr]:
+        """Class attributes."""
+        found: dict[str, ast.expr] = {}
+        for item in self.node.body:
+            if isinstance(item, ast.Assign):
+                for target in item.targets:
+                    if isinstance(target, ast.Name):
+                        found[target.id] = item.value
+            elif (
+                isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value
+            ):
+                found[item.target.id] = item.value
+        return found
+
+    @cached_property
+    def ancestors(self) -> "tuple[Class, ...]":
+        """This class and every base that is in the source, nearest first; a loop ends."""
+        found: list[Class] = []
+        todo: list[Class] = [self]
+        while todo:
+            cls = todo.pop(0)
+            if cls not in found:
+                found.append(cls)
+                todo = [*cls.bases, *todo]
+        return tuple(found)
+
+    @cached_property
+    def base_names(self) -> tuple[str, ...]:
+        """The bases as written, the last part of a dotted name."""
+        header = re.match(r"class\s+\w+\s*\(([^)]*)\)", self.text)
+        words = header[1].split(",") if header else []
+        return tuple(word.strip().rpartition(".")[2] for word in words if word.strip())
+
+    @cached_property
+    def bases(self) -> "tuple[Class, ...]":
+        """The bases that are in the source."""
+        found = (self.module.resolve(name) for name in self.base_names)
+        return tuple(base for base in found if isinstance(base, Class))
+
+    def named(self, name: str) -> bool:
+        """Whether this class or an ancestor, in the source or not, has that name."""
+        return any(name in (c.name, *c.base_names) for c in self.ancestors)
+
+    def method(self, name: str, *, after: "Class | None" = None) -> "Function | None":
+        """The method that a call finds, or, for super(), the next one after class `after`."""
+        line = self.ancestors
+        if after is not None and after in line:
+            line = line[line.index(after) + 1 :]
+        for ancestor in line:
+            if name in ancestor.methods:
+                return Function(ancestor.methods[name], ancestor.module, ancestor)
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A function or method with the module whose globals it sees."""
+
+    node: FunctionNode | ast.Lambda
+    module: "Module"
+    owner: Class | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name; a lambda has none."""
+        return getattr(self.node, "name", "<lambda>")
+
+
+Definition = Class | Function
+
+
+@dataclass(eq=False)
+class Module:
+    """One file, cut into top-level statements."""
+
+    path: str
+    text: str
+    index: "Index"
+    _parsed: ast.Module | None = field(default=None, repr=False)
+
+    @cached_property
+    def heads(self) -> dict[str, tuple[str, int]]:
+        """Top-level classes and functions: name -> text and first line."""
+        starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
+        found: dict[str, tuple[str, int]] = {}
+        line, at = 1, 0
+        for start, end in pairwise(starts):
+            line += self.text.count("\n", at, start)
+            at = start
+            head = _HEAD.match(self.text, start)
+            if head:
+                found[head[1]] = (self.text[start:end], line)
+        return found
+
+    @cached_property
+    def imports(self) -> dict[str, tuple[str, str | None]]:
+        """Imported name -> dotted module and the name in it (None: the module itself)."""
+        found: dict[str, tuple[str, str | None]] = {}
+        for match in _IMPORT.finditer(self.text):
+            found.update(self.imported(match["dots"] or "", match["base"] or "", match["names"]))
+        return found
+
+    def imported(self, dots: str, base: str, names: str) -> dict[str, tuple[str, str | None]]:
+        """What one import statement binds; `dots` and `base` are what follows `from`."""
+        package = self.path.removesuffix(".py").split("/")
+        above = package[: len(package) - len(dots)] if dots else []
+        source = ".".join([*above, *([base] if base else [])])
+        found: dict[str, tuple[str, str | None]] = {}
+        for part in re.sub(r"#[^\n]*|[\\()]", "", names).split(","):
+            words = part.split()
+            if words:
+                bound = words[-1]
+                found[bound] = (source, words[0]) if source else (words[0], None)
+        return found
+
+    def statement(self, name: str, text: str, line: int) -> ast.stmt:
+        """One top-level class or function, parsed."""
+        try:
+            return parse(text, shown=self.path, first_line=line).body[0]
+        except UnreadableError:
+            if self._parsed is None:
+                self._parsed = parse(self.text, shown=self.path)
+            for node in self._parsed.body:
+                if getattr(node, "name", None) == name and node.lineno == line:
+                    return node
+            raise
+
+    def lookup(self, name: str) -> Definition | None:
+        """A class or function defined at the top level of this file."""
+        if name not in self.heads:
+            return None
+        known = self.index.definitions.get((self.path, name))
+        if known is None:
+            text, line = self.heads[name]
+            if text.startswith("class"):
+                known = Class(name, self, text, line)
+            else:
+                node = self.statement(name, text, line)
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    return None
+                known = Function(node, self)
+            self.index.definitions[(self.path, name)] = known
+        return known
+
+    def resolve(self, name: str, *, hops: int = 8) -> Definition | None:
+        """What `name` means here: defined in this file or imported from another of the source."""
+        found = self.lookup(name)
+        if found is not None or hops == 0 or name not in self.imports:
+            return found
+        dotted, attribute = self.imports[name]
+        module = self.index.module_of(dotted)
+        if module is None or attribute is None:
+            return None
+        return module.resolve(attribute, hops=hops - 1)
+
+
+class Index:
+    """All files of the source, read and cut when first asked for."""
+
+    def __init__(self, tree: SourceTree) -> None:
+        self.tree = tree
+        self.definitions: dict[tuple[str, str], Definition] = {}
+        self.unread: dict[str, str] = {}
+        self._paths = frozenset(tree.paths)
+        self._modules: dict[str, Module | None] = {}
+
+    def module(self, path: str) -> Module | None:
+        """The file at `path`; None where there is none or, with the reason in `unread`, it is bad."""
+        if path not in self._paths:
+            return None
+        if path not in self._modules:
+            try:
+                self._modules[path] = Module(path, self.tree.read(path), self)
+            except VerifyError as error:
+                self.unread[path] = str(error)
+                self._modules[path] = None
+        return self._modules[path]
+
+    def module_of(self, dotted: str) -> Module | None:
+        """The file of a dotted module name, or None where it is not in the source."""
+        base = dotted.replace(".", "/")
+        for path in (f"{base}.py", f"{base}/__init__.py"):
+            if path in self._paths:
+                return self.module(path)
+        return None

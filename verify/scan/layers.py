@@ -1,0 +1,88 @@
+"""Run every layer of the source once and collect what it reduces and who consumes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from verify.scan.index import Class, Function, Index, UnreadableError
+from verify.scan.judge import Fault, faults
+from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
+from verify.scan.machine import Machine
+from verify.scan.primitives import FLAGS
+from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
+from verify.scan.theory import definitions, general, published_flags
+from verify.scan.values import Instance, Routine, Text, Value
+
+# what following a source may run into; anything else is a defect of this tool
+CANNOT_FOLLOW = (UnresolvedError, TooLargeError, UnreadableError, RecursionError)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What holds for the whole source: its flags' definitions and what its boundaries publish."""
+
+    index: Index
+    logic: Logic
+    defined: Cond
+    published: tuple[str, ...]
+
+    def state(self, *, open_flags: bool = False) -> State:
+        """A fresh run that starts from these facts."""
+        return State(
+            index=self.index,
+            logic=self.logic.copy(),
+            published=self.published,
+            open_flags=open_flags,
+        )
+
+
+@dataclass(eq=False)
+class LayerRun:
+    """One layer's run: its reductions, its sinks, its faults; `unresolved` where it was given up."""
+
+    cls: Class
+    state: State
+    faults: tuple[Fault, ...] = ()
+    unresolved: str = ""
+    reductions: Sequence[Reduction] = field(default_factory=tuple)
+    sinks: Sequence[Sink] = field(default_factory=tuple)
+
+
+def read_facts(index: Index) -> Facts:
+    """Read the flags' definitions from the source."""
+    state = State(index)
+    for flag in FLAGS:
+        state.logic.atom(flag)
+    try:
+        defined = definitions(state)
+    except CANNOT_FOLLOW:
+        defined = TRUE
+    return Facts(index, state.logic, defined, published_flags(state))
+
+
+def unknown(function: Function) -> dict[str, Value]:
+    """Every parameter by its own name: nobody is known who would leave one at its default."""
+    arguments = function.node.args
+    names = [arg.arg for arg in (*arguments.args[1:], *arguments.kwonlyargs)]
+    return {name: Text(name) for name in names}
+
+
+def run_layer(facts: Facts, cls: Class) -> LayerRun:
+    """Build the layer with unknown arguments, run its forward, judge what leaves it."""
+    state = facts.state()
+    machine = Machine(state)
+    state.frames.append(Frame(cls.module, "<layer>", None, TRUE))
+    run = LayerRun(cls, state)
+    try:
+        layer = Instance(cls)
+        init = cls.method("__init__")
+        if init is not None:
+            machine.call(Routine(init, layer), (), unknown(init))
+        state.reductions.clear()
+        state.frame.live = TRUE
+        machine.sink("return", machine.call(layer, (), {}), FALSE)
+        theory = state.logic.both(facts.defined, general(state))
+        run.faults = tuple(faults(state, theory))
+    except CANNOT_FOLLOW as error:
+        run.unresolved = str(error) or type(error).__name__
+    run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)
+    return run

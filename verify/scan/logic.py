@@ -1,0 +1,230 @@
+"""Boolean conditions as shared decision diagrams (reduced, ordered).
+
+A condition is an integer: 0 is False, 1 is True, every other number a node that asks one atom and
+goes on. Equal conditions are equal integers, so "can this happen", "does this imply that" and "what
+is left when this atom is free" are exact, whatever the shape of the source they were read from.
+Atoms are ordered as they are first asked for; the flags come first.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NewType
+
+Cond = NewType("Cond", int)
+FALSE = Cond(0)
+TRUE = Cond(1)
+
+MAX_NODES = 200_000
+
+
+class TooLargeError(Exception):
+    """A condition outgrew `MAX_NODES`; whoever reads it calls its subject unresolved."""
+
+
+class Logic:
+    """One table of nodes; conditions of different tables do not mix."""
+
+    def __init__(self, flags: Sequence[str] = ()) -> None:
+        self._level: dict[str, int] = {}
+        self._names: list[str] = []
+        # (level, if false, if true); the first two stand for the constants
+        self._nodes: list[tuple[int, Cond, Cond]] = [(1 << 30, FALSE, FALSE), (1 << 30, TRUE, TRUE)]
+        self._unique: dict[tuple[int, Cond, Cond], Cond] = {}
+        self._ites: dict[tuple[Cond, Cond, Cond], Cond] = {}
+        for flag in flags:
+            self.atom(flag)
+
+    def copy(self) -> "Logic":
+        """A table that starts with everything known here and then goes its own way."""
+        other = Logic()
+        other._level, other._names = dict(self._level), list(self._names)
+        other._nodes, other._unique = list(self._nodes), dict(self._unique)
+        return other
+
+    def atom(self, name: str) -> Cond:
+        """The condition "`name` holds"."""
+        level = self._level.get(name)
+        if level is None:
+            level = self._level[name] = len(self._names)
+            self._names.append(name)
+        return self._node(level, FALSE, TRUE)
+
+    def negation(self, a: Cond) -> Cond:
+        """Not a."""
+        return self.choose(a, FALSE, TRUE)
+
+    def both(self, a: Cond, b: Cond) -> Cond:
+        """a and b."""
+        if a in (TRUE, b):
+            return b
+        if b == TRUE:
+            return a
+        if FALSE in (a, b):
+            return FALSE
+        return self.choose(a, b, FALSE) if a < b else self.choose(b, a, FALSE)
+
+    def either(self, a: Cond, b: Cond) -> Cond:
+        """a or b."""
+        if a in (FALSE, b):
+            return b
+        if b == FALSE:
+            return a
+        if TRUE in (a, b):
+            return TRUE
+        return self.choose(a, TRUE, b) if a < b else self.choose(b, TRUE, a)
+
+    def all_of(self, *conditions: Cond) -> Cond:
+        """Every one of them."""
+        result = TRUE
+        for condition in conditions:
+            result = self.both(result, condition)
+        return result
+
+    def any_of(self, *conditions: Cond) -> Cond:
+        """At least one of them."""
+        result = FALSE
+        for condition in conditions:
+            result = self.either(result, condition)
+        return result
+
+    def choose(self, test: Cond, then: Cond, otherwise: Cond) -> Cond:
+        """`then` where `test` holds, else `otherwise`."""
+        if test == TRUE or then == otherwise:  # noqa: PLR1714 (clearer)
+            return then
+        if test == FALSE:
+            return otherwise
+        if then == TRUE and otherwise == FALSE:
+            return test
+        key = (test, then, otherwise)
+        known = self._ites.get(key)
+        if known is not None:
+            return known
+        nodes = self._nodes
+        level = min(nodes[test][0], nodes[then][0], nodes[otherwise][0])
+        low = self.choose(*(self._branch(part, level, 1) for part in key))
+        high = self.choose(*(self._branch(part, level, 2) for part in key))
+        result = self._ites[key] = self._node(level, low, high)
+        return result
+
+    def implies(self, a: Cond, b: Cond) -> bool:
+        """Whether b holds wherever a does."""
+        return self.choose(a, b, TRUE) == TRUE
+
+    def assume(self, condition: Cond, name: str, *, value: bool) -> Cond:
+        """`condition` with the atom `name` fixed."""
+        level = self._level.get(name)
+        if level is None:
+            return condition
+        return self._fix(condition, level, 2 if value else 1, {})
+
+    def free(self, condition: Cond, name: str) -> Cond:
+        """Whether `condition` can hold for some value of the atom `name`."""
+        fixed = (self.assume(condition, name, value=value) for value in (False, True))
+        return self.any_of(*fixed)
+
+    def support(self, condition: Cond) -> tuple[str, ...]:
+        """The atoms that `condition` depends on, in order."""
+        levels: set[int] = set()
+        seen: set[Cond] = set()
+        todo = [condition]
+        while todo:
+            node = todo.pop()
+            if node > TRUE and node not in seen:
+                seen.add(node)
+                level, low, high = self._nodes[node]
+                levels.add(level)
+                todo += (low, high)
+        return tuple(self._names[level] for level in sorted(levels))
+
+    def table(self, condition: Cond, flags: Sequence[str], *, always: bool = False) -> int:
+        """The truth table over `flags`, the first most significant, as `verify.truth` has it.
+
+        A row is true when the condition can hold there for some values of all other atoms, or,
+        with `always`, when it holds for every one.
+        """
+        result = 0
+        for row in range(1 << len(flags)):
+            left = condition
+            for index, flag in enumerate(flags):
+                bit = row >> (len(flags) - 1 - index) & 1
+                left = self.assume(left, flag, value=bool(bit))
+            if left == TRUE or (left != FALSE and not always):
+                result |= 1 << row
+        return result
+
+    def row(self, bits: Sequence[tuple[str, bool]]) -> Cond:
+        """The condition that the atoms have just these values."""
+        return self.all_of(
+            *(self.atom(name) if value else self.negation(self.atom(name)) for name, value in bits)
+        )
+
+    def witness(self, condition: Cond) -> tuple[tuple[str, bool], ...]:
+        """One assignment under which `condition` holds, with as many atoms false as it finds."""
+        result = []
+        node = condition
+        while node > TRUE:
+            level, low, high = self._nodes[node]
+            result.append((self._names[level], low == FALSE))
+            node = high if low == FALSE else low
+        return tuple(result)
+
+    def text(self, condition: Cond) -> str:
+        """The condition as a Python-like expression."""
+        return self._text(condition)[0]
+
+    def _text(self, node: Cond) -> tuple[str, str]:
+        """The text and its outermost operator, for parentheses."""
+        if node <= TRUE:
+            return ("True" if node == TRUE else "False"), "atom"
+        level, low, high = self._nodes[node]
+        name = self._names[level]
+        simple = name if name.replace("_", "").isalnum() else f"({name})"
+        if (low, high) == (FALSE, TRUE):
+            return name, "atom"
+        if (low, high) == (TRUE, FALSE):
+            return f"not {simple}", "atom"
+        if low == FALSE:
+            return f"{simple} and {self._inside(high, 'and')}", "and"
+        if high == FALSE:
+            return f"not {simple} and {self._inside(low, 'and')}", "and"
+        if high == TRUE:
+            return f"{simple} or {self._inside(low, 'or')}", "or"
+        if low == TRUE:
+            return f"not {simple} or {self._inside(high, 'or')}", "or"
+        return f"({self._text(high)[0]}) if {simple} else ({self._text(low)[0]})", "if"
+
+    def _inside(self, node: Cond, operator: str) -> str:
+        text, outermost = self._text(node)
+        return text if outermost in ("atom", operator) else f"({text})"
+
+    def _node(self, level: int, low: Cond, high: Cond) -> Cond:
+        if low == high:
+            return low
+        key = (level, low, high)
+        known = self._unique.get(key)
+        if known is None:
+            if len(self._nodes) >= MAX_NODES:
+                raise TooLargeError(f"a condition of more than {MAX_NODES} nodes")
+            known = self._unique[key] = Cond(len(self._nodes))
+            self._nodes.append(key)
+        return known
+
+    def _branch(self, node: Cond, level: int, side: int) -> Cond:
+        found = self._nodes[node]
+        return Cond(found[side]) if found[0] == level else node
+
+    def _fix(self, node: Cond, level: int, side: int, done: dict[Cond, Cond]) -> Cond:
+        found, low, high = self._nodes[node]
+        if found > level:
+            return node
+        if found == level:
+            return Cond(self._nodes[node][side])
+        known = done.get(node)
+        if known is None:
+            known = done[node] = self._node(
+                found, self._fix(low, level, side, done), self._fix(high, level, side, done)
+            )
+        return known
+
+    def atoms(self) -> Iterator[str]:
+        """Every atom asked for so far."""
+        return iter(self._names)

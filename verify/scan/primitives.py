@@ -1,0 +1,102 @@
+"""The names upstream gives to its building blocks; no model, block or layer is named here.
+
+Collectives, the flags and where they are published, the communicator's and the boundary's methods,
+the linear and expert layers that leave or complete a partial sum. Read from 0.5.1 to 0.5.23.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+Axis = Literal["EP", "MOE_TP", "TP", "ATTN_TP"]
+
+# what a collective sums over; the whole TP group covers expert and MoE tensor parallelism in one
+WHOLE: tuple[Axis, ...] = ("EP", "MOE_TP", "TP", "ATTN_TP")
+COLLECTIVES: Mapping[str, tuple[Axis, ...]] = {
+    "tensor_model_parallel_all_reduce": WHOLE,
+    "tensor_model_parallel_quant_all_reduce": WHOLE,
+    "moe_expert_parallel_all_reduce": ("EP",),
+    "moe_tensor_model_parallel_all_reduce": ("MOE_TP",),
+    "attention_tensor_model_parallel_all_reduce": ("ATTN_TP",),
+    "attention_tensor_model_parallel_quant_all_reduce": ("ATTN_TP",),
+    "attn_tp_all_reduce": ("ATTN_TP",),
+}
+# a group's own method, by the word that its expression ends in
+GROUP_METHODS = ("all_reduce", "reduce_scatter", "reduce_scatterv", "reduce_scatter_tensor")
+GROUPS: Mapping[str, tuple[Axis, ...]] = {
+    "moe_ep_group": ("EP",),
+    "moe_tp_group": ("MOE_TP",),
+    "attn_tp_group": ("ATTN_TP",),
+    "attention_tp_group": ("ATTN_TP",),
+    "tp_group": WHOLE,
+}
+
+# functions that write the sum of their second argument into their first
+SCATTER_SUMS: Mapping[str, tuple[Axis, ...]] = {
+    "dp_reduce_scatter_tensor": WHOLE,
+    "dp_reduce_scatterv": WHOLE,
+    "attn_tp_reduce_scatter_tensor": ("ATTN_TP",),
+}
+
+FLAGS = ("AF", "RS", "DP", "FI")
+FLAG_FUNCTIONS: Mapping[str, str] = {
+    "should_use_dp_reduce_scatterv": "DP",
+    "should_use_flashinfer_cutlass_moe_fp4_allgather": "FI",
+}
+# parameters and published fields that carry a flag
+FLAG_NAMES: Mapping[str, str] = {
+    "should_allreduce_fusion": "AF",
+    "fuse_mlp_allreduce": "AF",
+    "use_reduce_scatter": "RS",
+    "should_use_reduce_scatter": "RS",
+    "mlp_reduce_scatter": "RS",
+}
+FORWARD_CONTEXT = "get_forward"
+
+COMMUNICATOR = "LayerCommunicator"
+COMMUNICATOR_FLAGS: Mapping[str, str] = {
+    "should_fuse_mlp_allreduce_with_next_layer": "AF",
+    "should_use_reduce_scatter": "RS",
+}
+COMMUNICATOR_EXIT = "postprocess_layer"
+ALLOW = "allow_reduce_scatter"
+FUSION_MARK = "_sglang_needs_allreduce_fusion"
+FUSED_NORM = "forward_with_allreduce_fusion"
+
+STAGE_FACTORIES = ("append_stages", "make_stages")
+STAGE_DECLARATIONS: Mapping[str, str] = {"declare_ffn": "ffn", "declare_attn": "attn"}
+
+ROW_LINEAR = "RowParallelLinear"
+EXPERT_LAYERS = ("FusedMoE", "EPMoE")
+EXPERT_FACTORY = "get_moe_impl_class"
+EXPERT_FUNCTIONS = ("fused_moe", "fused_experts")
+A2A_BACKEND = "MoeA2ABackend"
+A2A_NONE = "get_moe_a2a_backend().is_none()"
+
+# every release's spelling of a group's size
+SIZES: Mapping[str, str] = {
+    "get_tensor_model_parallel_world_size()": "tp_size",
+    "get_parallel().tp_size": "tp_size",
+    "get_tp_group().world_size": "tp_size",
+    "get_moe_expert_parallel_world_size()": "moe_ep_size",
+    "get_parallel().moe_ep_size": "moe_ep_size",
+    "get_moe_tensor_parallel_world_size()": "moe_tp_size",
+    "get_parallel().moe_tp_size": "moe_tp_size",
+    "get_attention_tp_size()": "attn_tp_size",
+    "get_parallel().attn_tp_size": "attn_tp_size",
+    "get_attention_dp_size()": "attn_dp_size",
+    "get_parallel().attn_dp_size": "attn_dp_size",
+}
+
+ATTENTION = re.compile(
+    r"\b(?:RadixAttention|RadixLinearAttention|VisionAttention|get_rope|get_rope_wrapper"
+    r"|MambaMixer2?|attn_backend|rotary_emb|DsaIndexer|cu_seqlens)\b"
+)
+NORM = re.compile(r"\b\w*Norm\w*\(")
+PRODUCER = re.compile(
+    r"\b(?:" + "|".join((ROW_LINEAR, *EXPERT_LAYERS, EXPERT_FACTORY, *EXPERT_FUNCTIONS)) + r")\b"
+    r"|all_reduce\("
+)
+CONSUMER = re.compile(
+    rf"\b(?:{COMMUNICATOR_EXIT}|{FUSION_MARK}|{'|'.join(STAGE_FACTORIES)})\b|{COMMUNICATOR}\("
+)

@@ -1,0 +1,100 @@
+"""Which classes are layers: they hold what produces a partial sum and hand it on.
+
+Told by structure, never by a class's own name: a layer builds a producer (a class with row-parallel
+linear or expert layers, or a collective), has a norm or a consumer of its own, is not a model (does
+not build layers), and is not built by another layer.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from verify.scan.index import Class, Index, UnreadableError
+from verify.scan.primitives import ATTENTION, CONSUMER, NORM, PRODUCER
+from verify.scan.state import MODELS
+
+_BUILT = re.compile(r"\b([A-Z]\w*)\b")
+_MODEL = re.compile(r"\b(?:make_layers|make_pp_layers|VocabParallelEmbedding|ParallelLMHead)\(")
+
+
+@dataclass(eq=False)
+class Roots:
+    """The layers, and who builds whom."""
+
+    layers: list[Class] = field(default_factory=list)
+    built_by: dict[Class, set[Class]] = field(default_factory=dict)
+
+    def serves_mixers(self, cls: Class | None) -> bool:
+        """Whether the class mixes tokens or is built, at any remove, only by classes that do."""
+        todo = [cls] if cls else []
+        seen: set[Class] = set()
+        while todo:
+            one = todo.pop()
+            if one in seen or mixes_tokens(one):
+                continue
+            seen.add(one)
+            builders = self.built_by.get(one, set())
+            if not builders:
+                return False
+            todo += builders
+        return cls is not None
+
+
+def find_roots(index: Index) -> Roots:
+    """Look at every class under models/, by text first."""
+    roots = Roots()
+    classes: list[Class] = []
+    for path in index.tree.under(MODELS):
+        module = index.module(path)
+        if module is None:
+            continue
+        for name, (text, _) in module.heads.items():
+            if text.startswith("class"):
+                found = module.lookup(name)
+                if isinstance(found, Class):
+                    classes.append(found)
+    whole = {cls: "\n".join(a.text for a in cls.ancestors) for cls in classes}
+    produces = {cls for cls in classes if PRODUCER.search(whole[cls])}
+    built = {cls: _built(cls) for cls in classes}
+    candidates = [
+        cls
+        for cls in classes
+        if not _MODEL.search(cls.text)
+        and "def forward" in whole[cls]
+        and (NORM.search(whole[cls]) or CONSUMER.search(whole[cls]))
+        and (
+            CONSUMER.search(whole[cls])
+            or any(b in produces and not mixes_tokens(b) for b in built[cls])
+        )
+        and not (mixes_tokens(cls) and not CONSUMER.search(whole[cls]) and not built[cls])
+    ]
+    chosen = set(candidates)
+    models = {cls for cls in candidates if built[cls] & chosen and not CONSUMER.search(cls.text)}
+    chosen -= models
+    held = {inner for cls in chosen for inner in built[cls] if inner in chosen}
+    held -= {cls for cls in held if CONSUMER.search(whole[cls])}
+    roots.layers = [cls for cls in candidates if cls in chosen and cls not in held]
+    for cls, inner_classes in built.items():
+        for inner in inner_classes:
+            roots.built_by.setdefault(inner, set()).add(cls)
+    return roots
+
+
+def mixes_tokens(cls: Class) -> bool:
+    """Whether the class is attention or another token mixer."""
+    return any(ATTENTION.search(ancestor.text) for ancestor in cls.ancestors)
+
+
+def _built(cls: Class) -> set[Class]:
+    """The classes of the source that this class's text or an ancestor's names."""
+    found: set[Class] = set()
+    for ancestor in cls.ancestors:
+        for name in set(_BUILT.findall(ancestor.text)):
+            if name in ancestor.base_names or name == ancestor.name:
+                continue
+            try:
+                inner = ancestor.module.resolve(name)
+            except UnreadableError:
+                continue
+            if isinstance(inner, Class) and inner.module.path.startswith(MODELS):
+                found.add(inner)
+    return found

@@ -1,0 +1,128 @@
+"""What one run of the interpreter carries along: frames, budget, what it saw reduced and consumed."""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from verify.scan.index import Class, Index, Module
+from verify.scan.logic import TRUE, Cond, Logic
+from verify.scan.primitives import FLAG_NAMES, FLAGS, Axis
+from verify.scan.values import Part, Place, Text, Truth, Value
+
+MAX_STEPS = 60_000
+MAX_DEPTH = 30
+MODELS = "sglang/srt/models/"
+LAYERS = "sglang/srt/layers/"
+
+
+class UnresolvedError(Exception):
+    """The source does something that cannot be followed; the message says what."""
+
+
+@dataclass(eq=False)
+class Frame:
+    """One call in progress. `live` is the condition under which the next statement runs."""
+
+    module: Module
+    method: str
+    owner: Class | None
+    live: Cond
+    env: dict[str, Value] = field(default_factory=dict)
+    returns: list[tuple[Cond, Value]] = field(default_factory=list)
+    called: ast.Call | None = None
+    called_name: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """A collective that ran: where, when, and on which flags its guard was asked."""
+
+    place: Place
+    when: Cond
+
+
+@dataclass(frozen=True, eq=False)
+class Sink:
+    """Where a tensor left the layer: who took it, when, and when that consumer sums it up."""
+
+    kind: str
+    file: str
+    line: int
+    parts: tuple[Part, ...]
+    when: Cond
+    sums: Cond
+
+
+@dataclass(eq=False)
+class State:
+    """The state of one run."""
+
+    index: Index
+    logic: Logic = field(default_factory=lambda: Logic(FLAGS))
+    frames: list[Frame] = field(default_factory=list)
+    context: dict[str, Value] = field(default_factory=dict)
+    published: tuple[str, ...] = ()
+    open_flags: bool = False
+    theory: bool = False
+    steps: int = 0
+    reductions: list[Reduction] = field(default_factory=list)
+    sinks: list[Sink] = field(default_factory=list)
+    communicators: int = 0
+    births: int = 0
+    entered: set[tuple[str, int]] = field(default_factory=set)
+    notes: set[str] = field(default_factory=set)
+
+    def step(self) -> None:
+        """Count one evaluation; a run that takes too many is unresolved."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise UnresolvedError(f"more than {MAX_STEPS} steps")
+
+    @property
+    def frame(self) -> Frame:
+        """The innermost call."""
+        return self.frames[-1]
+
+    @property
+    def live(self) -> Cond:
+        """The path condition of the innermost call."""
+        return self.frames[-1].live if self.frames else TRUE
+
+    def place(self, axes: tuple[Axis, ...]) -> Place:
+        """Where the current call stands for a reader: the innermost call written in a model file."""
+        frames = [f for f in self.frames if f.module.path.startswith(MODELS)] or self.frames
+        frame = frames[-1]
+        node = frame.called
+        return Place(
+            file=frame.module.path,
+            line=node.lineno if node else 0,
+            column=node.col_offset if node else 0,
+            cls=frame.owner.name if frame.owner else None,
+            method=frame.method,
+            collective=frame.called_name,
+            axes=axes,
+        )
+
+    def origin(self) -> tuple[object, ...]:
+        """A name for a part born now: the calls that lead here."""
+        self.births += 1
+        return (self.births,)
+
+    def flag(self, name: str) -> Truth:
+        """The flag as a truth value."""
+        return Truth(self.logic.atom(name))
+
+    def published_field(self, name: str) -> Value:
+        """A field of the forward context: what the layer published, or what may have been."""
+        if name in self.context:
+            return self.context[name]
+        if name in FLAG_NAMES:
+            return self.flag(FLAG_NAMES[name]) if self.open_flags else Truth(Cond(0))
+        return Text(f"get_forward().{name}")
+
+    def with_context(self, fields: Mapping[str, Value]) -> dict[str, Value]:
+        """Publish `fields`; returns what was published before, to be restored."""
+        before = self.context
+        self.context = {**before, **fields}
+        return before

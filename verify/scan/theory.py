@@ -1,0 +1,192 @@
+"""What is true of every configuration: which flags and sizes can go together.
+
+Read from the source itself where it says so (the flags' own definitions), the rest from
+`shared/facts/upstream.md`: groups divide the tensor-parallel world, a backend is one backend.
+"""
+
+import ast
+import re
+from itertools import combinations
+
+from verify.scan.index import Class, Function, Index
+from verify.scan.logic import TRUE, Cond
+from verify.scan.machine import Machine
+from verify.scan.primitives import (
+    A2A_BACKEND,
+    A2A_NONE,
+    COMMUNICATOR,
+    COMMUNICATOR_FLAGS,
+    FLAG_FUNCTIONS,
+)
+from verify.scan.state import Frame, State, UnresolvedError
+from verify.scan.values import Instance, Routine
+
+PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
+ATTENTION_DP = "is_dp_attention_enabled()"
+_BACKEND = re.compile(r"(.*)\.is_\w+\(\)$")
+_CONTEXT_PARALLEL = re.compile(r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled")
+_PLATFORMS = {
+    "cuda": re.compile(r"^_?is_cuda(?:\(\))?$|^_is_sm\d+|^apply_flashinfer_allreduce_fusion"),
+    "hip": re.compile(r"^_?is_hip(?:\(\))?$|^_use_aiter"),
+    "cpu": re.compile(r"^_?is_cpu(?:\(\))?$|^use_intel_amx_backend|^_is_cpu_amx"),
+    "npu": re.compile(r"^_?is_npu(?:\(\))?$"),
+    "xpu": re.compile(r"^_?is_xpu(?:\(\))?$"),
+}
+_COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
+_UTILS_FILE = "sglang/srt/layers/moe/utils.py"
+_EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
+_PUBLISHED = {"fuse_mlp_allreduce": "AF", "mlp_reduce_scatter": "RS"}
+
+
+def published_flags(state: State) -> tuple[str, ...]:
+    """The flags that this source's FFN boundary publishes to what runs inside it."""
+    module = state.index.module(_EXIT_FILE)
+    if module is None:
+        return ()
+    scopes = re.findall(r"scoped\(([^()]*)\)", module.text)
+    return tuple(flag for name, flag in _PUBLISHED.items() if any(name in s for s in scopes))
+
+
+def definitions(state: State) -> Cond:
+    """The flags' own definitions in this source, as a condition that always holds."""
+    machine, logic = Machine(state), state.logic
+    module = state.index.module(_UTILS_FILE)
+    result = TRUE
+    state.theory = True
+    for name, flag in FLAG_FUNCTIONS.items():
+        function = module.resolve(name) if module else None
+        if isinstance(function, Function):
+            body = _value(machine, Routine(function))
+            result = logic.both(result, _same(machine, logic.atom(flag), body))
+        else:
+            result = logic.both(result, logic.negation(logic.atom(flag)))
+    communicator = state.index.module(_COMMUNICATOR_FILE)
+    cls = communicator.lookup(COMMUNICATOR) if communicator else None
+    if isinstance(cls, Class):
+        owner = Instance(cls)
+        for name, flag in COMMUNICATOR_FLAGS.items():
+            method = cls.method(name)
+            if method is None:
+                result = logic.both(result, logic.negation(logic.atom(flag)))
+            else:
+                body = _value(machine, Routine(method, owner))
+                implied = logic.either(logic.negation(logic.atom(flag)), body)
+                result = logic.both(result, implied)
+    state.theory = False
+    state.reductions.clear()
+    return result
+
+
+def predicate_texts(index: Index) -> dict[str, str]:
+    """Each flag function of the source with its definition, as an expression of named atoms."""
+    state = State(index, theory=True)
+    machine = Machine(state)
+    module = index.module(_UTILS_FILE)
+    found: dict[str, str] = {}
+    for name in FLAG_FUNCTIONS:
+        function = module.resolve(name) if module else None
+        if isinstance(function, Function):
+            found[name] = state.logic.text(_value(machine, Routine(function)))
+    return found
+
+
+def _value(machine: Machine, routine: Routine) -> Cond:
+    """When a predicate of the source is true; True where it cannot be followed."""
+    state = machine.state
+    assert isinstance(routine.target, Function)
+    state.frames.append(Frame(routine.target.module, "<definition>", None, TRUE))
+    try:
+        return machine.truth(machine.call(routine, (), {}))
+    except UnresolvedError as error:
+        state.notes.add(f"{routine.target.name}: {error}")
+        return TRUE
+    finally:
+        state.frames.pop()
+
+
+def _same(machine: Machine, flag: Cond, body: Cond) -> Cond:
+    return machine.logic.choose(flag, body, machine.logic.negation(body))
+
+
+def general(state: State) -> Cond:
+    """What holds for the atoms met so far, whatever the source."""
+    logic = state.logic
+    atom = logic.atom
+    names = frozenset(logic.atoms())
+
+    def implied(condition: str, then: Cond) -> Cond:
+        return logic.either(logic.negation(atom(condition)), then)
+
+    rules = [implied(f"{size} > 1", atom("tp_size > 1")) for size in PARTS_OF_TP]
+    rules += [implied(flag, atom(ATTENTION_DP)) for flag in ("DP", "FI", "attn_dp_size > 1")]
+    rules.append(implied("DP", atom("moe_ep_size > 1")))
+    if names >= {"attn_dp_size == moe_ep_size", "attn_dp_size == tp_size"}:
+        alone = logic.both(atom("attn_dp_size == moe_ep_size"), atom("attn_dp_size == tp_size"))
+        rules.append(logic.negation(logic.both(alone, atom("moe_tp_size > 1"))))
+    # that scatter moves tokens between attention data-parallel groups
+    moves = [name for name in names if "_scatter_hidden_states" in name and " is " in name]
+    rules += [implied(name, atom(ATTENTION_DP)) for name in sorted(moves)]
+    rules += _one_backend(state, names) + _one_platform(state, names)
+    # context parallelism has communicators of its own, which are not read
+    rules += [
+        logic.negation(atom(name)) for name in sorted(names) if _CONTEXT_PARALLEL.search(name)
+    ]
+    return logic.all_of(*rules)
+
+
+def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
+    """A process runs on one kind of device, and a device's features imply it."""
+    logic = state.logic
+    kinds: dict[str, list[str]] = {}
+    for name in sorted(names):
+        for platform, words in _PLATFORMS.items():
+            if words.search(name):
+                kinds.setdefault(platform, []).append(name)
+    return [
+        logic.negation(logic.both(logic.atom(x), logic.atom(y)))
+        for a, b in combinations(kinds.values(), 2)
+        for x in a
+        for y in b
+    ]
+
+
+def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
+    """A backend is exactly one of those that the source lists."""
+    logic = state.logic
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        match = _BACKEND.match(name)
+        if match and match[1].endswith("backend()"):
+            groups.setdefault(match[1], set()).add(name)
+    a2a = A2A_NONE.rpartition(".")[0]
+    if a2a in groups:
+        groups[a2a] |= {f"{a2a}.{method}()" for method in backends(state)}
+    rules: list[Cond] = []
+    for owner, members in sorted(groups.items()):
+        ordered = sorted(members)
+        rules += [
+            logic.negation(logic.both(logic.atom(x), logic.atom(y)))
+            for x, y in combinations(ordered, 2)
+        ]
+        if owner == a2a and len(ordered) > 1:
+            rules.append(logic.any_of(*(logic.atom(name) for name in ordered)))
+    return rules
+
+
+def backends(state: State) -> tuple[str, ...]:
+    """The questions that this source's all-to-all backend answers: `is_none`, `is_deepep`, ..."""
+    module = state.index.module(_UTILS_FILE)
+    cls = module.lookup(A2A_BACKEND) if module else None
+    if not isinstance(cls, Class):
+        return ()
+    return tuple(
+        name
+        for name, node in cls.methods.items()
+        # a question about one member, not about a family of them
+        if name.startswith("is_") and len(list(ast.walk(node))) < 20
+    )
+
+
+def reachable_rows(state: State, theory: Cond) -> int:
+    """The rows of flags that some configuration reaches."""
+    return state.logic.table(theory, ("AF", "RS", "DP", "FI"))
