@@ -1,0 +1,80 @@
+"""What keeps third-party code in its place: limits, no network, one folder to write to.
+
+Applied by the child process to itself before it loads anything of a source. It bounds accidents
+and carelessness; it is no wall against code written to break out of an interpreter.
+"""
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+
+MEMORY_BYTES = 12 << 30
+FILE_BYTES = 16 << 20
+CPU_SECONDS = 1800
+
+_NEW_USER, _NEW_NET = 0x10000000, 0x40000000
+_REFUSED = (
+    ("socket.", "the network"),
+    ("subprocess.Popen", "a program"),
+    ("os.system", "a program"),
+    ("os.exec", "a program"),
+    ("os.posix_spawn", "a program"),
+    ("os.fork", "a process"),
+    ("os.kill", "a signal"),
+    ("os.remove", "deleting a file"),
+    ("os.rename", "moving a file"),
+    ("shutil.", "changing files"),
+)
+
+
+def leave_network() -> str:
+    """Move into a network of its own with nothing in it; says what is in force.
+
+    To be called while the process has one thread.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_NEW_USER | _NEW_NET) == 0 or libc.unshare(_NEW_NET) == 0:
+        return "an empty network namespace"
+    return "refused by an audit hook (no network namespace can be made here)"
+
+
+def limit() -> None:
+    """Bound memory, processor time and the size of files."""
+    for kind, most in (
+        (resource.RLIMIT_AS, MEMORY_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def refuse(*, scratch: Path) -> None:
+    """From now on, refuse programs, sockets, and writing anywhere but under `scratch`."""
+    folder = f"{scratch.resolve()}{os.sep}"
+
+    def audit(event: str, details: tuple[object, ...]) -> None:
+        for prefix, what in _REFUSED:
+            if event.startswith(prefix):
+                raise PermissionError(f"replayed code asked for {what} ({event}): refused")
+        if event == "open" and _writes(details) and not _below(details[0], folder):
+            raise PermissionError(f"replayed code would write {details[0]!r}: refused")
+
+    sys.addaudithook(audit)
+
+
+def _writes(details: tuple[object, ...]) -> bool:
+    flags = details[2] if len(details) > 2 else 0
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def _below(path: object, folder: str) -> bool:
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    return isinstance(path, str) and (
+        os.path.realpath(path).startswith(folder) or path == os.devnull
+    )

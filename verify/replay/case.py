@@ -1,0 +1,109 @@
+"""One model on one deployment: run it on in-process ranks, count, compare with one rank."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from verify.ledger.deployment import Deployment
+from verify.replay import environment, machine, primitives, stack
+from verify.replay.decoders import Decoder
+from verify.replay.deployments import ONE_RANK, tokens_of
+from verify.replay.judge import Judged, judge
+from verify.replay.model_config import MissingError
+from verify.replay.ranks import Rank, RanksError, run_ranks
+from verify.replay.standin import StandInError
+from verify.replay.tree import SourceFiles, Tree
+from verify.replay.witness import Seen, Witness
+from verify.source import PACKAGE
+
+TIME_LIMIT = 60.0
+
+
+@dataclass(kw_only=True)
+class Source:
+    """A release and what earlier cases learned about it: configurations, one-rank references."""
+
+    files: SourceFiles
+    learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
+    references: dict[Decoder, Seen] = field(default_factory=dict)
+
+
+def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[str, Any]:
+    """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced."""
+    try:
+        if decoder not in source.references:
+            source.references[decoder] = _run(source, decoder, ONE_RANK)[0][0]
+        ranks = _run(source, decoder, deployment)
+        judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
+        replaced: Mapping[str, str] = ranks[0][1].replaced
+        executed = sorted(f"{path}:{line}" for path, line in ranks[0][1].loaded)
+    except RanksError as error:
+        judged, replaced, executed = _failed(error), {}, []
+    return {
+        "model": decoder.model,
+        "cls": decoder.cls,
+        "kind": judged.kind,
+        "counts": judged.counts,
+        "max_error": judged.max_error,
+        "why": judged.why,
+        "producers": judged.producers,
+        "replaced": dict(replaced),
+        "executed": executed,
+    }
+
+
+def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple[Seen, Tree]]:
+    tokens = tokens_of(deployment)
+
+    def body(rank: Rank) -> tuple[Seen, Tree]:
+        machine.enter_rank(rank)
+        if decoder not in source.learned:
+            tree = _tree(source, rank, Witness(rank=rank.rank, world_size=rank.world_size))
+            environment.start(tree, rank, deployment)
+            source.learned[decoder] = stack.learn_config(tree, decoder)
+        witness = Witness(rank=rank.rank, world_size=rank.world_size)
+        tree = _tree(source, rank, witness)
+        environment.start(tree, rank, deployment)
+        model = stack.build(tree, decoder, source.learned[decoder])
+        batch = environment.make_batch(tree, deployment, tokens)
+        marks = batch.input_ids.clone()
+        hidden = stack.run(model, batch)
+        return witness.read(hidden, marks), tree
+
+    torch.set_grad_enabled(False)
+    return run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
+
+
+def _tree(source: Source, rank: Rank, witness: Witness) -> Tree:
+    return Tree(
+        source.files,
+        package=PACKAGE,
+        primitives={
+            **primitives.platform(),
+            **primitives.arithmetic(witness),
+            **primitives.communication(rank),
+        },
+        absent=primitives.ABSENT,
+    )
+
+
+def _failed(error: RanksError) -> Judged:
+    """A hang or a crash is the release's; what is missing here is ours to say."""
+    cause = error.__cause__
+    where = _last_line_in_source(cause)
+    kind: str = error.kind
+    # only a run that fails while ranks talk to each other says something about the release
+    if isinstance(cause, StandInError | MissingError | Exception) and kind == "crash":
+        kind = "cannot run"
+    return Judged(kind=kind, why=f"{error}{where}")
+
+
+def _last_line_in_source(error: BaseException | None) -> str:
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    inside = [frame for frame in frames if frame.filename.startswith(f"{PACKAGE}/")]
+    if not inside:
+        return ""
+    return f" [{inside[-1].filename}:{inside[-1].lineno} {inside[-1].name}]"

@@ -1,0 +1,61 @@
+"""The process that executes third-party code: reads requests, writes one JSON line a case.
+
+Started by `verify.replay.processes` only. The first line out says what cages it.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from helper import MoeConfig
+from verify.ledger.deployment import Deployment
+from verify.replay import cage
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    scratch = Path.cwd()
+    network = cage.leave_network()
+    # what the source prints must not end up among the answers
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    cage.limit()
+    serve(answers, network=network, scratch=scratch)
+
+
+def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
+    """Open the source, announce what it has, then run what is asked for."""
+    # torch takes a second to import and must not be imported before the network is gone
+    from verify.replay.case import Source, run_case  # noqa: PLC0415
+    from verify.replay.decoders import Models  # noqa: PLC0415
+    from verify.replay.machine import imitate  # noqa: PLC0415
+    from verify.replay.tree import SourceFiles  # noqa: PLC0415
+    from verify.source import open_source  # noqa: PLC0415
+
+    imitate()
+    files = SourceFiles(open_source(sys.argv[1]))
+    source, models = Source(files=files), Models(files)
+    cage.refuse(scratch=scratch)
+    _say(answers, {"network": network})
+    for line in sys.stdin:
+        request = json.loads(line)
+        decoder = list(models.decoders(request["model"]))[request["index"]]
+        _say(answers, run_case(source, decoder, deployment_from(request["deployment"])))
+
+
+def deployment_from(values: dict[str, Any]) -> Deployment:
+    """The deployment that `dataclasses.asdict` was made from."""
+    return Deployment(**{**values, "config": MoeConfig(**values["config"])})
+
+
+def _say(answers: TextIO, value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()
+    # ranks that hang are threads that never end
+    os._exit(0)

@@ -1,0 +1,199 @@
+"""What a server does before the first forward pass: arguments, groups, flags, one batch.
+
+All of it is the release's own code, called under the names that have lasted: arguments are passed
+by name, and only those that the release's signature knows.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from verify.ledger.deployment import Deployment
+from verify.replay.ranks import Rank
+from verify.replay.standin import StandIn
+from verify.replay.tree import Namespace, Tree
+from verify.replay.witness import HIDDEN_SIZE
+
+_ROOT = "sglang.srt."
+
+
+def call(function: Callable[..., Any], known: Mapping[str, Any]) -> Any:
+    """Call with those of `known` that the signature names; what it needs besides is None."""
+    given: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in known:
+            given[name] = known[name]
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        ):
+            given[name] = None
+    return function(**given)
+
+
+def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
+    """Configure one rank of a server, as its scheduler process does on start."""
+    arguments = server_arguments(tree, deployment)
+    _publish(tree, rank, arguments)
+    config = deployment.config
+    state = tree.module(f"{_ROOT}distributed.parallel_state")
+    state["_WORLD"] = state["GroupCoordinator"]([list(range(rank.world_size))], group_name="world")
+    call(
+        state["initialize_model_parallel"],
+        {
+            "tensor_model_parallel_size": config.tp_size,
+            "expert_model_parallel_size": config.ep_size,
+            "attention_data_parallel_size": config.attn_dp_size,
+            "attention_context_model_parallel_size": config.attn_cp_size,
+            "moe_data_model_parallel_size": config.moe_dp_size,
+            "pipeline_model_parallel_size": 1,
+            "backend": "nccl",
+        },
+    )
+    model = SimpleNamespace(
+        hidden_size=HIDDEN_SIZE, dtype=torch.float32, hf_config=SimpleNamespace()
+    )
+    known = {"server_args": arguments, "model_config": model, **_dp_attention(config, rank)}
+    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    for name in ("initialize_dp_attention", "init_dp_gathered_buffer"):
+        if attention.binds(name):
+            call(attention[name], known)
+    moe = tree.module(f"{_ROOT}layers.moe.utils")
+    if moe.binds("initialize_moe_config"):
+        call(moe["initialize_moe_config"], known)
+
+
+def server_arguments(tree: Tree, deployment: Deployment) -> Any:
+    """The release's own ServerArgs, through its own constructor."""
+    cls = tree.module(f"{_ROOT}server_args")["ServerArgs"]
+    config = deployment.config
+    fuses = deployment.fusion == "flashinfer"
+    wanted = {
+        # the name for which releases skip reading a model from disk
+        "model_path": "dummy",
+        "device": "cuda",
+        "tp_size": config.tp_size,
+        "ep_size": config.ep_size,
+        "moe_dp_size": config.moe_dp_size,
+        "dp_size": config.attn_dp_size,
+        "attn_cp_size": config.attn_cp_size,
+        "enable_dp_attention": config.enable_dp_attention,
+        "moe_a2a_backend": config.moe_a2a_backend,
+        "moe_runner_backend": config.moe_runner_backend,
+        "quantization": config.quantization,
+        "enable_flashinfer_allreduce_fusion": fuses,
+        "flashinfer_allreduce_fusion_backend": "trtllm" if fuses else None,
+        "disable_shared_experts_fusion": True,
+        "attention_backend": "fa3",
+    }
+    known = inspect.signature(cls).parameters
+    return cls(**{name: value for name, value in wanted.items() if name in known})
+
+
+def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> Any:
+    """The rank's batch, padded and laid out by the release; `tokens` per attention group."""
+    module = tree.module(f"{_ROOT}model_executor.forward_batch_info")
+    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    group = attention_dp_rank(tree)
+    count = tokens[group]
+    cls = module["ForwardBatch"]
+    batch = cls.__new__(cls)
+    for field in dataclasses.fields(cls):
+        factory = field.default_factory
+        default = None if field.default is dataclasses.MISSING else field.default
+        value = default if factory is dataclasses.MISSING else factory()
+        object.__setattr__(batch, field.name, value)
+    extend = deployment.padding == "sum_len"
+    mode = module["ForwardMode"]
+    batch.forward_mode = (mode.EXTEND if extend else mode.DECODE) if count else mode.IDLE
+    batch.is_extend_in_batch = extend
+    batch.batch_size = batch.seq_lens_sum = count
+    # token ids tell the tokens of all groups apart, and none is padding's zero
+    batch.input_ids = torch.arange(count) + 1 + sum(tokens[:group])
+    for name in ("req_pool_indices", "out_cache_loc"):
+        setattr(batch, name, torch.zeros(count, dtype=torch.int64))
+    batch.positions = torch.arange(count)
+    batch.seq_lens = torch.ones(count, dtype=torch.int64)
+    batch.seq_lens_cpu = torch.ones(count, dtype=torch.int64)
+    batch.lora_ids = [None] * count
+    if deployment.config.enable_dp_attention:
+        batch.global_num_tokens_cpu = list(tokens)
+        batch.global_num_tokens_for_logprob_cpu = list(tokens)
+        batch.global_num_tokens_gpu = torch.tensor(tokens)
+        batch.prepare_mlp_sync_batch(_ModelRunner())
+    else:
+        batch.dp_padding_mode = attention["DpPaddingMode"].get_default_mode_in_cuda_graph()
+        call(
+            attention["set_dp_buffer_len"],
+            {
+                "global_dp_buffer_len": count,
+                "local_dp_buffer_len": count,
+                "num_tokens": count,
+                "dp_max_padding": True,
+            },
+        )
+    return batch
+
+
+def attention_dp_rank(tree: Tree) -> int:
+    """Which attention data-parallel group the release puts this rank in."""
+    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    if attention.binds("get_attention_dp_rank"):
+        return int(attention["get_attention_dp_rank"]())
+    return int(tree.module(f"{_ROOT}runtime_context")["get_parallel"]().attn_dp_rank)
+
+
+class _ModelRunner(StandIn):
+    """The few things that batch preparation asks the model runner."""
+
+    is_draft_worker = False
+    model_config = SimpleNamespace(hf_config=SimpleNamespace())
+    attn_backend = SimpleNamespace(get_cuda_graph_seq_len_fill_value=lambda: 1)
+
+    def __init__(self) -> None:
+        super().__init__("model_runner")
+
+    def attn_tp_sequence_sharded(self, tokens: int) -> bool:
+        """Sequence parallelism is off."""
+        return False
+
+
+def _publish(tree: Tree, rank: Rank, arguments: Any) -> None:
+    context = _optional(tree, f"{_ROOT}runtime_context")
+    if context is not None and context.binds("publish"):
+        known: dict[str, Any] = {"server_args": arguments, "role": "scheduler"}
+        if context.binds("SpawnRanks"):
+            known["ranks"] = context["SpawnRanks"](world_rank=rank.rank, gpu_id=0)
+        call(context["publish"], known)
+        return
+    module = tree.module(f"{_ROOT}server_args")
+    if module.binds("set_global_server_args_for_scheduler"):
+        module["set_global_server_args_for_scheduler"](arguments)
+        return
+    # before there was a global object, a dictionary held the few arguments layers read
+    manager = tree.module(f"{_ROOT}managers.schedule_batch")
+    names = manager["GLOBAL_SERVER_ARGS_KEYS"]
+    manager["global_server_args_dict"].update({name: getattr(arguments, name) for name in names})
+
+
+def _dp_attention(config: Any, rank: Rank) -> dict[str, Any]:
+    """What releases before 0.5.4 hand over one by one."""
+    return {
+        "enable_dp_attention": config.enable_dp_attention,
+        "tp_rank": rank.rank,
+        "tp_size": config.tp_size,
+        "dp_size": config.attn_dp_size,
+        "moe_dense_tp_size": None,
+        "pp_size": 1,
+    }
+
+
+def _optional(tree: Tree, name: str) -> Namespace | None:
+    try:
+        return tree.module(name)
+    except ModuleNotFoundError:
+        return None

@@ -1,0 +1,55 @@
+"""What kernels compute, in plain torch: the parts of a release that have no CPU version."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from verify.replay.groups import ProcessGroup
+from verify.replay.ranks import Rank
+
+
+def memcpy(dst: torch.Tensor, src: torch.Tensor, *layout: Any) -> None:
+    """Copy rows; `layout` is (dimension 0, where rows start, how many, start is in the source)."""
+    _, offset, size, offset_in_source = layout
+    start, rows = int(offset), int(size)
+    room = (len(src) - start, len(dst)) if offset_in_source else (len(dst) - start,)
+    rows = min(rows, *room)
+    if offset_in_source:
+        dst[:rows] = src[start : start + rows]
+    else:
+        dst[start : start + rows] = src[:rows]
+
+
+def allreduce_fusion_kernels(rank: Rank) -> dict[str, Any]:
+    """flashinfer's fused all-reduce + residual add + norm, over the group its workspace is for."""
+
+    def create_workspace(*args: Any, **options: Any) -> SimpleNamespace:
+        backend = options.get("comm_backend")
+        ranks = backend.group.ranks if backend is not None else tuple(range(rank.world_size))
+        if len(ranks) != options["world_size"]:
+            raise ValueError(f"workspace for {options['world_size']} ranks over {ranks}")
+        return SimpleNamespace(
+            ranks=ranks,
+            backend="imitated",
+            is_buffer_size_sufficient=lambda **sizes: True,
+            destroy=lambda: None,
+        )
+
+    def fuse(**call: Any) -> None:
+        total = rank.all_reduce(call["input"], group=call["workspace"].ranks)
+        call["residual_out"].copy_(total + call["residual_in"])
+        call["norm_out"].copy_(call["residual_out"])
+
+    return {
+        "flashinfer.comm.create_allreduce_fusion_workspace": create_workspace,
+        "flashinfer.comm.allreduce_fusion": fuse,
+        "flashinfer.comm.AllReduceFusionPattern": SimpleNamespace(kARResidualRMSNorm=1),
+        "flashinfer.comm.mnnvl.TorchDistBackend": _Backend,
+        "_preflight_check_workspace_memory": lambda **sizes: True,
+    }
+
+
+class _Backend:
+    def __init__(self, group: ProcessGroup) -> None:
+        self.group = group

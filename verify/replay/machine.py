@@ -1,0 +1,129 @@
+"""The machine the release believes it runs on: one NVIDIA GPU a rank, torch.distributed set up.
+
+Everything here changes torch for the whole process, so only a child process may call it.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from verify.replay.groups import ProcessGroup
+from verify.replay.ranks import Rank
+
+COMPUTE_CAPABILITY = (9, 0)
+_LOCAL = threading.local()
+_TENSOR_TO: Callable[..., Any] = torch.Tensor.to
+_FACTORIES = ("tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn")
+
+
+def enter_rank(rank: Rank) -> None:
+    """Make `rank` the one that torch.distributed answers for on this thread."""
+    _LOCAL.rank = rank
+
+
+def imitate() -> None:
+    """Put the machine in place of what torch would find here."""
+    _replace(
+        torch.cuda,
+        is_available=lambda: True,
+        device_count=lambda: 8,
+        current_device=lambda: 0,
+        set_device=lambda device: None,
+        get_device_capability=lambda device=None: COMPUTE_CAPABILITY,
+        get_device_name=lambda device=None: "imitated",
+        current_stream=lambda device=None: _Stream(),
+        default_stream=lambda device=None: _Stream(),
+        stream=lambda stream: nullcontext(),
+        Stream=_Stream,
+        Event=_Stream,
+        synchronize=lambda device=None: None,
+        empty_cache=lambda: None,
+        is_current_stream_capturing=lambda: False,
+    )
+    _replace(
+        torch, compile=_compile, **{name: _on_cpu(getattr(torch, name)) for name in _FACTORIES}
+    )
+    _replace(torch.Tensor, to=_on_cpu(_TENSOR_TO), cuda=lambda tensor, *args: tensor)
+    _replace(
+        torch.distributed,
+        is_initialized=lambda: True,
+        is_available=lambda: True,
+        get_backend=lambda group=None: "nccl",
+        get_rank=_get_rank,
+        get_world_size=lambda group=None: group.size() if group else _LOCAL.rank.world_size,
+        get_process_group_ranks=lambda group: list(group.ranks),
+        all_reduce=_all_reduce,
+        barrier=lambda group=None: None,
+        new_group=lambda ranks, **options: ProcessGroup(ranks, _LOCAL.rank.rank),
+    )
+
+
+class _Stream(SimpleNamespace):
+    """A stream or event: everything on it has happened already."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(cuda_stream=0)
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *caught: object) -> None:
+        return None
+
+    def wait_stream(self, stream: object) -> None:
+        """Nothing to wait for."""
+
+    wait_event = record = synchronize = wait_stream
+
+    def record_event(self, event: object = None) -> "_Stream":
+        """An event that has happened."""
+        return self
+
+
+def _replace(owner: Any, **values: object) -> None:
+    for name, value in values.items():
+        setattr(owner, name, value)
+
+
+def _compile(model: Any = None, **options: object) -> Any:
+    return model if callable(model) else lambda function: function
+
+
+def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, wherever the caller wants the tensor to live."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        options.pop("pin_memory", None)
+        if "cuda" in str(options.get("device")):
+            options["device"] = "cpu"
+        return function(*("cpu" if _is_cuda(value) else value for value in args), **options)
+
+    return call
+
+
+def _is_cuda(value: object) -> bool:
+    if isinstance(value, torch.device):
+        return value.type == "cuda"
+    return isinstance(value, str) and value.startswith("cuda")
+
+
+def _get_rank(group: ProcessGroup | None = None) -> int:
+    return group.rank() if group else int(_LOCAL.rank.rank)
+
+
+def _all_reduce(
+    tensor: torch.Tensor, op: Any = None, group: ProcessGroup | None = None, async_op: Any = None
+) -> None:
+    rank: Rank = _LOCAL.rank
+    parts = rank.all_gather(tensor.unsqueeze(0), group=group.ranks if group else None)
+    name = str(op).rpartition(".")[2]
+    if name in ("MIN", "BAND"):
+        tensor.copy_(parts.amin(0))
+    elif name == "MAX":
+        tensor.copy_(parts.amax(0))
+    else:
+        tensor.copy_(parts.sum(0))

@@ -1,0 +1,167 @@
+"""From cases to a report: what ran, what was wrong, what was real and what was replaced."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from verify.errors import VerifyError
+from verify.ledger.deployment import Deployment
+from verify.progress import track
+from verify.replay.decoders import Decoder, Models
+from verify.replay.deployments import row_of
+from verify.replay.processes import Case, run_cases
+from verify.replay.tree import SourceFiles
+from verify.report import Finding, Json, Report, TableSection
+from verify.source import open_source
+
+Result = tuple[Case, dict[str, Any]]
+WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
+
+
+def survey(
+    source: str, *, models: tuple[str, ...], deployments: tuple[Deployment, ...], jobs: int
+) -> Report:
+    """Run every model on every deployment it supports. Raises `VerifyError`."""
+    location = _local(source)
+    with open_source(location) as tree:
+        found = Models(SourceFiles(tree))
+        unknown = sorted(set(models) - set(found.names))
+        if unknown:
+            raise VerifyError(f"no model {', '.join(unknown)} in {source}")
+        batches = [
+            _cases(index, decoder, deployments)
+            for model in models or found.names
+            for index, decoder in enumerate(found.decoders(model))
+        ]
+        name, version, generation = tree.name, tree.version, tree.generation
+    if not any(batches):
+        raise VerifyError(f"no decoder layer with experts in {', '.join(models) or source}")
+    total = sum(map(len, batches))
+    results = list(
+        track(run_cases(location, batches, jobs=jobs), what="cases replayed", total=total)
+    )
+    return _report(results, source={"name": name, "version": version, "generation": generation})
+
+
+def _local(source: str) -> str:
+    """Where the source lies on this machine; children have no network to fetch it."""
+    if Path(source).exists():
+        return str(Path(source).resolve())
+    from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs it)
+
+    return str(fetch(source))
+
+
+def _cases(index: int, decoder: Decoder, deployments: Sequence[Deployment]) -> list[Case]:
+    """Attention data parallelism needs a communicator; a model without one cannot have it."""
+    return [
+        Case(decoder=decoder, index=index, deployment=deployment)
+        for deployment in deployments
+        if decoder.boundary or not deployment.config.enable_dp_attention
+    ]
+
+
+def _report(results: Sequence[Result], *, source: dict[str, Json]) -> Report:
+    findings = tuple(_finding(case, out) for case, out in results if out["kind"] in WRONG)
+    kinds = Counter(out["kind"] for _, out in results)
+    said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return Report(
+        command="replay",
+        title=f"{source['name']} {source['version']}, executed",
+        summary=f"{len(results)} cases executed: {said}; {len(findings)} findings",
+        payload={
+            "source": source,
+            "cases": [_case(case, out) for case, out in results],
+            "replaced": _replaced(results),
+        },
+        sections=(_kinds(results), _cannot(results), _substitutes(results)),
+        findings=findings,
+    )
+
+
+def _case(case: Case, out: dict[str, Any]) -> dict[str, Json]:
+    return {
+        "subject": subject_of(case.decoder),
+        "deployment": case.deployment.as_json(),
+        "row": row_of(case.deployment),
+        "kind": out["kind"],
+        "counts": out["counts"],
+        "max_error": out["max_error"],
+        "why": out["why"],
+        "producers": out.get("producers", {}),
+    }
+
+
+def subject_of(decoder: Decoder) -> str:
+    """`model/Class`, as ids of sites begin."""
+    return f"{decoder.model}/{decoder.cls}"
+
+
+def _finding(case: Case, out: dict[str, Any]) -> Finding:
+    sizes = ", ".join(f"{key}={value}" for key, value in case.deployment.as_json().items())
+    counts = out["counts"]
+    what = {
+        "double": "partial sums are counted more than once",
+        "missing": "partial sums are missing",
+        "mixed": "some partial sums are missing, others counted more than once",
+    }.get(out["kind"], out["why"])
+    return Finding(
+        rule=f"replay-{out['kind'].replace(' ', '-')}",
+        message=f"{case.decoder.cls} with {sizes}: {what}",
+        subject=subject_of(case.decoder),
+        kind=out["kind"],
+        file=case.decoder.file,
+        line=case.decoder.line,
+        cls=case.decoder.cls,
+        row=row_of(case.deployment),
+        deployment=case.deployment.as_json(),
+        counts=None if counts is None else tuple(tuple(round(n) for n in row) for row in counts),
+    )
+
+
+def _kinds(results: Sequence[Result]) -> TableSection:
+    """One line a model: how its deployments ended."""
+    columns = ("exact", "double", "missing", "mixed", "other", "cannot run")
+    lines = []
+    for decoder in dict.fromkeys(case.decoder for case, _ in results):
+        kinds = Counter(out["kind"] for case, out in results if case.decoder == decoder)
+        other = sum(count for kind, count in kinds.items() if kind not in columns)
+        cells = {**kinds, "other": other}
+        lines.append((subject_of(decoder), *(str(cells.get(name, 0)) for name in columns)))
+    return TableSection(
+        title="Deployments by outcome", columns=("layer", *columns), rows=tuple(lines)
+    )
+
+
+def _cannot(results: Sequence[Result]) -> TableSection:
+    reasons = {
+        (subject_of(case.decoder), out["why"]): None
+        for case, out in results
+        if out["kind"] == "cannot run"
+    }
+    return TableSection(
+        title="What could not be executed, and what was missing",
+        columns=("layer", "why"),
+        rows=tuple(reasons),
+    )
+
+
+def _replaced(results: Sequence[Result]) -> dict[str, Json]:
+    merged: dict[str, Json] = {}
+    for _, out in results:
+        merged.update(out.get("replaced", {}))
+    return dict(sorted(merged.items()))
+
+
+def _substitutes(results: Sequence[Result]) -> TableSection:
+    executed = {where for _, out in results for where in out.get("executed", ())}
+    return TableSection(
+        title="What was replaced",
+        columns=("definition", "by"),
+        rows=tuple((name, str(what)) for name, what in _replaced(results).items()),
+        notes=(
+            f"{len(executed)} top-level definitions of the source were executed unchanged.",
+            "Attention is replaced by zeros; norms add the residual and pass the sum on.",
+        ),
+    )

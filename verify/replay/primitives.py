@@ -1,0 +1,172 @@
+"""The only parts that are ours, by the name under which releases know them.
+
+Whatever is not listed here is executed from the source, or is a stand-in whose value nothing may
+rest on. No entry knows a model or a release.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from verify.replay import kernels
+from verify.replay.groups import coordinator_class
+from verify.replay.machine import COMPUTE_CAPABILITY
+from verify.replay.ranks import Rank
+from verify.replay.witness import HIDDEN_SIZE, Witness
+
+# other vendors' packages, and all-to-all backends that are not part of any deployment here
+ABSENT = frozenset(
+    {"aiter", "deep_ep", "habana_frameworks", "mooncake", "mori", "sgl_kernel_npu", "torch_npu"}
+    | {"torch_musa", "torch_xla", "vllm", "ktransformers", "kt_kernel"}
+)
+
+_TRUE = ("is_cuda", "is_cuda_alike", "is_flashinfer_available", "is_sm90_supported")
+_FALSE = (
+    *("is_hip", "is_npu", "is_xpu", "is_hpu", "is_musa", "is_mps", "is_cpu"),
+    *("is_sm100_supported", "is_sm120_supported", "is_blackwell_supported", "is_blackwell"),
+    *("is_gfx95_supported", "is_host_cpu_arm64", "is_nvidia_cublas_version_ge_12_9"),
+    *("cpu_has_amx_support", "use_intel_amx_backend", "use_intel_xpu_backend"),
+)
+
+
+def platform() -> dict[str, Any]:
+    """Answers to what the release asks about its machine: CUDA, compute capability 9.0."""
+    answers: dict[str, Any] = {name: _always(value=True) for name in _TRUE}
+    answers |= {name: _always(value=False) for name in _FALSE}
+    return answers | {
+        "get_device": _always(value="cpu"),
+        "get_device_sm": _always(value=10 * COMPUTE_CAPABILITY[0] + COMPUTE_CAPABILITY[1]),
+        "get_device_capability": _always(value=COMPUTE_CAPABILITY),
+        "get_device_memory_capacity": _always(value=80 * 1024.0),
+        "get_cuda_version": _always(value=(12, 8)),
+    }
+
+
+def arithmetic(witness: Witness) -> dict[str, Any]:
+    """Experts, linears and norms: what they contribute, not how they compute it.
+
+    Norms add the residual and pass the sum on, so that counts stay counts.
+    """
+    return {
+        "UnquantizedFusedMoEMethod": _experts_method(witness),
+        "UnquantizedLinearMethod.apply": _linear_apply(witness),
+        "VocabParallelEmbedding.forward": _embed,
+        "TopK.forward": _top_k,
+        "RMSNorm.forward": _add_residual,
+        "GemmaRMSNorm.forward": _add_residual,
+        "LayerNorm.forward": _add_residual,
+        "CustomOp.dispatch_forward": _native,
+        "MultiPlatformOp.dispatch_forward": _native,
+        "SiluAndMul.forward": _halve,
+        "GeluAndMul.forward": _halve,
+    }
+
+
+def communication(rank: Rank) -> dict[str, Any]:
+    """Groups' collectives, buffers, kernels that communicate."""
+    return {
+        "GroupCoordinator": coordinator_class(rank),
+        "use_symmetric_memory": lambda *args, **options: nullcontext(),
+        "memcpy_triton": kernels.memcpy,
+        "register_custom_op": _decorator,
+        "register_custom_op_from_extern": _decorator,
+        "sglang.kernel_api_logging.debug_kernel_api": _decorator,
+        "direct_register_custom_op": lambda *args, **options: None,
+        **kernels.allreduce_fusion_kernels(rank),
+    }
+
+
+def _always(*, value: object) -> Callable[..., object]:
+    return lambda *args, **options: value
+
+
+def _decorator(function: Any = None, **options: object) -> Any:
+    return function if callable(function) else lambda decorated: decorated
+
+
+def _add_residual(
+    self: Any, x: torch.Tensor, residual: Any = None, post_residual_addition: Any = None
+) -> Any:
+    if residual is None:
+        return x.clone()
+    total = x + residual
+    if post_residual_addition is not None:
+        total = total + post_residual_addition
+    return total.clone(), total
+
+
+def _native(self: Any) -> Any:
+    return self.forward_native
+
+
+def _embed(self: Any, input_: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """Each token starts with its own mark, complete on every rank that has the token."""
+    hidden = torch.zeros((input_.shape[0], HIDDEN_SIZE))
+    hidden[:, 0] = input_.to(hidden.dtype)
+    return hidden
+
+
+def _halve(self: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    return x[..., : x.shape[-1] // 2]
+
+
+def _top_k(self: Any, hidden_states: torch.Tensor, *args: Any, **options: Any) -> Any:
+    namespace = type(self).forward_native.__globals__
+    tokens = hidden_states.shape[0]
+    return namespace["StandardTopKOutput"](
+        topk_weights=torch.ones((tokens, 1)),
+        topk_ids=torch.zeros((tokens, 1), dtype=torch.int64),
+        router_logits=torch.zeros((tokens, 1)),
+    )
+
+
+def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
+    def apply(self: Any, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
+        if "RowParallel" not in type(layer).__name__:
+            return torch.zeros((*x.shape[:-1], layer.weight.shape[0]), dtype=x.dtype)
+        return witness.partial(
+            layer,
+            name=getattr(layer, "prefix", "") or type(layer).__name__,
+            shard=layer.tp_rank,
+            shards=layer.tp_size,
+            like=x,
+            tokens=x.shape[0],
+        )
+
+    return apply
+
+
+def _experts_method(witness: Witness) -> type:
+    class UnquantizedFusedMoEMethod:
+        """Experts without weights; the tree's own layer, dispatcher and combine surround them."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.runner = None
+
+        def create_weights(self, layer: Any, **options: Any) -> None:
+            """None are needed."""
+
+        def create_moe_runner(self, layer: Any, *args: Any, **options: Any) -> None:
+            """Nothing runs on one."""
+
+        def apply(self, layer: Any, *args: Any, **options: Any) -> Any:
+            dispatched = options.get("dispatch_output")
+            x = options["x"] if dispatched is None else dispatched.hidden_states
+            tp_size = getattr(layer, "moe_tp_size", getattr(layer, "tp_size", 1))
+            tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
+            output = witness.partial(
+                layer,
+                name=f"experts of layer {layer.layer_id}",
+                shard=layer.moe_ep_rank * tp_size + tp_rank,
+                shards=layer.moe_ep_size * tp_size,
+                like=x,
+                tokens=x.shape[0],
+            )
+            if dispatched is None:
+                return output
+            namespace = type(layer.dispatcher).combine.__globals__
+            return namespace["StandardCombineInput"](hidden_states=output)
+
+    return UnquantizedFusedMoEMethod

@@ -1,0 +1,150 @@
+"""Child processes that execute cases: each with limits, replaced when it dies or is too slow."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import verify
+from verify.errors import VerifyError
+from verify.ledger.deployment import Deployment
+from verify.replay.decoders import Decoder
+
+START_SECONDS = 60.0
+CASE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One decoder layer class on one deployment; `index` is its place in its model's file."""
+
+    decoder: Decoder
+    index: int
+    deployment: Deployment
+
+
+def run_cases(
+    source: str, batches: Sequence[Sequence[Case]], *, jobs: int
+) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Each batch in one child, `jobs` children at a time; results in the order of the batches."""
+
+    def run(batch: Sequence[Case]) -> list[tuple[Case, dict[str, Any]]]:
+        child = idle.pop() if idle else Child(source)
+        try:
+            return [(case, child.run(case)) for case in batch]
+        finally:
+            idle.append(child)
+
+    idle: list[Child] = []
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        for results in pool.map(run, batches):
+            yield from results
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for child in idle:
+            child.close()
+
+
+class Child:
+    """One process; starts when first needed and again after it was lost."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._process: subprocess.Popen[str] | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self.network = ""
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(self, case: Case) -> dict[str, Any]:
+        """The case's result; a child that died or took too long is a result, too."""
+        if self._process is None:
+            self._start()
+        request = {
+            "model": case.decoder.model,
+            "index": case.index,
+            "deployment": asdict(case.deployment),
+        }
+        answer = self._ask(json.dumps(request), seconds=CASE_SECONDS)
+        if answer is None:
+            why = self._loss(CASE_SECONDS)
+            self.close()
+            return {"kind": "cannot run", "why": why, "counts": None, "max_error": None}
+        return answer
+
+    def close(self) -> None:
+        """End the process and remove its scratch folder."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    def _start(self) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="verify-replay-")
+        folder = self._scratch.name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "verify.replay.child", self._source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={
+                "PATH": os.defpath,
+                "HOME": folder,
+                "TMPDIR": folder,
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(Path(verify.__file__).parent.parent),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            text=True,
+            encoding="utf-8",
+        )
+        hello = self._ask("", seconds=START_SECONDS)
+        if hello is None:
+            why = self._loss(START_SECONDS)
+            self.close()
+            raise VerifyError(f"replay: the child process did not start: {why}")
+        self.network = hello["network"]
+
+    def _ask(self, line: str, *, seconds: float) -> dict[str, Any] | None:
+        """Send a line unless it is empty; the next answer, None when none came in time."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
+        try:
+            if line:
+                process.stdin.write(line + "\n")
+                process.stdin.flush()
+            if not select.select([process.stdout], [], [], seconds)[0]:
+                return None
+            answer = process.stdout.readline()
+        except OSError:
+            return None
+        return dict(json.loads(answer)) if answer else None
+
+    def _loss(self, seconds: float) -> str:
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return f"no result within {seconds:g} s"
+        return f"the process ended with {'signal' if code < 0 else 'code'} {abs(code)}"
