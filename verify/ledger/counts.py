@@ -75,6 +75,11 @@ def lanes(counts: int, family: Family, world_size: int) -> tuple[int, ...]:
     return tuple(counts >> (LANE_BITS * index) & _LANE for index in range(world_size))
 
 
+def mask(family: Family, world_size: int) -> int:
+    """Every bit of the lanes of `family`."""
+    return ((1 << LANE_BITS * world_size) - 1) << (LANE_BITS * FAMILIES.index(family) * world_size)
+
+
 def produce(
     state: State, family: Family, *, different: int, part: Callable[[int], int] | None = None
 ) -> State:
@@ -87,13 +92,13 @@ def produce(
     if part is None:
         tensors = tuple([_plus(held, total) for held in state.tensors])
         return State(tensors, state.of, state.owed + total)
-    return by_rank(
+    tensors = tuple(
         [
             _plus(state.tensors[index], 1 << (first + LANE_BITS * part(rank)))
             for rank, index in enumerate(state.of)
-        ],
-        state.owed + total,
+        ]
     )
+    return State(tensors, tuple(range(len(tensors))), state.owed + total)
 
 
 def length(held: Held) -> int:
@@ -101,15 +106,29 @@ def length(held: Held) -> int:
     return sum([stop - start for run in held for _, start, stop in run.tokens])
 
 
+def same_tokens(one: Held, other: Held) -> bool:
+    """Whether two tensors are about the same tokens, run by run."""
+    if len(one) == 1 == len(other):
+        return one[0].tokens is other[0].tokens or one[0].tokens == other[0].tokens
+    return [run.tokens for run in one] == [run.tokens for run in other]
+
+
 def all_reduce(state: State, groups: Groups) -> State:
     """Every rank of a group ends with the sum of the group's tensors."""
-    result = list(state.ranks)
+    tensors: list[Held] = []
+    of = list(state.of)
     for group in groups:
-        if len(group) > 1:
-            total = _sum([result[rank] for rank in group])
+        held = [state.tensors[state.of[rank]] for rank in group]
+        total = held[0] if len(group) == 1 else _sum(held)
+        if not _mixed(total):
+            tensors.append(total)
             for rank in group:
-                result[rank] = _as_held_by(result[rank], total)
-    return by_rank(result, state.owed)
+                of[rank] = len(tensors) - 1
+        else:
+            for rank, own in zip(group, held, strict=True):
+                tensors.append(_named_as(own, total))
+                of[rank] = len(tensors) - 1
+    return State(tuple(tensors), tuple(of), state.owed)
 
 
 def reduce_scatter(state: State, groups: Groups, sizes: Sequence[int] | None = None) -> State:
@@ -117,14 +136,15 @@ def reduce_scatter(state: State, groups: Groups, sizes: Sequence[int] | None = N
 
     Raises `ImpossibleError` where the lengths do not fit, as upstream's wrappers assert.
     """
-    result = list(state.ranks)
+    ranks = list(state.ranks)
     for group in groups:
-        total = _sum([result[rank] for rank in group])
+        held = [ranks[rank] for rank in group]
+        total = _sum(held)
         chunks = _chunks(length(total), len(group), sizes)
-        summed = [_as_held_by(result[rank], total) for rank in group]
-        for rank, held in zip(group, keep(summed, chunks, range(len(group))), strict=True):
-            result[rank] = held
-    return by_rank(result, state.owed)
+        summed = [_named_as(own, total) for own in held] if _mixed(total) else [total] * len(group)
+        for rank, chunk in zip(group, keep(summed, chunks, range(len(group))), strict=True):
+            ranks[rank] = chunk
+    return by_rank(ranks, state.owed)
 
 
 def keep(tensors: Iterable[Held], sizes: Sequence[int], chosen: Iterable[int]) -> list[Held]:
@@ -160,7 +180,10 @@ def all_gather(state: State, groups: Groups) -> State:
 
 
 def _plus(held: Held, counts: int) -> Held:
-    return tuple([Run(tokens, had + counts, mixed) for tokens, had, mixed in held])
+    if len(held) == 1:
+        tokens, had, mixed = held[0]
+        return (Run(tokens, had + counts, mixed),)
+    return tuple(Run(tokens, had + counts, mixed) for tokens, had, mixed in held)
 
 
 def _chunks(total: int, ranks: int, sizes: Sequence[int] | None) -> Sequence[int]:
@@ -210,9 +233,9 @@ def _cut(held: Held, start: int, stop: int) -> Held:
 def _sum(tensors: Sequence[Held]) -> Held:
     """The elementwise sum, under the first tensor's tokens; `mixed` where the others' differ."""
     first = tensors[0]
-    if all(_same_tokens(first, other) for other in tensors):
+    if all(same_tokens(first, other) for other in tensors):
         return tuple(
-            Run(runs[0].tokens, sum([run.counts for run in runs]), any(run.mixed for run in runs))
+            Run(runs[0].tokens, sum([run.counts for run in runs]), _mixed(runs))
             for runs in zip(*tensors, strict=True)
         )
     lengths = sorted({length(tensor) for tensor in tensors})
@@ -223,19 +246,14 @@ def _sum(tensors: Sequence[Held]) -> Held:
     return (Run(tuple(piece for run in first for piece in run.tokens), counts, mixed=True),)
 
 
-def _as_held_by(own: Held, total: Held) -> Held:
-    """`total` under the names that a rank has for its own rows."""
-    if not total or not total[0].mixed or _same_tokens(own, total):
-        return total
-    return (Run(tuple(piece for run in own for piece in run.tokens), total[0].counts, mixed=True),)
+def _mixed(held: Held) -> bool:
+    return any(run.mixed for run in held)
 
 
-def _same_tokens(one: Held, other: Held) -> bool:
-    if one is other:
-        return True
-    if len(one) == 1 == len(other):
-        return one[0].tokens is other[0].tokens or one[0].tokens == other[0].tokens
-    return [run.tokens for run in one] == [run.tokens for run in other]
+def _named_as(own: Held, total: Held) -> Held:
+    """A sum of different tokens under the names that one rank has for its rows."""
+    tokens = tuple(piece for run in own for piece in run.tokens)
+    return (Run(tokens, total[0].counts, mixed=True),)
 
 
 def _joined(runs: Iterator[Run]) -> Iterator[Run]:

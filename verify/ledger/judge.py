@@ -14,6 +14,7 @@ from verify.ledger.counts import (
     State,
     Tokens,
     lanes,
+    mask,
 )
 from verify.ledger.deployment import Deployment
 from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, Release, plan, sites
@@ -86,14 +87,12 @@ def classify(scene: Scene, state: State) -> tuple[Kind, Family]:
         if any(run.mixed for run in held) or _tokens(held) != _tokens(own.tensors[needs]):
             return "mixed", "routed"
     wrong = {run.counts for held in state.tensors for run in held} - {state.owed}
-    if not wrong:
-        return "exact", "routed"
-    for family in FAMILIES:
-        owed = lanes(state.owed, family, scene.world_size)
-        found = [lanes(counts, family, scene.world_size) for counts in sorted(wrong)]
-        if any(has > needs for each in found for has, needs in zip(each, owed, strict=True)):
+    for family in FAMILIES if wrong else ():
+        bits = mask(family, scene.world_size)
+        # what is owed is one in each lane: any other bit is a second count
+        if any(counts & bits & ~state.owed for counts in wrong):
             return "double", family
-        if any(each != owed for each in found):
+        if any((counts ^ state.owed) & bits for counts in wrong):
             return "missing", family
     return "exact", "routed"
 

@@ -7,7 +7,9 @@ begin alike share the states they pass through.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from typing import NamedTuple
 
 from helper import MoeConfig
@@ -19,6 +21,7 @@ from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, Plan, Reader, Relea
 from verify.ledger.scene import Scene
 from verify.ledger.steps import STEPS, Step
 from verify.ledger.subject import Guards, Subject
+from verify.progress import track
 
 
 class Features(NamedTuple):
@@ -123,19 +126,65 @@ def prove(
     max_world_size: int,
     release: Release = RELEASE_0_5_11,
     steps: Mapping[str, Step] = STEPS,
-    world_sizes: Iterable[int] | None = None,
+    workers: int = 1,
 ) -> Tally:
-    """Judge every subject in every legal deployment of at most `max_world_size` ranks."""
-    sweep = _Sweep(
-        guards=tuple(dict.fromkeys(subject.guards for subject in subjects)),
-        bearers=Counter(subject.guards for subject in subjects),
-        release=release,
-        steps=steps,
-    )
-    for world_size in world_sizes or range(1, max_world_size + 1):
-        for config, stands_for in configurations(world_size):
-            sweep.judge(config, stands_for)
+    """Judge every subject in every legal deployment of at most `max_world_size` ranks.
+
+    The tally does not depend on `workers`, the number of processes.
+    """
+    sizes = range(1, max_world_size + 1)
+    if workers == 1:
+        _start(subjects, release, steps)
+        tallies = [_prove_size(size) for size in track(sizes, what="world sizes proved")]
+    else:
+        # the largest first: they take longest
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), _start, (subjects, release, steps)
+        ) as pool:
+            largest_first = pool.map(_prove_size, reversed(sizes))
+            tallies = list(track(largest_first, what="world sizes proved", total=len(sizes)))
+        tallies.reverse()
+    return together(tallies)
+
+
+_SWEEPS: list["_Sweep"] = []
+"""The sweep that this process is at."""
+
+
+def _start(subjects: Sequence[Subject], release: Release, steps: Mapping[str, Step]) -> None:
+    _SWEEPS[:] = [
+        _Sweep(
+            guards=tuple(dict.fromkeys(subject.guards for subject in subjects)),
+            bearers=Counter(subject.guards for subject in subjects),
+            release=release,
+            steps=steps,
+        )
+    ]
+
+
+def _prove_size(world_size: int) -> Tally:
+    sweep = _SWEEPS[0]
+    sweep.tally = Tally()
+    for config, stands_for in configurations(world_size):
+        sweep.judge(config, stands_for)
     return sweep.tally
+
+
+def together(tallies: Iterable[Tally]) -> Tally:
+    """The sum of tallies; a fault keeps the example of the first that has it."""
+    total = Tally()
+    for tally in tallies:
+        total.deployments += tally.deployments
+        total.cases += tally.cases
+        total.programs += tally.programs
+        for key, kinds in tally.kinds.items():
+            total.kinds.setdefault(key, Counter()).update(kinds)
+        for cause, fault in tally.faults.items():
+            known = total.faults.get(cause)
+            total.faults[cause] = (
+                replace(known, weight=known.weight + fault.weight) if known else fault
+            )
+    return total
 
 
 def configurations(world_size: int) -> Iterator[tuple[MoeConfig, int]]:

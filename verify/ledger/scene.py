@@ -67,6 +67,8 @@ class Scene:
     @cached_property
     def attention(self) -> State:
         """`TP_ATTN_FULL`: a rank has its attention group's tokens."""
+        if len(self.sizes) == 1:
+            return self.everyone
         per_owner = tuple(self._tokens(owner) for owner in range(len(self.sizes)))
         return State(per_owner, self.owners)
 

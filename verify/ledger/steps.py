@@ -15,6 +15,7 @@ from verify.ledger.counts import (
     length,
     produce,
     reduce_scatter,
+    same_tokens,
 )
 from verify.ledger.scene import Scene
 
@@ -114,9 +115,11 @@ def residual_add(scene: Scene, state: State) -> State:
     """`layers/layernorm.py`: the norm adds the rank's residual; shapes have to agree."""
     residual = scene.residual
     for has, needs in sorted(set(zip(state.of, residual.of, strict=True))):
-        rows, needed = length(state.tensors[has]), length(residual.tensors[needs])
-        if rows != needed:
-            raise ImpossibleError(f"a residual of {needed} tokens is added to {rows} tokens")
+        held, own = state.tensors[has], residual.tensors[needs]
+        if not same_tokens(held, own) and length(held) != length(own):
+            raise ImpossibleError(
+                f"a residual of {length(own)} tokens is added to {length(held)} tokens"
+            )
     return produce(state, "residual", different=1)
 
 
