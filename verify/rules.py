@@ -46,6 +46,15 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="flag-redefined",
+        title="A flag of the configuration is defined otherwise than in the helper",
+        help=(
+            "The source computes the flag by a rule that gives another answer in the configuration "
+            "shown, so that tables made with the helper do not describe this source there. Bring "
+            "the helper to the new definition, or compare with a source of the older one."
+        ),
+    ),
+    Rule(
         id="ledger-crash",
         title="A legal deployment in which a collective cannot run",
         help=(
@@ -87,6 +96,33 @@ _ALL: tuple[Rule, ...] = (
             "up. Every rank goes on with its own part only. Reduce in these rows, or make the "
             "later step complete the sum over the same ranks."
         ),
+    ),
+    Rule(
+        id="migrated-call-differs",
+        title="A migrated call is not what its oracle states",
+        help=(
+            "The path, the keywords, what forward() receives or the rows in which the guard skips "
+            "differ from what the migration wrote. The truth tables of the site then describe "
+            "another program. Restore the call, or state the new one in the oracle."
+        ),
+    ),
+    Rule(
+        id="migrated-call-missing",
+        title="A migrated call is not in the source",
+        help=(
+            "No call to the helper was found where the oracle states one, so that the site's guard "
+            "is written out again and can drift from the others. Restore the call, or remove the "
+            "oracle when the model is gone."
+        ),
+    ),
+    Rule(
+        id="migrated-call-unstated",
+        title="A call to the helper that no oracle states",
+        help=(
+            "A model asks the helper, but what its guard was before, if it had one, is not written "
+            "down: no table shows whether the call changed what it computes. Add an oracle."
+        ),
+        level="warning",
     ),
     Rule(
         id="missing-skip",

@@ -6,7 +6,7 @@ holds only under a reading or cannot be decided from predicates alone, `fails` o
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from helper import PATHS, should_skip_post_experts_all_reduce, use_config
 from verify import truth
@@ -14,6 +14,9 @@ from verify.flags import argument_flags, flag_names, flag_tables, helper_skips, 
 from verify.pull_request.categories import CATEGORIES
 from verify.pull_request.reachable import Reach, configurations, in_words
 from verify.pull_request.readings import READINGS, Comparison
+
+if TYPE_CHECKING:  # reading sources is a second's import, which only `--source` should pay for
+    from verify.pull_request.release import Release
 
 Verdict = Literal["holds", "conditional", "fails"]
 
@@ -30,10 +33,13 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What claims are judged by: every site compared, every configuration tried."""
+    """What claims are judged by: every site compared, every configuration tried, and a source
+    where one was read.
+    """
 
     comparisons: tuple[Comparison, ...]
     reach: Reach
+    release: "Release | None" = None
 
 
 def judge(evidence: Evidence) -> tuple[Claim, ...]:
@@ -132,11 +138,19 @@ def _defaults(evidence: Evidence) -> tuple[Verdict, str]:
 
 
 def _all_migrated(evidence: Evidence) -> tuple[Verdict, str]:
-    models = len({c.site.model for c in evidence.comparisons})
-    return "conditional", (
-        f"{models} models with {len(evidence.comparisons)} sites are known here; whether a release "
-        "holds others is decided by `verify scan SOURCE`"
+    release = evidence.release
+    if release is None or not release.migrated:
+        models = len({c.site.model for c in evidence.comparisons})
+        return "conditional", (
+            f"{models} models with {len(evidence.comparisons)} sites are known here; "
+            "`verify report --source` decides it for a release that has the helper"
+        )
+    places = [f"{site.id} reads {', '.join(site.skips_on)}" for site in release.open_coded]
+    because = (
+        f"{release.name} {release.version}: {len(places)} reductions read a flag and do not ask "
+        "the helper"
     )
+    return ("fails" if places else "holds"), "; ".join([because, *places])
 
 
 def _drift(evidence: Evidence) -> tuple[Verdict, str]:

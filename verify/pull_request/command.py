@@ -7,21 +7,36 @@ from difflib import get_close_matches
 from oracles import SITES, Site
 from verify.errors import VerifyError
 from verify.pull_request.categories import category
+from verify.pull_request.readings import compare
 from verify.pull_request.report import build
 from verify.report import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--category`."""
+    """`--model`, `--category`, `--source`."""
     parser.add_argument("--model", metavar="NAME", help="only this model's sites, e.g. qwen3_moe")
     parser.add_argument(
         "--category", metavar="ID", help="only this category's sites: A, B, C, D-EP or D-TP"
     )
+    parser.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="look for the migrated calls in this source: a directory, a wheel, a sdist, or a "
+        "requirement such as sglang==0.5.11",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    """Compare helper and oracles; raises `VerifyError` for a model or category there is not."""
-    return build(select(SITES, model=arguments.model, category_id=arguments.category))
+    """Compare helper, oracles and source; raises `VerifyError` for one that there is not."""
+    sites = select(SITES, model=arguments.model, category_id=arguments.category)
+    if arguments.source is None:
+        return build(sites)
+    # reading sources is a second's import, which only `--source` should pay for
+    from verify.pull_request.release import read_release  # noqa: PLC0415
+    from verify.source import open_source  # noqa: PLC0415
+
+    with open_source(arguments.source) as tree:
+        return build(sites, release=read_release(tree, compare(sites)))
 
 
 def select(

@@ -1,6 +1,7 @@
 """The report on the pull request: what was compared, as one value for every renderer."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from oracles import SITES, Site
 from verify import truth
@@ -12,15 +13,24 @@ from verify.pull_request.readings import READINGS, Comparison, compare
 from verify.pull_request.site import facts_table, finding, row_table, site_payload
 from verify.report import Cell, GridLine, GridSection, Json, Report, TableSection
 
+if TYPE_CHECKING:  # reading sources is a second's import, which only `--source` should pay for
+    from verify.pull_request.release import Release
+
 NOTHING = "-"
 
 
-def build(sites: Sequence[Site] = SITES) -> Report:
-    """Judge `sites`; the claims are about the whole pull request and use every site."""
+def build(sites: Sequence[Site] = SITES, *, release: "Release | None" = None) -> Report:
+    """Judge `sites`, and what `release` holds of them where one was read.
+
+    The claims are about the whole pull request and use every site.
+    """
     comparisons, reached = compare(sites), reach()
     everything = comparisons if len(sites) == len(SITES) else compare(SITES)
-    claims = judge(Evidence(comparisons=everything, reach=reached))
-    findings = tuple(finding(c) for c in comparisons if c.unexpected)
+    claims = judge(Evidence(comparisons=everything, reach=reached, release=release))
+    findings = (
+        *(finding(c) for c in comparisons if c.unexpected),
+        *(release.findings() if release else ()),
+    )
     differing = sum(1 for c in comparisons if c.diffs["signature"])
     unexpected = sum(c.unexpected.bit_count() for c in comparisons)
     return Report(
@@ -33,10 +43,15 @@ def build(sites: Sequence[Site] = SITES) -> Report:
                 f"{sum(claim.verdict == verdict for claim in claims)} {verdict}"
                 for verdict in ("holds", "conditional", "fails")
             )
+            + (f"; {release.summary}" if release else "")
         ),
-        payload=_payload(comparisons, reached, claims),
+        payload={
+            **_payload(comparisons, reached, claims),
+            **(release.payload() if release else {}),
+        },
         sections=(
             _counters(comparisons),
+            *(release.sections() if release else ()),
             _grid(comparisons, reached),
             *(
                 _category(category, members)

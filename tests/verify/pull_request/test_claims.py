@@ -47,8 +47,8 @@ VERDICTS = {
     ),
     "all-migrated": (
         "conditional",
-        "15 models with 22 sites are known here; whether a release holds others is decided by "
-        "`verify scan SOURCE`",
+        "15 models with 22 sites are known here; "
+        "`verify report --source` decides it for a release that has the helper",
     ),
     "paths-cannot-drift": (
         "holds",
