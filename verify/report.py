@@ -18,7 +18,8 @@ class Finding:
     """One thing that is wrong, where, the smallest case that shows it, and what to change.
 
     `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order; `counts`
-    holds, per rank, how often each rank's partial sum is counted in what that rank ends up with.
+    holds, per rank, how often each rank's partial sum is counted in what that rank ends up with;
+    `groups` maps a group kind to its rank lists, so that the counts can be drawn.
     """
 
     rule: str
@@ -33,6 +34,7 @@ class Finding:
     row: str | None = None
     deployment: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
+    groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
 
     def as_json(self) -> dict[str, Json]:
         """Every key, None where it does not apply."""

@@ -76,7 +76,8 @@ def finding_from(entry: Mapping[str, Json], path: Path) -> Finding:
             method=_value(entry, "method", str),
             row=_value(entry, "row", str),
             deployment=_value(entry, "deployment", dict),
-            counts=_counts(_value(entry, "counts", list)),
+            counts=_rows(_value(entry, "counts", list)),
+            groups=_groups(_value(entry, "groups", dict)),
         )
     except TypeError as error:
         raise VerifyError(f"{path} is not a saved report: in a finding, {error}") from error
@@ -89,10 +90,16 @@ def _value(entry: Mapping[str, Json], key: str, kind: type[T]) -> T | None:
     raise TypeError(f"{key!r} is {type(value).__name__}, not {kind.__name__}")
 
 
-def _counts(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
-    """The matrix as tuples. Raises `TypeError` for anything else than rows of whole numbers."""
+def _rows(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    """The rows as tuples. Raises `TypeError` for anything else than rows of whole numbers."""
     if rows is None:
         return None
-    if not all(isinstance(count, int) for row in rows for count in row):
-        raise TypeError("'counts' holds something that is no count")
+    if not all(isinstance(number, int) for row in rows for number in row):
+        raise TypeError("a row of counts or ranks holds something that is no number")
     return tuple(map(tuple, rows))
+
+
+def _groups(
+    groups: dict[str, list[list[int]]] | None,
+) -> dict[str, tuple[tuple[int, ...], ...]] | None:
+    return None if groups is None else {kind: _rows(rows) or () for kind, rows in groups.items()}

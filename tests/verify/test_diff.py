@@ -121,9 +121,12 @@ def test_one_finding_more_of_the_same_kind_is_new():
 
 
 def test_counts_and_deployments_come_back():
-    entry = finding("amber", counts=((2, 2), (2, 2)), deployment={"tp": 2})
+    entry = finding(
+        "amber", counts=((2, 2), (2, 2)), deployment={"tp": 2}, groups={"EP": ((0, 1),)}
+    )
     (new,) = compare(saved(), saved([], [entry])).findings
     assert new.counts == ((2, 2), (2, 2))
+    assert new.groups == {"EP": ((0, 1),)}
     assert new.deployment == {"tp": 2}
 
 
@@ -168,7 +171,7 @@ def test_a_source_is_scanned(on_disk, monkeypatch):
         ({"command": "report", "findings": []}, "compare reports of one command"),
         ({"findings": [{"rule": 1}]}, "'rule' is int, not str"),
         ({"findings": [{"rule": "x", "line": "1"}]}, "'line' is str, not int"),
-        ({"findings": [{"rule": "x", "counts": [["a"]]}]}, "holds something that is no count"),
+        ({"findings": [{"rule": "x", "counts": [["a"]]}]}, "holds something that is no number"),
         ({"findings": [{"rule": "x", "counts": [1]}]}, "is not iterable"),
         ({"sites": [1], "findings": []}, "'sites' is not a list of objects"),
         ({"sites": []}, "'findings' is not a list of objects"),

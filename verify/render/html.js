@@ -36,7 +36,7 @@ if (form) {
 // Paper cannot be clicked: what is shown is printed open, and closed again afterwards.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")].filter((line) => !line.hidden);
+  opened = [...document.querySelectorAll("details:not([open])")];
   for (const line of opened) line.open = true;
 });
 addEventListener("afterprint", () => {

@@ -30,11 +30,13 @@ from verify.rules import rule
 # columns of a table that a reader may filter by, in tables long enough to need it
 FACET_COLUMNS = ("model", "category", "path", "rule", "verdict")
 FILTERED_FROM_ROWS = 13
+CODE_COLUMNS = ("guard", "original guard", "reduction", "row", "rule", "site", "where")
 # what a verdict means for its mark: good, bad or open
 TONES = {
     "as expected": "good",
     "conditional": "open",
     "covered": "good",
+    "crash": "bad",
     "double": "bad",
     "exact": "good",
     "expected diff": "open",
@@ -91,6 +93,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         cell_words=CELL_WORDS,
+        code_columns=CODE_COLUMNS,
         cell_x=_cell_x,
         counts_of=_counts_of,
         finding_facets=_finding_facets,
@@ -127,10 +130,10 @@ def _breakable(text: str) -> Markup:
 
 
 def _prose(text: str) -> Markup:
-    """A sentence in which `this` is code; long names may be broken."""
-    pieces = re.split("`([^`]+)`", text)
+    """A sentence in which `this` is code."""
+    pieces = re.split("`([^`]+)`", printable(text))
     return Markup("").join(
-        Markup("<code>{}</code>").format(_breakable(piece)) if index % 2 else _breakable(piece)
+        Markup("<code>{}</code>" if index % 2 else "{}").format(piece)
         for index, piece in enumerate(pieces)
     )
 

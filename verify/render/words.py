@@ -6,6 +6,8 @@ from verify.report import Cell, Finding, GridLine, TableSection
 
 # a row such as 0010 is a name, not a number
 NUMBER = re.compile(r"[-+]?(0|[1-9][\d,]*)(\.\d+)?%?")
+MOST_NAMES = 3
+
 CELL_MARKS: dict[Cell, str] = {
     "skip": "s",
     "reduce": "R",
@@ -39,10 +41,17 @@ def one_line(text: str) -> str:
 
 
 def place(finding: Finding) -> str:
-    """Where a finding is: `file:line`, else its subject, else nothing."""
+    """Where a finding is: `file:line`, else its subjects, the first few of them; else nothing."""
     if finding.file is None:
-        return finding.subject
+        return few(finding.subject)
     return finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+
+
+def few(names: str) -> str:
+    """A list of names, cut after the third: `a, b, c and 9 more`."""
+    parts = names.split(", ")
+    rest = len(parts) - MOST_NAMES
+    return names if rest < 2 else f"{', '.join(parts[:MOST_NAMES])} and {rest} more"
 
 
 def spoken(line: GridLine, rows: tuple[str, ...]) -> str:
