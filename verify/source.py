@@ -102,24 +102,27 @@ class SourceTree:
         self.close()
 
 
-def open_source(text: str) -> SourceTree:
-    """Open SOURCE as described in the module; `VerifyError` says in a line why it cannot be."""
+def open_source(text: str, *, below: str = "srt") -> SourceTree:
+    """Open SOURCE as described in the module; `VerifyError` says in a line why it cannot be.
+
+    `below` is the folder of the package whose files are wanted, empty for all of it.
+    """
     path = Path(text)
     try:
         if path.is_dir():
-            return _directory(path)
+            return _directory(path, below)
         if path.is_file():
-            return _archive(path)
+            return _archive(path, below)
     except (OSError, ValueError) as error:
         raise VerifyError(f"cannot open {text!r}: {error}") from error
     if os.sep in text or text.endswith(ARCHIVE_SUFFIXES):
         raise VerifyError(f"no such file or directory: {text}")
     from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs a network)
 
-    return _archive(fetch(text))
+    return _archive(fetch(text), below)
 
 
-def _directory(path: Path) -> SourceTree:
+def _directory(path: Path, below: str) -> SourceTree:
     package = next(
         (
             candidate
@@ -135,7 +138,7 @@ def _directory(path: Path) -> SourceTree:
     files: dict[str, Path] = {}
     skipped: list[str] = []
     # links to folders are not followed, so that a loop of links ends
-    for folder, folders, names in os.walk(package / "srt", followlinks=False):
+    for folder, folders, names in os.walk(package / below, followlinks=False):
         folders.sort()
         for name in names:
             if name.endswith(".py"):
@@ -199,20 +202,20 @@ def _assigned_version(text: str) -> str | None:
     return None
 
 
-def _archive(path: Path) -> SourceTree:
+def _archive(path: Path, below: str) -> SourceTree:
     if zipfile.is_zipfile(path):
-        return _zip(path)
+        return _zip(path, below)
     try:
-        return _tar(path)
+        return _tar(path, below)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise VerifyError(f"{path} is neither a directory, a wheel nor a sdist") from error
 
 
-def _zip(path: Path) -> SourceTree:
+def _zip(path: Path, below: str) -> SourceTree:
     archive = zipfile.ZipFile(path)
     infos = {info.filename: info for info in archive.infolist() if info.filename.endswith(".py")}
     _check_count(len(infos), path)
-    members, skipped = _package_members(infos, path)
+    members, skipped = _package_members(infos, path, below)
 
     def load(shown: str) -> bytes:
         try:
@@ -232,7 +235,7 @@ def _zip(path: Path) -> SourceTree:
     )
 
 
-def _tar(path: Path) -> SourceTree:
+def _tar(path: Path, below: str) -> SourceTree:
     kept: dict[str, bytes] = {}
     total = 0
     with tarfile.open(path, "r:*") as archive:
@@ -240,13 +243,14 @@ def _tar(path: Path) -> SourceTree:
             total += member.size
             if total > MAX_ARCHIVE_BYTES:
                 raise VerifyError(f"{path}: unpacks to more than {MAX_ARCHIVE_BYTES >> 30} GiB")
-            if member.isfile() and member.name.endswith(".py") and "/srt/" in member.name:
+            wanted = f"/{PACKAGE}/{below}".rstrip("/") + "/" in f"/{member.name}"
+            if member.isfile() and member.name.endswith(".py") and wanted:
                 stream = archive.extractfile(member)
                 kept[member.name] = stream.read(MAX_FILE_BYTES + 1) if stream else b""
             _check_count(len(kept), path)
             if sum(map(len, kept.values())) > MAX_KEPT_BYTES:
                 raise VerifyError(f"{path}: more than {MAX_KEPT_BYTES >> 20} MiB of Python")
-    members, skipped = _package_members(kept, path)
+    members, skipped = _package_members(kept, path, below)
     return SourceTree(
         name=PACKAGE,
         version=_file_version(path.name),
@@ -257,7 +261,7 @@ def _tar(path: Path) -> SourceTree:
 
 
 def _package_members(
-    names: Iterable[str] | Mapping[str, object], path: Path
+    names: Iterable[str] | Mapping[str, object], path: Path, below: str
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Shown path -> name in the archive, for the files of the package closest to the top."""
     marker = f"{PACKAGE}/srt/"
@@ -267,12 +271,14 @@ def _package_members(
         unsafe = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if unsafe or "\\" in name or ":" in name:
             skipped.append(f"{name!r}: a path that leaves the archive, not read")
-        elif f"/{marker}" in f"/{name}":
+        else:
             safe.append(name)
-    if not safe:
+    roots = [name[: f"/{name}".index(f"/{marker}")] for name in safe if f"/{marker}" in f"/{name}"]
+    if not roots:
         raise VerifyError(f"no {marker} in {path}: not an archive of {PACKAGE}")
-    root = min((name[: f"/{name}".index(f"/{marker}")] for name in safe), key=len)
-    members = {name[len(root) :]: name for name in safe if name.startswith(f"{root}{marker}")}
+    root = min(roots, key=len)
+    wanted = f"{root}{PACKAGE}/{below}".rstrip("/") + "/"
+    members = {name[len(root) :]: name for name in safe if name.startswith(wanted)}
     return members, tuple(sorted(skipped))
 
 

@@ -35,7 +35,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     from verify.source import open_source  # noqa: PLC0415
 
     imitate()
-    files = SourceFiles(open_source(sys.argv[1]))
+    files = SourceFiles(open_source(sys.argv[1], below=""))
     source, models = Source(files=files), Models(files)
     cage.refuse(scratch=scratch)
     _say(answers, {"network": network})

@@ -19,6 +19,7 @@ from verify.replay.tree import Namespace, Tree
 from verify.replay.witness import HIDDEN_SIZE
 
 _ROOT = "sglang.srt."
+_NO_GRAPH = SimpleNamespace(bs=(), max_bs=0, backend="disabled")
 
 
 def call(function: Callable[..., Any], known: Mapping[str, Any]) -> Any:
@@ -41,7 +42,17 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
     _publish(tree, rank, arguments)
     config = deployment.config
     state = tree.module(f"{_ROOT}distributed.parallel_state")
-    state["_WORLD"] = state["GroupCoordinator"]([list(range(rank.world_size))], group_name="world")
+    call(
+        state["init_distributed_environment"],
+        {
+            "world_size": rank.world_size,
+            "rank": rank.rank,
+            "local_rank": rank.rank,
+            "backend": "nccl",
+            "distributed_init_method": "env://",
+            "moe_a2a_backend": config.moe_a2a_backend,
+        },
+    )
     call(
         state["initialize_model_parallel"],
         {
@@ -54,9 +65,7 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
             "backend": "nccl",
         },
     )
-    model = SimpleNamespace(
-        hidden_size=HIDDEN_SIZE, dtype=torch.float32, hf_config=SimpleNamespace()
-    )
+    model = SimpleNamespace(hidden_size=HIDDEN_SIZE, dtype=torch.float32, hf_config=_HfConfig())
     known = {"server_args": arguments, "model_config": model, **_dp_attention(config, rank)}
     attention = tree.module(f"{_ROOT}layers.dp_attention")
     for name in ("initialize_dp_attention", "init_dp_gathered_buffer"):
@@ -89,6 +98,7 @@ def server_arguments(tree: Tree, deployment: Deployment) -> Any:
         "flashinfer_allreduce_fusion_backend": "trtllm" if fuses else None,
         "disable_shared_experts_fusion": True,
         "attention_backend": "fa3",
+        "cuda_graph_config": SimpleNamespace(prefill=_NO_GRAPH, decode=_NO_GRAPH),
     }
     known = inspect.signature(cls).parameters
     return cls(**{name: value for name, value in wanted.items() if name in known})
@@ -147,15 +157,27 @@ def attention_dp_rank(tree: Tree) -> int:
     return int(tree.module(f"{_ROOT}runtime_context")["get_parallel"]().attn_dp_rank)
 
 
-class _ModelRunner(StandIn):
-    """The few things that batch preparation asks the model runner."""
+class _HfConfig:
+    """A model of no special architecture: no name that marks one is there."""
 
-    is_draft_worker = False
-    model_config = SimpleNamespace(hf_config=SimpleNamespace())
+    model_type = "replayed"
+    architectures = ("Replayed",)
+
+    def get_text_config(self) -> "_HfConfig":
+        """It is all text."""
+        return self
+
+
+class _ModelRunner:
+    """What batch preparation asks the model runner: every optional feature is off."""
+
+    model_config = SimpleNamespace(hf_config=_HfConfig())
     attn_backend = SimpleNamespace(get_cuda_graph_seq_len_fill_value=lambda: 1)
 
-    def __init__(self) -> None:
-        super().__init__("model_runner")
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("enable_", "is_", "use_")):
+            return False
+        return StandIn(f"model_runner.{name}")
 
     def attn_tp_sequence_sharded(self, tokens: int) -> bool:
         """Sequence parallelism is off."""

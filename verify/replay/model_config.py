@@ -8,6 +8,8 @@ the failed attempt and given a neutral value for the next.
 import re
 from typing import Any
 
+import torch
+
 from verify.replay.witness import HIDDEN_SIZE
 
 LAYERS = 3
@@ -21,7 +23,8 @@ _KNOWN: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "rope_scaling": None,
-    "torch_dtype": None,
+    "torch_dtype": torch.float32,
+    "dtype": torch.float32,
     "architectures": ["Replayed"],
     "layer_types": ["full_attention"] * LAYERS,
     "scoring_func": "softmax",

@@ -24,7 +24,7 @@ def survey(
 ) -> Report:
     """Run every model on every deployment it supports. Raises `VerifyError`."""
     location = _local(source)
-    with open_source(location) as tree:
+    with open_source(location, below="") as tree:
         found = Models(SourceFiles(tree))
         unknown = sorted(set(models) - set(found.names))
         if unknown:

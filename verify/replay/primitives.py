@@ -36,7 +36,7 @@ def platform() -> dict[str, Any]:
     answers: dict[str, Any] = {name: _always(value=True) for name in _TRUE}
     answers |= {name: _always(value=False) for name in _FALSE}
     return answers | {
-        "get_device": _always(value="cpu"),
+        "mambaish_config": _always(value=None),
         "get_device_sm": _always(value=10 * COMPUTE_CAPABILITY[0] + COMPUTE_CAPABILITY[1]),
         "get_device_capability": _always(value=COMPUTE_CAPABILITY),
         "get_device_memory_capacity": _always(value=80 * 1024.0),
@@ -50,7 +50,9 @@ def arithmetic(witness: Witness) -> dict[str, Any]:
     Norms add the residual and pass the sum on, so that counts stay counts.
     """
     return {
-        "UnquantizedFusedMoEMethod": _experts_method(witness),
+        "UnquantizedFusedMoEMethod.apply": _experts_apply(witness),
+        "UnquantizedFusedMoEMethod.create_weights": _nothing,
+        "UnquantizedFusedMoEMethod.create_moe_runner": _nothing,
         "UnquantizedLinearMethod.apply": _linear_apply(witness),
         "VocabParallelEmbedding.forward": _embed,
         "TopK.forward": _top_k,
@@ -138,35 +140,29 @@ def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
     return apply
 
 
-def _experts_method(witness: Witness) -> type:
-    class UnquantizedFusedMoEMethod:
+def _experts_apply(witness: Witness) -> Callable[..., Any]:
+    def apply(self: Any, layer: Any, *args: Any, **options: Any) -> Any:
         """Experts without weights; the tree's own layer, dispatcher and combine surround them."""
+        dispatched = options.get("dispatch_output", args[0] if args else None)
+        x = options["x"] if dispatched is None else dispatched
+        x = x if isinstance(x, torch.Tensor) else x.hidden_states
+        tp_size = getattr(layer, "moe_tp_size", getattr(layer, "tp_size", 1))
+        tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
+        output = witness.partial(
+            layer,
+            name=f"experts of layer {layer.layer_id}",
+            shard=layer.moe_ep_rank * tp_size + tp_rank,
+            shards=layer.moe_ep_size * tp_size,
+            like=x,
+            tokens=x.shape[0],
+        )
+        if dispatched is None or isinstance(dispatched, torch.Tensor):
+            return output
+        namespace = type(layer.dispatcher).combine.__globals__
+        return namespace["StandardCombineInput"](hidden_states=output)
 
-        def __init__(self, *args: Any, **options: Any) -> None:
-            self.runner = None
+    return apply
 
-        def create_weights(self, layer: Any, **options: Any) -> None:
-            """None are needed."""
 
-        def create_moe_runner(self, layer: Any, *args: Any, **options: Any) -> None:
-            """Nothing runs on one."""
-
-        def apply(self, layer: Any, *args: Any, **options: Any) -> Any:
-            dispatched = options.get("dispatch_output")
-            x = options["x"] if dispatched is None else dispatched.hidden_states
-            tp_size = getattr(layer, "moe_tp_size", getattr(layer, "tp_size", 1))
-            tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
-            output = witness.partial(
-                layer,
-                name=f"experts of layer {layer.layer_id}",
-                shard=layer.moe_ep_rank * tp_size + tp_rank,
-                shards=layer.moe_ep_size * tp_size,
-                like=x,
-                tokens=x.shape[0],
-            )
-            if dispatched is None:
-                return output
-            namespace = type(layer.dispatcher).combine.__globals__
-            return namespace["StandardCombineInput"](hidden_states=output)
-
-    return UnquantizedFusedMoEMethod
+def _nothing(self: Any, *args: Any, **options: Any) -> None:
+    """No weights are needed, and nothing runs on them."""

@@ -119,8 +119,8 @@ def _bound(node: ast.AST) -> Iterator[str]:
         case ast.Name(ctx=ast.Store()):
             yield node.id
         case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in node.orelse:
-                yield from _bound(child)
+            for statement in node.orelse:
+                yield from _bound(statement)
         case ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
             return
         case _:
