@@ -9,7 +9,7 @@ import pytest
 from oracles import SITES, Site
 from verify.pull_request.report import build
 from verify.render import render
-from verify.report import GridSection, Report, TableSection
+from verify.report import Finding, GridSection, Report, TableSection
 
 BITS = {"type": "array", "items": {"type": "string", "pattern": "^[01]{4}$"}}
 CONTRACT = {
@@ -129,21 +129,18 @@ def test_cells(site: str) -> None:
 
 def test_an_unexpected_diff_is_a_finding_with_its_place_and_smallest_row() -> None:
     (finding,) = build([CORRUPT]).findings
-    assert finding.as_json() == {
-        "rule": "unexpected-diff",
-        "subject": "bailing_moe/BailingMoESparseMoeBlock.forward_normal/TP",
-        "kind": "",
-        "file": "sglang/srt/models/bailing_moe.py",
-        "line": 385,
-        "cls": "BailingMoESparseMoeBlock",
-        "method": "forward_normal",
-        "row": "0010",
-        "deployment": None,
-        "counts": None,
-        "message": "the migrated call skips where the original reduced; "
+    assert finding == Finding(
+        rule="unexpected-diff",
+        subject="bailing_moe/BailingMoESparseMoeBlock.forward_normal/TP",
+        file="sglang/srt/models/bailing_moe.py",
+        line=385,
+        cls="BailingMoESparseMoeBlock",
+        method="forward_normal",
+        row="0010",
+        message="the migrated call skips where the original reduced; "
         "rows that category A does not allow: 0010",
-        "fix": "read the guard again at the oracle's lines, or move the site to another category",
-    }
+        fix="read the guard again at the oracle's lines, or move the site to another category",
+    )
 
 
 MESSAGES = {
