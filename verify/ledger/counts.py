@@ -38,6 +38,7 @@ class Run(NamedTuple):
 Held = tuple[Run, ...]
 """One rank's tensor."""
 Groups = Sequence[Sequence[int]]
+"""Ranks that act together; every rank is in exactly one group."""
 
 
 class State(NamedTuple):
@@ -91,14 +92,14 @@ def produce(
     total = ((1 << LANE_BITS * different) - 1) // _LANE << first
     if part is None:
         tensors = tuple([_plus(held, total) for held in state.tensors])
-        return State(tensors, state.of, state.owed + total)
+        return State(tensors, state.of, state.owed | total)
     tensors = tuple(
         [
             _plus(state.tensors[index], 1 << (first + LANE_BITS * part(rank)))
             for rank, index in enumerate(state.of)
         ]
     )
-    return State(tensors, tuple(range(len(tensors))), state.owed + total)
+    return State(tensors, tuple(range(len(tensors))), state.owed | total)
 
 
 def length(held: Held) -> int:
@@ -148,7 +149,10 @@ def reduce_scatter(state: State, groups: Groups, sizes: Sequence[int] | None = N
 
 
 def keep(tensors: Iterable[Held], sizes: Sequence[int], chosen: Iterable[int]) -> list[Held]:
-    """Of each tensor, cut into chunks of these `sizes`, the chosen chunk."""
+    """Of each tensor, cut into chunks of these `sizes`, the chosen chunk.
+
+    Raises `ImpossibleError` for a tensor of another length: rows of it are not there.
+    """
     kept: dict[tuple[int, int], Held] = {}
     chunks: dict[int, list[tuple[Tokens, ...]]] = {}
     result = []
@@ -159,10 +163,12 @@ def keep(tensors: Iterable[Held], sizes: Sequence[int], chosen: Iterable[int]) -
                 # tensors of different ranks are usually about the same tokens
                 tokens, counts, mixed = held[0]
                 if id(tokens) not in chunks:
+                    _require_rows(length(held), sizes)
                     chunks[id(tokens)] = _split(tokens, sizes)
                 chunk = chunks[id(tokens)][index]
                 kept[key] = (Run(chunk, counts, mixed),) if chunk else ()
             else:
+                _require_rows(length(held), sizes)
                 start = sum(sizes[:index])
                 kept[key] = _cut(held, start, start + sizes[index])
         result.append(kept[key])
@@ -173,7 +179,7 @@ def all_gather(state: State, groups: Groups) -> State:
     """Every rank of a group ends with the group's tensors one after the other."""
     result = list(state.ranks)
     for group in groups:
-        together = tuple(_joined(run for rank in group for run in result[rank]))
+        together = tuple(_merged(run for rank in group for run in result[rank]))
         for rank in group:
             result[rank] = together
     return by_rank(result, state.owed)
@@ -193,9 +199,13 @@ def _chunks(total: int, ranks: int, sizes: Sequence[int] | None) -> Sequence[int
         return [total // ranks] * ranks
     if len(sizes) != ranks:
         raise ImpossibleError(f"a list of {len(sizes)} sizes for a group of {ranks} ranks")
-    if sum(sizes) != total:
-        raise ImpossibleError(f"sizes add up to {sum(sizes)}, the tensor has {total} tokens")
+    _require_rows(total, sizes)
     return sizes
+
+
+def _require_rows(rows: int, sizes: Sequence[int]) -> None:
+    if sum(sizes) != rows:
+        raise ImpossibleError(f"sizes add up to {sum(sizes)}, the tensor has {rows} tokens")
 
 
 def _split(tokens: tuple[Tokens, ...], sizes: Sequence[int]) -> list[tuple[Tokens, ...]]:
@@ -256,8 +266,15 @@ def _named_as(own: Held, total: Held) -> Held:
     return (Run(tokens, total[0].counts, mixed=True),)
 
 
-def _joined(runs: Iterator[Run]) -> Iterator[Run]:
-    """Neighbouring runs with equal counts as one, neighbouring pieces of one owner as one."""
+def joined(tokens: tuple[Tokens, ...], more: tuple[Tokens, ...]) -> tuple[Tokens, ...]:
+    """One after the other; where the second goes on with the first's last tokens, as one."""
+    if tokens and more and tokens[-1].owner == more[0].owner and tokens[-1].stop == more[0].start:
+        return (*tokens[:-1], Tokens(more[0].owner, tokens[-1].start, more[0].stop), *more[1:])
+    return tokens + more
+
+
+def _merged(runs: Iterable[Run]) -> Iterator[Run]:
+    """Neighbouring runs with equal counts as one."""
     current: Run | None = None
     for run in runs:
         if current is None or current[1:] != run[1:]:
@@ -265,13 +282,6 @@ def _joined(runs: Iterator[Run]) -> Iterator[Run]:
                 yield current
             current = run
         else:
-            current = Run(_appended(current.tokens, run.tokens), *run[1:])
+            current = Run(joined(current.tokens, run.tokens), run.counts, run.mixed)
     if current is not None:
         yield current
-
-
-def _appended(tokens: tuple[Tokens, ...], more: tuple[Tokens, ...]) -> tuple[Tokens, ...]:
-    if tokens[-1].owner == more[0].owner and tokens[-1].stop == more[0].start:
-        whole = Tokens(more[0].owner, tokens[-1].start, more[0].stop)
-        return (*tokens[:-1], whole, *more[1:])
-    return tokens + more

@@ -13,6 +13,7 @@ from verify.ledger.counts import (
     ImpossibleError,
     State,
     Tokens,
+    joined,
     lanes,
     mask,
 )
@@ -116,6 +117,10 @@ def _most_wrong(held: Held, owed: int) -> int:
 
 
 def _tokens(held: Held) -> tuple[Tokens, ...]:
+    """The tokens of a tensor; runs that go on where the last one stopped read as one."""
     if len(held) == 1:
         return held[0].tokens
-    return tuple(piece for run in held for piece in run.tokens)
+    tokens: tuple[Tokens, ...] = ()
+    for run in held:
+        tokens = joined(tokens, run.tokens)
+    return tokens
