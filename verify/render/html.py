@@ -30,7 +30,7 @@ from verify.rules import rule
 # columns of a table that a reader may filter by, in tables long enough to need it
 FACET_COLUMNS = ("model", "category", "path", "rule", "verdict")
 FILTERED_FROM_ROWS = 13
-CODE_COLUMNS = ("guard", "original guard", "reduction", "row", "rule", "site", "where")
+CODE_COLUMNS = ("guard", "original guard", "reduction", "rule", "site", "where")
 # what a verdict means for its mark: good, bad or open
 TONES = {
     "as expected": "good",
@@ -122,9 +122,9 @@ def _digest(text: str) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Long names may be broken after a slash, a dot or an underscore."""
+    """Long names may be broken after a slash, a dot, an underscore or a colon."""
     escaped = Markup.escape(printable(text))
-    for mark in "/._":
+    for mark in "/._:":
         escaped = escaped.replace(mark, mark + Markup("<wbr>"))
     return escaped
 
