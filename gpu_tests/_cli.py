@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from gpu_tests.cases import DTYPES, Case
-from gpu_tests.job import Torchrun, check_world, on_this_machine, under_torchrun
+from gpu_tests.cases import DTYPES, EXPERTS, Case
+from gpu_tests.job import Torchrun, check_world, choose_experts, on_this_machine, under_torchrun
 from gpu_tests.outcome import Outcome
 from gpu_tests.plan import cases, check_guard
 from gpu_tests.pool import RankFaultError
@@ -40,12 +40,14 @@ def _run(arguments: argparse.Namespace) -> int:
     world_size = _world_size(arguments.world_size, place)
     check_guard(arguments.guard)
     check_world(world_size, arguments.backend, local_ranks=1 if place else world_size)
+    experts, choice = choose_experts(arguments.experts, arguments.backend)
     todo = list(
         cases(
             world_size=world_size,
             guard=arguments.guard,
             dtypes=tuple(arguments.dtype or DTYPES),
             models=tuple(arguments.model),
+            experts=experts,
         )
     )
     done: list[Outcome] = []
@@ -58,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
             fault = str(error)
     if place is not None and place.rank > 0:
         return 0
-    report = make_report(done, world_size=world_size, backend=arguments.backend)
+    report = make_report(done, world_size=world_size, backend=arguments.backend, notes=(choice,))
     deliver(render(report, format_name=arguments.format), output=arguments.output)
     if fault:
         raise VerifyError(f"{fault}; {len(done)} of {len(todo)} cases were run")
@@ -104,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         default="helper",
         metavar="helper|oracle|EXPR",
         help="who decides whether a block reduces; EXPR over AF, RS, DP, FI says when it does",
+    )
+    parser.add_argument(
+        "--experts", choices=EXPERTS, help="flashinfer where device and package allow, else torch"
     )
     parser.add_argument(
         "--deadline",

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Literal
 
 from gpu_tests.ranks import Group
-from gpu_tests.specs import SPECS, ModelSpec
+from gpu_tests.specs import SPECS, ModelSpec, widened
 from gpu_tests.tokens import token_plan
 from helper import should_skip_post_experts_all_reduce, use_config
 from oracles import SITES, Site
@@ -17,19 +17,23 @@ from verify.ledger.deployment import Deployment
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
+Experts = Literal["torch", "flashinfer"]
+EXPERTS: tuple[Experts, ...] = ("torch", "flashinfer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """`subject` is `model/Class.method`; `guard` is `helper`, `oracle` or an expression of flags.
 
-    An expression says, like an oracle's guard, when the block *reduces*, on both paths.
+    An expression says, like an oracle's guard, when the block *reduces*, on both paths. `experts`
+    says which kernels compute them, and with them the fused all-reduce + norm.
     """
 
     subject: str
     deployment: Deployment
     guard: str
     dtype: Dtype
+    experts: Experts = "torch"
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -38,8 +42,9 @@ class Case:
 
     @property
     def spec(self) -> ModelSpec:
-        """The block's structure."""
-        return SPECS[self.subject.partition("/")[0]]
+        """The block's structure; flashinfer's kernels need wider rows than counting does."""
+        spec = SPECS[self.subject.partition("/")[0]]
+        return widened(spec) if self.experts == "flashinfer" else spec
 
     @property
     def accepts(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gpu_tests.cases import Case
+from gpu_tests.cases import Case, Experts
+from gpu_tests.kernels import why_no_flashinfer
 from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
 from gpu_tests.work import run_case
@@ -57,6 +58,18 @@ def check_world(world_size: int, backend: str, *, local_ranks: int) -> None:
             f"--backend nccl: {local_ranks} ranks need {local_ranks} GPUs, this machine has "
             f"{torch.cuda.device_count()}: NCCL takes one rank a GPU; lower --world-size"
         )
+
+
+def choose_experts(asked: Experts | None, backend: str) -> tuple[Experts, str]:
+    """Which kernels to run on, and the choice in words. Raises `VerifyError` for the impossible."""
+    import torch  # noqa: PLC0415
+
+    reason = why_no_flashinfer(torch.device("cuda" if backend == "nccl" else "cpu"))
+    if asked == "flashinfer" and reason:
+        raise VerifyError(f"--experts flashinfer: {reason}")
+    chosen = asked or ("torch" if reason else "flashinfer")
+    because = f" ({reason or 'asked for'})" if chosen == "torch" else ""
+    return chosen, f"Experts and fused all-reduce + norm run on {chosen}{because}."
 
 
 def on_this_machine(

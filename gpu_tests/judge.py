@@ -27,9 +27,9 @@ class RankVerdict:
 
     They are counts of `family`, the first that is wrong. `factor` is the highest count of any
     shard, `missing` the shards that some token lacks. `error` is the largest deviation from the
-    reference over its tolerance (at most 1 is equal), `relative_error` over the reference's root
-    mean square, `told` the deviation from what the counts predict, `final` from the reference
-    after the second layer where both layers count exactly once. A `crash` says `why`.
+    reference over its tolerance (at most 1 is equal), `relative_error` over the root mean square
+    of the block's output, `told` the deviation from what the counts predict, `final` from the
+    reference after the second layer, where both layers count exactly once. A `crash` says `why`.
     """
 
     kind: Kind
@@ -67,7 +67,7 @@ def judge_rank(
     verdict = replace(
         verdict,
         error=_deviation(values, reference),
-        relative_error=_relative(values, reference.value),
+        relative_error=_relative(values, truth, index),
         told=_deviation(values, expected),
     )
     if final is None:
@@ -156,11 +156,13 @@ def _deviation(values: Tensor, expected: Noisy) -> float:
     return float(((values - expected.value).abs() / (TOLERANCE * expected.noise)).max())
 
 
-def _relative(values: Tensor, expected: Tensor) -> float:
-    """The largest error relative to the reference's root mean square."""
+def _relative(values: Tensor, truth: Truth, index: Tensor) -> float:
+    """The largest error relative to the root mean square of what the block has to add."""
     if not len(values):
         return 0.0
-    return float((values - expected).abs().max() / expected.square().mean().sqrt())
+    completed = truth.completed.value[index]
+    added = completed - truth.residual.value[index]
+    return float((values - completed).abs().max() / added.square().mean().sqrt())
 
 
 def together(verdicts: Sequence[RankVerdict]) -> Kind:

@@ -6,7 +6,6 @@ have been added. Every collective moves and adds both alike, so the counts are m
 operations that produce the values, and integers come out exact.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from gpu_tests.block import MoEBlock
 from gpu_tests.cases import Case, fused_groups, site_group
+from gpu_tests.kernels import FusedNorm, Routed, sum_and_norm
 from gpu_tests.ranks import Ranks, StepError, group_of
 from gpu_tests.specs import EPSILON
 from gpu_tests.tokens import TokenPlan
 
 FAMILIES = ("routed", "shared")
-
-Fused = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,8 @@ class Layer:
     plan: TokenPlan
     block: MoEBlock
     norm_weight: Tensor
+    routed: Routed
+    fused_norm: FusedNorm | None = None
 
     def prepare_mlp(self, partial: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Complete attention's partial sums, add the residual, norm, bring the tokens together.
@@ -85,7 +85,7 @@ class Layer:
         x = states[:, :-1].contiguous()
         out = torch.cat(
             [
-                self.block.routed(x, ids, weights),
+                self.routed(x, ids, weights),
                 self._witness(states[:, -1].long(), "routed", x.dtype),
             ],
             1,
@@ -122,8 +122,10 @@ class Layer:
         """
         if announced:
             self._require_own_rows(out)
-            groups = fused_groups(self.case.deployment)
-            out = self.ranks.all_reduce(out, group_of(groups, self.ranks.rank))
+            group = group_of(fused_groups(self.case.deployment), self.ranks.rank)
+            if self.fused_norm is not None and self.fused_norm.covers(group):
+                return sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
+            out = self.ranks.all_reduce(out, group)
         width = residual.shape[1]
         total = torch.cat([out[:, :width] + residual, out[:, width:]], 1)
         return self._norm_values(total[:, :width]), total
@@ -173,6 +175,8 @@ class Layer:
         """[rows, counts]: a one where this rank's partial of `family` of the row's token is."""
         world = self.ranks.size
         columns = self.plan.total * world * len(FAMILIES)
+        if not columns:
+            return torch.zeros(len(ids), 0, dtype=dtype, device=ids.device)
         offset = FAMILIES.index(family) * self.plan.total * world
         column = offset + (ids - 1) * world + self.ranks.rank
         real = (ids > 0).unsqueeze(1)

@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def relative_error(self) -> float:
-        """The same, relative to the reference's root mean square."""
+        """The same, relative to the root mean square of the block's output."""
         return max(verdict.relative_error for verdict in self.ranks)
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 
-from gpu_tests.cases import Case, Dtype
+from gpu_tests.cases import Case, Dtype, Experts
 from gpu_tests.specs import SPECS, ModelSpec
 from oracles import SITES
 from verify import truth
@@ -28,6 +28,7 @@ def cases(
     world_size: int,
     guard: str = "helper",
     dtypes: tuple[Dtype, ...],
+    experts: Experts = "torch",
     models: tuple[str, ...] = (),
 ) -> Iterator[Case]:
     """Every case on `world_size` ranks. A deployment that a block cannot tell apart comes once."""
@@ -37,7 +38,13 @@ def cases(
             for deployment in runnable(world_size):
                 if deployment.shared != _shared(SPECS[subject.partition("/")[0]], deployment):
                     continue
-                case = Case(subject=subject, deployment=deployment, guard=guard, dtype=dtype)
+                case = Case(
+                    subject=subject,
+                    deployment=deployment,
+                    guard=guard,
+                    dtype=dtype,
+                    experts=experts,
+                )
                 if case.communication not in seen:
                     seen.add(case.communication)
                     yield case

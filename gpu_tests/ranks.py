@@ -14,15 +14,15 @@ from torch import Tensor
 Group = tuple[int, ...]
 
 # torch 2.13 renamed both and warns at every call of the old name; 2.11 has only the old ones
-_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-_reduce_scatter = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+all_gather_into = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+reduce_scatter_into = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 class StepError(Exception):
     """A step no server could carry out, found alike on every rank: shapes that do not fit."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Ranks:
     """Collectives for `rank` of `size`; `say` is told what is about to happen, for fault messages.
 
@@ -57,14 +57,14 @@ class Ranks:
         self._announce("all-gather", tensor, group)
         if len(set(rows)) == 1:
             whole = tensor.new_empty(sum(rows), *tensor.shape[1:])
-            _all_gather(whole, tensor, group=self._handle(group))
+            all_gather_into(whole, tensor, group=self._handle(group))
             return whole
         # neither gloo nor NCCL gathers uneven rows in one call: pad to the longest, then cut
         longest = max(rows)
         padded = tensor.new_zeros(longest, *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         whole = tensor.new_empty(longest * len(group), *tensor.shape[1:])
-        _all_gather(whole, padded, group=self._handle(group))
+        all_gather_into(whole, padded, group=self._handle(group))
         parts = torch.split(whole, longest)
         return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
 
@@ -79,7 +79,7 @@ class Ranks:
         self._announce("reduce-scatter", tensor, group)
         mine = tensor.new_empty(rows[group.index(self.rank)], *tensor.shape[1:])
         if len(set(rows)) == 1:
-            _reduce_scatter(mine, tensor, group=self._handle(group))
+            reduce_scatter_into(mine, tensor, group=self._handle(group))
         else:
             parts = [part.contiguous() for part in torch.split(tensor, list(rows))]
             dist.reduce_scatter(mine, parts, group=self._handle(group))

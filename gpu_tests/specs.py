@@ -123,3 +123,8 @@ SPECS: dict[str, ModelSpec] = {
         ),
     )
 }
+
+
+def widened(spec: ModelSpec) -> ModelSpec:
+    """The same structure in rows that GPU kernels take: 16-byte vectors in every rank's part."""
+    return replace(spec, hidden=256, intermediate=128)

@@ -14,7 +14,10 @@ _COUNT_WITHOUT_DP = 4
 
 @dataclass(frozen=True, kw_only=True)
 class TokenPlan:
-    """Per attention group, in rank order: its token ids, padding included, and its real rows."""
+    """Per attention group, in rank order: its token ids, padding included.
+
+    `total` tokens are counted by witness columns; with 0 nothing is, as when time is measured.
+    """
 
     ids: tuple[tuple[int, ...], ...]
     total: int

@@ -8,6 +8,7 @@ from torch import Tensor
 from gpu_tests.block import MoEBlock, Shard, whole_weights
 from gpu_tests.cases import Case
 from gpu_tests.judge import RankVerdict, judge_rank
+from gpu_tests.kernels import FusedNorm, Routed, flashinfer_experts
 from gpu_tests.layer import Layer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.reference import Inputs, Model, Truth, draw_inputs, model
@@ -25,12 +26,17 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     shards = shards_of(case)
     world = model(case.spec, dtype, shards)
     inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
+    block = _block(case.spec, dtype, shards[ranks.rank], ranks.device)
+    flashinfer = case.experts == "flashinfer"
+    fuses = flashinfer and case.deployment.fusion == "flashinfer"
     layer = Layer(
         case=case,
         ranks=ranks,
         plan=plan,
-        block=_block(case.spec, dtype, shards[ranks.rank], ranks.device),
+        block=block,
         norm_weight=world.norm.to(ranks.device, dtype),
+        routed=_flashinfer_experts(block, shards[ranks.rank]) if flashinfer else block.routed,
+        fused_norm=_fused_norm(ranks) if fuses else None,
     )
     ids = plan.ids[ranks.rank // case.deployment.config.attn_tp_size]
     try:
@@ -135,3 +141,13 @@ def _reference(world: Model, tokens: int, attention_ranks: int) -> tuple[Inputs,
 @lru_cache(maxsize=512)
 def _block(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> MoEBlock:
     return MoEBlock(spec, whole_weights(spec).to(dtype), shard).to(device)
+
+
+@lru_cache(maxsize=512)
+def _flashinfer_experts(block: MoEBlock, shard: Shard) -> Routed:
+    return flashinfer_experts(block, shard)
+
+
+@lru_cache(maxsize=1)
+def _fused_norm(ranks: Ranks) -> FusedNorm:
+    return FusedNorm(ranks=ranks)

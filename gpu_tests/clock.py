@@ -1,0 +1,55 @@
+"""How long something takes on a device: events on a GPU, the wall clock on a CPU."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+
+WARM_UP = 5
+REPEATS = 20
+
+
+def microseconds(step: Callable[[], object], device: torch.device) -> float:
+    """The median time of one `step`, after a few to warm up (and to compile what needs it)."""
+    for _ in range(WARM_UP):
+        step()
+    return median(_once(step, device) for _ in range(REPEATS))
+
+
+def _once(step: Callable[[], object], device: torch.device) -> float:
+    watch = Stopwatch(device=device)
+    with watch:
+        step()
+    return watch.total()
+
+
+class Stopwatch:
+    """Adds up the time inside its `with` blocks, without waiting for the device in between."""
+
+    def __init__(self, *, device: torch.device) -> None:
+        self._device = device
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._seconds = 0.0
+        self._begun = 0.0
+
+    def __enter__(self) -> None:
+        if self._device.type == "cuda":
+            begin = torch.cuda.Event(enable_timing=True)
+            begin.record()
+            self._pairs.append((begin, torch.cuda.Event(enable_timing=True)))
+        else:
+            self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._device.type == "cuda":
+            self._pairs[-1][1].record()
+        else:
+            self._seconds += time.perf_counter() - self._begun
+
+    def total(self) -> float:
+        """Microseconds so far; waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        milliseconds = sum(begin.elapsed_time(end) for begin, end in self._pairs)
+        return milliseconds * 1e3 + self._seconds * 1e6
