@@ -27,18 +27,18 @@ class Category:
 
 CATEGORIES: tuple[Category, ...] = (
     Category(id="A", counter="Cat A", title="byte-identical"),
-    Category(id="B", counter="Cat B", title="latent fix: FI was missing", latent=("FI",)),
+    Category(id="B", counter="Cat B", title="latent fix: FI", latent=("FI",)),
     Category(
         id="C",
         counter="Cat C",
-        title="latent fix: FI was missing, forward() does not receive AF",
+        title="latent fix: FI, AF not received",
         latent=("FI",),
     ),
-    Category(id="D-EP", counter="Cat D EP", title="hunyuan_v3, EP path: byte-identical"),
+    Category(id="D-EP", counter="Cat D EP", title="hunyuan_v3 EP: byte-identical"),
     Category(
         id="D-TP",
         counter="Cat D TP",
-        title="hunyuan_v3, TP path: latent fix, FI was missing",
+        title="hunyuan_v3 TP: latent fix: FI",
         latent=("FI",),
     ),
 )

@@ -52,13 +52,14 @@ def build(sites: Sequence[Site] = SITES, *, release: "Release | None" = None) ->
         sections=(
             _counters(comparisons),
             *(release.sections() if release else ()),
+            _reasons(),
             _grid(comparisons, reached),
             *(
                 _category(category, members)
                 for category in CATEGORIES
                 if (members := _members(comparisons, category))
             ),
-            *_reasons(comparisons),
+            _unaware(comparisons),
             _reached(reached),
             _claims(claims),
         ),
@@ -99,7 +100,7 @@ def _members(comparisons: Sequence[Comparison], category: Category) -> list[Comp
 def _counters(comparisons: Sequence[Comparison]) -> TableSection:
     return TableSection(
         title="The pull request's five counters",
-        columns=("category", "sites", "unexpected diffs", "expected diffs", "meaning"),
+        columns=("category", "sites", "unexpected diffs", "expected", "meaning"),
         rows=tuple(
             (
                 category.counter,
@@ -182,32 +183,33 @@ def _category(category: Category, members: Sequence[Comparison]) -> TableSection
     )
 
 
-def _reasons(comparisons: Sequence[Comparison]) -> tuple[TableSection, TableSection]:
-    unaware = {
+def _reasons() -> TableSection:
+    return TableSection(
+        title="Skip reasons",
+        columns=("flag", "paths", "name", "who completes the sum"),
+        rows=tuple(
+            (reason.flag, _listed(reason.paths), reason.name, reason.completed_by)
+            for reason in skip_reasons()
+        ),
+    )
+
+
+def _unaware(comparisons: Sequence[Comparison]) -> TableSection:
+    sites = {
         reason.flag: [c.site for c in comparisons if reason.flag in c.unknown()]
         for reason in skip_reasons()
     }
-    return (
-        TableSection(
-            title="Skip reasons",
-            columns=("flag", "paths", "name", "who completes the sum"),
-            rows=tuple(
-                (reason.flag, _listed(reason.paths), reason.name, reason.completed_by)
-                for reason in skip_reasons()
-            ),
-        ),
-        TableSection(
-            title="Original guards that did not know a reason of their path",
-            columns=("flag", "sites", "where"),
-            rows=tuple(
-                (
-                    flag,
-                    str(len(sites)),
-                    ", ".join(dict.fromkeys(f"{site.model} {site.path}" for site in sites))
-                    or NOTHING,
-                )
-                for flag, sites in unaware.items()
-            ),
+    return TableSection(
+        title="Original guards that did not know a reason of their path",
+        columns=("flag", "sites", "where"),
+        rows=tuple(
+            (
+                flag,
+                str(len(unaware)),
+                ", ".join(dict.fromkeys(f"{site.model} {site.path}" for site in unaware))
+                or NOTHING,
+            )
+            for flag, unaware in sites.items()
         ),
     )
 

@@ -4,6 +4,7 @@ import io
 import shutil
 import sys
 from collections.abc import Iterator
+from textwrap import fill
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, JustifyMethod
@@ -28,7 +29,7 @@ def render(report: Report) -> str:
     """The report as text without escape sequences; lines carry no trailing blanks."""
     blocks = [one_line(report.title)]
     for section in report.sections:
-        notes = "\n".join(one_line(note) for note in section.notes)
+        notes = "\n".join(fill(one_line(note), _width()) for note in section.notes)
         blocks.append("\n".join(filter(None, (section_text(section), notes))))
     if report.findings:
         blocks.append("\n".join(["Findings", *map(finding_text, report.findings)]))
@@ -44,7 +45,7 @@ def section_text(section: Section) -> str:
                 table.add_row(*map(_cell, row))
             return _drawn(section.title, table)
         case GridSection():
-            return "\n".join((one_line(section.title), *grid_text(section), LEGEND))
+            return "\n".join((one_line(section.title), *grid_text(section, width=_width()), LEGEND))
         case RanksSection():
             ranks = range(len(section.counts))
             columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
@@ -68,18 +69,27 @@ def finding_text(finding: Finding) -> str:
     )
 
 
-def grid_text(section: GridSection) -> Iterator[str]:
-    """Lines: the flags' values down each column, then a line a site, columns in fours."""
-    width = max((len(line.label) for line in section.lines), default=0)
+def grid_text(section: GridSection, *, width: int = PIPED_WIDTH) -> Iterator[str]:
+    """Lines: the flags' values down each column, then a line a site, columns in fours.
+
+    Where that is wider than `width` the columns stand close.
+    """
+    labels = max((len(line.label) for line in section.lines), default=0)
+    columns = len(section.rows)
+    gap, step = ("  ", 4) if labels + 2 + columns + columns // 4 <= width + 1 else (" ", columns)
     for index, flag in enumerate(section.flags):
-        yield f"{flag:>{width}}  {_in_fours(''.join(row[index] for row in section.rows))}"
+        yield f"{flag:>{labels}}{gap}{_spaced(''.join(r[index] for r in section.rows), step)}"
     for line in section.lines:
         cells = "".join(CELL_MARKS[cell] for cell in line.cells)
-        yield f"{one_line(line.label):<{width}}  {_in_fours(cells)}"
+        yield f"{one_line(line.label):<{labels}}{gap}{_spaced(cells, step)}"
 
 
-def _in_fours(cells: str) -> str:
-    return " ".join(cells[start : start + 4] for start in range(0, len(cells), 4))
+def _spaced(cells: str, step: int) -> str:
+    return " ".join(cells[start : start + step] for start in range(0, len(cells), step))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
 
 
 def _table(columns: tuple[str, ...], *, numeric: frozenset[int]) -> Table:
@@ -95,8 +105,7 @@ def _cell(text: str) -> Text:
 
 
 def _drawn(title: str, table: Table) -> str:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
     stream = io.StringIO()
-    Console(file=stream, width=width, no_color=True, highlight=False).print(table)
+    Console(file=stream, width=_width(), no_color=True, highlight=False).print(table)
     lines = (line.rstrip() for line in stream.getvalue().splitlines())
     return "\n".join((one_line(title), *filter(None, lines)))
