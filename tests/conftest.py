@@ -1,6 +1,7 @@
-"""Reports made by hand: one of every kind of section, and one that tries to break its renderer."""
+"""A small source, and reports made by hand: every kind of section, and hostile strings in all."""
 
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,12 @@ from verify.report import Finding, GridLine, GridSection, RanksSection, Report, 
 
 FLAGS = ("AF", "RS", "DP", "FI")
 ROWS = tuple("".join(bits) for bits in product("01", repeat=4))
+
+
+@pytest.fixture(scope="session")
+def mini_sglang():
+    """A source of two models: oak is right, cedar's guard does not know DP."""
+    return Path(__file__).parent / "samples" / "mini_sglang"
 
 
 def truth_cells(**special):

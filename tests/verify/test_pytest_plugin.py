@@ -66,7 +66,7 @@ def test_every_site_is_an_item_with_a_readable_failure(run):
             "    shown by: row 0010",
             "    fix: skip on DP",
             "  sglang/srt/models/oak.py:5 [[]flag-lost] nobody passes RS on",
-            "SKIPPED [[]1] sglang/srt/models/cedar.py:30: calls exec()",
+            "SKIPPED [[]1] sglang/srt/models/cedar.py: calls exec()",
         ]
     )
     assert "Traceback" not in result.stdout.str()
@@ -129,6 +129,14 @@ def test_what_cannot_be_read_is_a_usage_error(run, arguments):
 
 def test_nothing_happens_without_the_option(run):
     run().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("spread", [(), ("-n2",)])
+def test_a_real_source_for_real(pytester, mini_sglang, spread):
+    pytester.makepyfile(test_own="def test_own():\n    pass\n")
+    result = pytester.runpytest_subprocess(f"--moe-verify-source={mini_sglang}", *spread)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*sglang/srt/models/cedar.py:22 [[]missing-skip]*", "*row 0010"])
 
 
 def test_the_plugin_costs_others_nothing():
