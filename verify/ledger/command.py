@@ -1,13 +1,19 @@
 """`verify prove`: exactly once, on every legal deployment."""
 
 import argparse
+import os
 
 from verify import baseline
 from verify.errors import VerifyError
-from verify.ledger.report import build
+from verify.ledger import source
+from verify.ledger.layer import RELEASE_0_5_11
+from verify.ledger.report import build, built_in_subjects
 from verify.report import Report
+from verify.source import open_source
 
 MOST_RANKS = 256
+MANY_RANKS = 24  # below, starting processes takes longer than they save
+MOST_WORKERS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="only subjects whose name contains TEXT; may be repeated",
     )
+    parser.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="judge this release's own guards, in the steps that it has",
+    )
     baseline.add_argument(parser)
 
 
@@ -33,4 +44,22 @@ def run(arguments: argparse.Namespace) -> Report:
     """Judge the chosen subjects; raises `VerifyError` when nothing is left to judge."""
     if not 1 <= arguments.max_ranks <= MOST_RANKS:
         raise VerifyError(f"--max-ranks {arguments.max_ranks}: choose from 1 to {MOST_RANKS}")
-    return build(max_ranks=arguments.max_ranks, only=arguments.subject)
+    workers = min(os.cpu_count() or 1, MOST_WORKERS) if arguments.max_ranks >= MANY_RANKS else 1
+    if arguments.source is None:
+        return build(
+            built_in_subjects(),
+            release=RELEASE_0_5_11,
+            max_ranks=arguments.max_ranks,
+            only=arguments.subject,
+            workers=workers,
+        )
+    with open_source(arguments.source) as tree:
+        sourced = source.read(tree)
+    return build(
+        sourced.subjects,
+        release=sourced.release,
+        max_ranks=arguments.max_ranks,
+        only=arguments.subject,
+        workers=workers,
+        left_out=sourced.left_out,
+    )

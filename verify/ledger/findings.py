@@ -34,16 +34,17 @@ COMPLETE = {
     "dense_mlp_fully_dp": "every rank has the whole MLP",
 }
 READERS: Mapping[Reader, str] = {
-    "nothing": "no later step adds anything up",
+    "nothing": "no later step sums",
     "dp_reduce_scatterv": "LayerCommunicator sums by reduce_scatterv over the TP group",
     "dp_reduce_scatter": "LayerCommunicator sums by reduce-scatter over the TP group",
     "dp_scatter": "LayerCommunicator copies each group's rows out and sums nothing",
     "moe_cp_slice": "LayerCommunicator copies each context's rows out and sums nothing",
     "fused norm": "the next layer's fused norm sums over {group} only",
     "aiter norm": "the next layer's aiter norm sums over the TP group",
-    "unfused norm": "prepare_attn finds no fused norm and sums over {group} only",
+    "unfused norm": "prepare_attn cannot fuse and sums over {group} only",
     "declined": "the fused kernel declines the tensor and the norm runs without a sum",
     "untagged": "the layer announces fusion and never tags the tensor: the next one does not sum",
+    "stage completes": "the model completes the sum at the end of the pipeline stage",
     "other stage": "the tag that asks the next layer to sum is lost on the way to the next stage",
 }
 FIXES: Mapping[Reader, str] = {
@@ -57,6 +58,7 @@ FIXES: Mapping[Reader, str] = {
     "unfused norm": "Sum over the group that the block skipped, not over MoE-TP alone.",
     "declined": "Reduce in the norm when the kernel returns nothing.",
     "untagged": "Tag the tensor, or do not tell the block to skip.",
+    "stage completes": "Complete the sum over the ranks that hold different parts.",
     "other stage": "Do not announce fusion in the last layer of a pipeline stage.",
 }
 
@@ -148,7 +150,7 @@ def _block(fault: Fault) -> str:
 
 def _reader_group(fault: Fault) -> str:
     summed = [COLLECTIVES[step] for step in fault.cause.after if step in COLLECTIVES]
-    return summed[0] if summed else "nobody"
+    return summed[0] if summed else "no group of several ranks"
 
 
 def _effect(fault: Fault, verdict: Verdict) -> str:

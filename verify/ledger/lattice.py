@@ -17,7 +17,16 @@ from helper.predicates import uses_dp_reduce_scatterv, uses_flashinfer_fp4_allga
 from verify.ledger.counts import Family, ImpossibleError, State
 from verify.ledger.deployment import Deployment, layers, layouts, with_backends
 from verify.ledger.judge import Kind, classify
-from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, Plan, Reader, Release, plan, sites
+from verify.ledger.layer import (
+    RELEASE_0_5_11,
+    LayerTraits,
+    Plan,
+    Reader,
+    Release,
+    applies,
+    plan,
+    sites,
+)
 from verify.ledger.scene import Scene
 from verify.ledger.steps import STEPS, Step
 from verify.ledger.subject import Guards, Subject
@@ -235,6 +244,8 @@ class _Sweep:
             plans = {each: plan(deployment, each, self.release) for each in set(traits)}
             tokens = Scene.token_kind(deployment)
             for index, each in enumerate(self.guards):
+                if not applies(deployment, each):
+                    continue
                 layer = plans[traits[index]]
                 scene = SceneKey(layer.mode, tokens, deployment.context_parallel_extend)
                 program = layer.steps(sites(deployment, each, layer.row))

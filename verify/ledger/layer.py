@@ -24,9 +24,11 @@ Reader = Literal[
     "declined",
     "untagged",
     "other stage",
+    "stage completes",
 ]
 SCATTERS = ("dp_reduce_scatterv", "dp_reduce_scatter", "dp_scatter", "moe_cp_slice")
 FusedGroup = Literal["ep-or-moe-tp", "tp"]
+UnfusedGroup = Literal["moe_tp", "tp", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,17 @@ class Release:
     """What differs between releases in the steps around a block.
 
     `fused_group`: over which ranks the flashinfer all-reduce + norm sums
-    (`layers/flashinfer_comm_fusion.py`); `unfused_group`: over which `prepare_attn` sums when the
-    norm has no fused form (`layers/communicator.py`); `fuses_hybrid`: whether fusion is announced
-    although both EP and MoE-TP have several ranks.
+    (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
+    norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
+    `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
+    `reduces_by_scatterv`: the DP flag exists.
     """
 
     name: str = "0.5.11"
     fused_group: FusedGroup = "ep-or-moe-tp"
-    unfused_group: Literal["moe_tp", "tp"] = "moe_tp"
+    unfused_group: UnfusedGroup = "moe_tp"
     fuses_hybrid: bool = True
+    reduces_by_scatterv: bool = True
 
 
 RELEASE_0_5_11 = Release()
@@ -75,6 +79,7 @@ class LayerTraits:
     may_reduce_scatter: bool
     tags_fusion: bool
     knows_last_layer: bool
+    completes_stage: bool
 
     @classmethod
     def of(cls, guards: Guards) -> "LayerTraits":
@@ -85,6 +90,7 @@ class LayerTraits:
             may_reduce_scatter=guards.may_reduce_scatter,
             tags_fusion=guards.tags_fusion,
             knows_last_layer=guards.knows_last_layer,
+            completes_stage=guards.completes_stage,
         )
 
 
@@ -96,14 +102,14 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     row = _row(
         AF=fused,
         RS=reduce_scatter,
-        DP=deployment.dp_reduce_scatterv,
+        DP=deployment.dp_reduce_scatterv and release.reduces_by_scatterv,
         FI=deployment.fp4_allgather,
     )
     if fused:
         reader = _fused_reader(deployment, traits)
         summed = _fused_sum(deployment, reader, release)
     else:
-        reader = _postprocess_reader(deployment, mode, reduce_scatter=reduce_scatter)
+        reader = _postprocess_reader(deployment, mode, release, reduce_scatter=reduce_scatter)
         summed = (reader,) if reader in SCATTERS else ()
     gathered = ("attention_gather",) if mode == "scattered" else ()
     return Plan(
@@ -185,13 +191,15 @@ def _scatters(deployment: Deployment, mode: Mode) -> bool:
     return mode == "full" and deployment.config.attn_dp_size > 1
 
 
-def _postprocess_reader(deployment: Deployment, mode: Mode, *, reduce_scatter: bool) -> Reader:
+def _postprocess_reader(
+    deployment: Deployment, mode: Mode, release: Release, *, reduce_scatter: bool
+) -> Reader:
     """`postprocess_layer`: which communication follows the MLP."""
     if mode == "moe_full" and deployment.context_parallel_extend:
         return "moe_cp_slice"
     if not _scatters(deployment, mode):
         return "nothing"
-    if deployment.dp_reduce_scatterv:
+    if deployment.dp_reduce_scatterv and release.reduces_by_scatterv:
         return "dp_reduce_scatterv"
     return "dp_reduce_scatter" if reduce_scatter else "dp_scatter"
 
@@ -203,7 +211,7 @@ def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
         return "untagged"
     # the tag is an attribute of the tensor: sending it to another pipeline stage loses it
     if deployment.position == "stage-end":
-        return "other stage"
+        return "stage completes" if traits.completes_stage else "other stage"
     # apply_aiter_all_reduce_fusion asks again, and not under attention data parallelism
     if fusion == "no-fused-norm" or (fusion.startswith("aiter") and config.enable_dp_attention):
         return "unfused norm"
@@ -215,20 +223,33 @@ def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
 def _fused_sum(deployment: Deployment, reader: Reader, release: Release) -> tuple[str, ...]:
     """`_forward_with_allreduce_fusion`: what is summed, over which group."""
     config = deployment.config
-    if reader == "unfused norm":
-        return (f"{release.unfused_group}_all_reduce",)
     # the norm looks at the size of the EP group, else of MoE-TP, before it does anything
-    if config.ep_size == 1 and config.moe_tp_size == 1:
-        return ()
-    if reader == "aiter norm":
+    alone = config.ep_size == 1 and config.moe_tp_size == 1
+    moe_group = "ep_all_reduce" if config.ep_size > 1 else "moe_tp_all_reduce"
+    unfused = release.unfused_group
+    sums: dict[Reader, tuple[str, ...]] = {
+        # models/qwen2_moe.py from 0.5.14 on: the model reduces before it sends the tensors
+        "stage completes": ("ep_all_reduce", "moe_tp_all_reduce"),
+        "unfused norm": () if unfused == "none" else (f"{unfused}_all_reduce",),
         # tensor_model_parallel_fused_allreduce_rmsnorm, else tensor_model_parallel_all_reduce
-        return ("tp_all_reduce",)
-    if reader == "fused norm":
-        if release.fused_group == "tp":
-            return ("tp_all_reduce",)
-        return ("ep_all_reduce" if config.ep_size > 1 else "moe_tp_all_reduce",)
-    # declined: flashinfer_allreduce_residual_rmsnorm returned None, and the norm runs without
-    return ()
+        "aiter norm": () if alone else ("tp_all_reduce",),
+        "fused norm": ()
+        if alone
+        else ("tp_all_reduce" if release.fused_group == "tp" else moe_group,),
+        # flashinfer_allreduce_residual_rmsnorm returned None, and the norm runs without a sum
+        "declined": (),
+    }
+    return sums.get(reader, ())
+
+
+def applies(deployment: Deployment, guards: Guards) -> bool:
+    """Whether a block with these guards can be in this deployment at all."""
+    rule, shared = guards.shared_experts, deployment.shared
+    if rule == "none":
+        return shared == "none"
+    if not deployment.fp4_allgather or rule == "any":
+        return True
+    return shared != ("sharded" if rule == "replicated for FI" else "replicated")
 
 
 def _row(**flags: bool) -> int:

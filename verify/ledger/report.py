@@ -5,15 +5,28 @@ from collections.abc import Sequence
 from verify.errors import VerifyError
 from verify.ledger.findings import Story, causes, in_words, stories
 from verify.ledger.lattice import Tally, prove
-from verify.ledger.layer import RELEASE_0_5_11, Release
+from verify.ledger.layer import Release
 from verify.ledger.subject import Subject, dense_subject, helper_subjects, oracle_subjects
 from verify.report import Json, RanksSection, Report, Section, TableSection
 
 
-def build(*, max_ranks: int, only: Sequence[str] = (), release: Release = RELEASE_0_5_11) -> Report:
-    """Judge the helper, every oracle and the dense MLP; `only` keeps names that contain a text."""
-    subjects = chosen((*helper_subjects(), *oracle_subjects(), dense_subject()), only)
-    tally = prove(subjects, max_world_size=max_ranks, release=release)
+def built_in_subjects() -> tuple[Subject, ...]:
+    """The helper, every oracle and the dense MLP beside them."""
+    return (*helper_subjects(), *oracle_subjects(), dense_subject())
+
+
+def build(
+    subjects: Sequence[Subject],
+    *,
+    release: Release,
+    max_ranks: int,
+    only: Sequence[str] = (),
+    workers: int = 1,
+    left_out: Sequence[str] = (),
+) -> Report:
+    """Judge those of `subjects` whose names contain one of the texts in `only`."""
+    subjects = chosen(subjects, only)
+    tally = prove(subjects, max_world_size=max_ranks, release=release, workers=workers)
     told = stories(tuple(tally.faults.values()), subjects, release)
     holding = sum(
         all(
@@ -38,8 +51,9 @@ def build(*, max_ranks: int, only: Sequence[str] = (), release: Release = RELEAS
             "programs": tally.programs,
             "subjects": [_subject(subject, tally) for subject in subjects],
             "causes": [_cause(story) for story in told],
+            "left_out": left_out,
         },
-        sections=(_causes(told), *_worst(told), _coverage(subjects, tally)),
+        sections=(_causes(told), *_worst(told), _coverage(subjects, tally, left_out)),
         findings=tuple(story.finding for story in told),
     )
 
@@ -100,7 +114,7 @@ def _worst(told: Sequence[Story]) -> tuple[Section, ...]:
     )
 
 
-def _coverage(subjects: Sequence[Subject], tally: Tally) -> TableSection:
+def _coverage(subjects: Sequence[Subject], tally: Tally, left_out: Sequence[str]) -> TableSection:
     return TableSection(
         title="Coverage",
         columns=("what", "how many"),
@@ -114,5 +128,6 @@ def _coverage(subjects: Sequence[Subject], tally: Tally) -> TableSection:
         notes=(
             "Not covered: attention data parallelism together with context parallelism, two-batch "
             "overlap, speculative draft models, customized all-to-all backends.",
+            *(f"Left out: {text}." for text in left_out),
         ),
     )

@@ -11,6 +11,7 @@ from verify import truth
 from verify.flags import argument_flags, flag_names, flag_tables, helper_skips
 
 Producer = Literal["one-site", "two-site", "dense"]
+SharedRule = Literal["any", "none", "sharded for FI", "replicated for FI"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,9 @@ class Guards:
     `accepts` names the layer flags that forward() takes: a layer computes AF only for a block that
     takes it. The remaining fields say what the decoder layer does: whether its communicator may
     reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
-    layer, whether it knows that it is the last, whether an all-to-all backend reaches these sites.
+    layer, whether it knows that it is the last, whether its model completes a fused sum before a
+    pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
+    an all-to-all backend reaches these sites.
     """
 
     producer: Producer
@@ -32,6 +35,8 @@ class Guards:
     allows_reduce_scatter: bool | None = None
     tags_fusion: bool = True
     knows_last_layer: bool = True
+    completes_stage: bool = False
+    shared_experts: SharedRule = "any"
     reached_by_all_to_all: bool = False
 
     def skips(self, path: Path, row: int) -> bool:
