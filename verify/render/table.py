@@ -32,7 +32,8 @@ def render(report: Report) -> str:
         notes = "\n".join(fill(one_line(note), _width()) for note in section.notes)
         blocks.append("\n".join(filter(None, (section_text(section), notes))))
     if report.findings:
-        blocks.append("\n".join(["Findings", *map(finding_text, report.findings)]))
+        texts = "\n".join(map(finding_text, report.findings)).splitlines()
+        blocks.append("\n".join(["Findings", *map(_folded, texts)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -74,7 +75,7 @@ def grid_text(section: GridSection, *, width: int = PIPED_WIDTH) -> Iterator[str
 
     Where that is wider than `width` the columns stand close.
     """
-    labels = max((len(line.label) for line in section.lines), default=0)
+    labels = max((len(one_line(line.label)) for line in section.lines), default=0)
     columns = len(section.rows)
     gap, step = ("  ", 4) if labels + 2 + columns + columns // 4 <= width + 1 else (" ", columns)
     for index, flag in enumerate(section.flags):
@@ -90,6 +91,17 @@ def _spaced(cells: str, step: int) -> str:
 
 def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_WIDTH
+
+
+def _folded(line: str) -> str:
+    """Folded between words; names and paths stay whole, so that they can be copied."""
+    return fill(
+        line,
+        _width(),
+        subsequent_indent=" " * 6,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _table(columns: tuple[str, ...], *, numeric: frozenset[int]) -> Table:
