@@ -1,0 +1,120 @@
+"""Odd but legal values: nothing, one of everything, many flags, many ranks, many sites."""
+
+from dataclasses import replace
+from itertools import product
+
+import html5lib
+import pytest
+
+from verify.render import RENDERERS, render
+from verify.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
+
+EMPTY = Report(command="scan", title="t", summary="s", payload={}, sections=(), findings=())
+
+
+def bits(count):
+    return tuple("".join(row) for row in product("01", repeat=count))
+
+
+def grid(*, flags, lines):
+    rows = bits(flags)
+    cells = tuple(("skip", "reduce", "expected", "unexpected")[i % 4] for i in range(len(rows)))
+    return GridSection(
+        title="grid",
+        flags=tuple(f"F{index}" for index in range(flags)),
+        rows=rows,
+        lines=tuple(
+            GridLine(
+                label=f"model_{index}/SomeSparseMoeBlock.forward_normal_dual_stream/TP",
+                cells=cells,
+                facets={"model": f"model_{index}", "verdict": "covered"},
+            )
+            for index in range(lines)
+        ),
+    )
+
+
+def ranks(count):
+    counts = tuple(tuple((r + s) % 3 for s in range(count)) for r in range(count))
+    groups = {"EP": tuple((rank,) for rank in range(count))}
+    return RanksSection(title="ranks", groups=groups, counts=counts)
+
+
+SHAPES = {
+    "nothing": EMPTY,
+    "table without rows": replace(
+        EMPTY, sections=(TableSection(title="", columns=("a", "verdict"), rows=()),)
+    ),
+    "grid without lines": replace(EMPTY, sections=(grid(flags=4, lines=0),)),
+    "grid of no flags": replace(EMPTY, sections=(grid(flags=0, lines=1),)),
+    "grid of six flags": replace(EMPTY, sections=(grid(flags=6, lines=2),)),
+    "no ranks": replace(EMPTY, sections=(ranks(0),)),
+    "one rank": replace(EMPTY, sections=(ranks(1),)),
+    "64 ranks": replace(EMPTY, sections=(ranks(64),)),
+    "a rank in no group": replace(
+        EMPTY, sections=(RanksSection(title="r", groups={"EP": ((0,),)}, counts=((1, 1), (1, 1))),)
+    ),
+    "a finding that says nothing": replace(EMPTY, findings=(Finding(rule="", message=""),)),
+    "a finding at no line": replace(
+        EMPTY, findings=(Finding(rule="x-y", message="", file="a.py"),)
+    ),
+}
+
+
+@pytest.mark.parametrize("format_name", RENDERERS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_format_takes_every_shape(shape, format_name):
+    assert render(SHAPES[shape], format_name=format_name)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_html_is_html(shape):
+    assert html_errors(SHAPES[shape]) == []
+
+
+@pytest.mark.parametrize("name", ["sample_report", "hostile_report"])
+def test_html_of_real_and_hostile_reports_is_html(name, request):
+    assert html_errors(request.getfixturevalue(name)) == []
+
+
+def html_errors(report):
+    parser = html5lib.HTMLParser()
+    parser.parse(render(report, format_name="html"))
+    return [(position, error) for position, error, _ in parser.errors]
+
+
+def test_html_of_a_whole_release_stays_under_a_megabyte():
+    rows = tuple(
+        (f"models/file_{i}.py:{i}", "guard " * 12, "covered", "why " * 20) for i in range(600)
+    )
+    table = TableSection(title="t", columns=("site", "guard", "verdict", "why"), rows=rows)
+    findings = tuple(
+        Finding(rule="missing-skip", message="message " * 30, file=f"a{i}.py", line=i, row="0010")
+        for i in range(200)
+    )
+    many = replace(EMPTY, sections=(grid(flags=4, lines=400), table), findings=findings)
+    assert 400_000 < len(render(many, format_name="html").encode()) < 1_000_000
+
+
+def test_letters_go_on_after_z():
+    text = render(replace(EMPTY, sections=(ranks(30),)), format_name="html")
+    assert ">Z</span>" in text
+    assert ">AD</span>" in text
+
+
+def test_junit_fails_as_often_as_there_are_findings(sample_report):
+    more = replace(sample_report, findings=sample_report.findings * 4)
+    assert '" failures="8" ' in render(more, format_name="junit").splitlines()[1]
+
+
+def test_annotations_are_worst_first_and_ten(sample_report):
+    lost, double = sample_report.findings
+    stale = Finding(rule="stale-expectation", message="stale")
+    many = replace(sample_report, findings=(stale, *(lost,) * 8, *(double,) * 4))
+    lines = render(many, format_name="github").splitlines()
+    assert [line.partition("title=")[2].partition("%")[0] for line in lines[:10]] == (
+        ["missing-skip"] * 4 + ["lost-sum"] * 6
+    )
+    assert lines[10:] == [
+        "::notice title=moe-allreduce-verify::3 more findings; the job summary lists them"
+    ]
