@@ -1,5 +1,7 @@
 """The configuration: what it refuses, and with which words."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +85,19 @@ def test_refuses_and_says_which_and_why(arguments: dict[str, object], message: s
 def test_sizes_factor_the_world(config: MoeConfig) -> None:
     assert config.moe_dp_size * config.ep_size * config.moe_tp_size == config.tp_size
     assert config.attn_dp_size * config.attn_cp_size * config.attn_tp_size == config.tp_size
+
+
+def test_the_default_is_one_rank_without_parallelism() -> None:
+    config = MoeConfig()
+    assert (config.tp_size, config.moe_tp_size, config.attn_tp_size) == (1, 1, 1)
+    assert not config.enable_dp_attention
+
+
+def test_a_configuration_is_keyword_only_and_cannot_change() -> None:
+    with pytest.raises(TypeError):
+        MoeConfig(2)  # type: ignore[misc]  # refused
+    with pytest.raises(FrozenInstanceError):
+        MoeConfig().tp_size = 2  # type: ignore[misc]  # refused
 
 
 def test_no_configuration_is_an_error_that_says_what_to_do() -> None:

@@ -1,0 +1,52 @@
+"""The house: imports run one way, and an oracle never sees the predicate that it judges."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COMMAND = "from importlinter.cli import lint_imports_command as run; run()"
+PACKAGES = ("helper", "oracles", "verify", "gpu_tests")
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, "--config", str(folder / "pyproject.toml"), "--no-cache"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_contracts_are_kept() -> None:
+    done = lint(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+BREAKS = {
+    "an oracle that asks the helper": ("oracles/llama4.py", "from helper import SKIP_REASONS"),
+    "a helper that knows the tool": ("helper/reasons.py", "import verify"),
+    "a tool that knows its GPU tests": ("verify/truth.py", "import gpu_tests"),
+}
+
+
+@pytest.mark.parametrize(("file", "line"), BREAKS.values(), ids=BREAKS)
+def test_a_contract_notices(file: str, line: str, tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    broken = tmp_path / file
+    broken.write_text(f"{broken.read_text()}\n{line}\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert "BROKEN" in done.stdout
