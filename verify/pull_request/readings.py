@@ -7,8 +7,9 @@ handed every flag.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
+from helper import Path
 from oracles import Site
 from verify import truth
 from verify.flags import argument_flags, flag_names, flag_tables, helper_skips, skip_reasons
@@ -21,10 +22,14 @@ def compare(sites: Iterable[Site]) -> tuple["Comparison", ...]:
     """Compare helper and oracle at every site; equal guards and equal calls are tabulated once."""
     names, tables, arguments = flag_names(), flag_tables(), argument_flags()
     ones = truth.full(len(tables))
-    original = lru_cache(maxsize=None)(
-        lambda guard: ones ^ truth.evaluate(guard, tables, len(tables))
-    )
-    helper = lru_cache(maxsize=None)(lambda path, handed: helper_skips(path=path, handed=handed))
+
+    @cache
+    def original(guard: str) -> int:
+        return ones ^ truth.evaluate(guard, tables, len(tables))
+
+    @cache
+    def helper(path: Path, handed: frozenset[str]) -> int:
+        return helper_skips(path=path, handed=handed)
 
     def compare_one(site: Site) -> Comparison:
         before = seen = original(site.guard)
