@@ -140,12 +140,14 @@ def in_words(deployment: Deployment) -> str:
 
 
 def _block(fault: Fault) -> str:
+    done = next((COMPLETE[step] for step in fault.cause.before if step in COMPLETE), "")
     what = "the dense MLP" if fault.guards.producer == "dense" else "the block"
-    if fault.cause.sites:
-        return (
-            f"{what} reduces over {' and '.join(COLLECTIVES[site] for site in fault.cause.sites)}"
-        )
-    return f"{what} reduces nothing"
+    over = " and ".join(COLLECTIVES[site] for site in fault.cause.sites)
+    if fault.example.config.moe_dp_size > 1 and "tp_all_reduce" in fault.cause.sites:
+        over += ", which holds several copies of the experts"
+    return (
+        f"{done}{', ' if done else ''}{what} reduces {'over ' if over else ''}{over or 'nothing'}"
+    )
 
 
 def _reader_group(fault: Fault) -> str:

@@ -89,7 +89,7 @@ def helper_subjects() -> tuple[Subject, ...]:
             name=f"helper in {block(sites[0])}",
             guards=helper_guards(_producer(sites), handed=set(sites[0].passes.values())),
         )
-        for sites in _blocks(SITES)
+        for sites in blocks(SITES)
     )
     return general + called
 
@@ -97,7 +97,7 @@ def helper_subjects() -> tuple[Subject, ...]:
 def oracle_subjects(sites: Sequence[Site] = SITES) -> tuple[Subject, ...]:
     """Every block with its original guards."""
     return tuple(
-        Subject(name=block(members[0]), guards=oracle_guards(members)) for members in _blocks(sites)
+        Subject(name=block(members[0]), guards=oracle_guards(members)) for members in blocks(sites)
     )
 
 
@@ -128,7 +128,8 @@ def block(site: Site) -> str:
     return site.id.rpartition("/")[0]
 
 
-def _blocks(sites: Sequence[Site]) -> list[tuple[Site, ...]]:
+def blocks(sites: Sequence[Site]) -> list[tuple[Site, ...]]:
+    """The sites of each method together."""
     return [tuple(members) for _, members in groupby(sorted(sites, key=block), key=block)]
 
 
