@@ -110,7 +110,7 @@ HOSTILE = (
     "</style></script><h1>injected",
     "{{ 7 * 7 }}{% raw %}",
     "::error::injected%0A::error::twice",
-    "x.py,line=1,title=injected: yes",
+    ",line=1,title=injected: yes",
     "line one\n::error::injected\r\nline three",
     "| a | b |\n| --- | --- |\n@everyone #1 [x](javascript:alert(1)) ``` ` <!-- -->",
     "\x1b[31mred\x1b[0m \x00 \x9b \u202e \u2028 \ufffe \ud800",
