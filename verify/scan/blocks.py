@@ -13,6 +13,7 @@ from verify.scan.primitives import (
     COMMUNICATOR_EXIT,
     COMMUNICATOR_FLAGS,
     GROUPS,
+    LOCAL_WORK,
     WHOLE,
     Axis,
 )
@@ -35,7 +36,6 @@ from verify.scan.values import (
 )
 
 MOE_AXES: tuple[Axis, ...] = ("EP", "MOE_TP")
-LOCAL_WORK = "get_parallel().dwdp_size > 1"
 PUBLISHED_SKIP = "should_skip_mlp_all_reduce"
 
 

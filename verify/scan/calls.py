@@ -15,6 +15,7 @@ from verify.scan.primitives import (
     EXPERT_FUNCTIONS,
     EXPERT_LAYERS,
     FLAG_FUNCTIONS,
+    FLAGS,
     FORWARD_CONTEXT,
     FUSED_NORM,
     GROUP_METHODS,
@@ -40,6 +41,7 @@ from verify.scan.values import (
     Text,
     Truth,
     Value,
+    alternatives,
     clipped,
     merge,
     parts_of,
@@ -49,6 +51,10 @@ from verify.scan.values import (
 # helpers under layers/ worth following: those that decide about or run a reduction
 _WORTH_FOLLOWING = re.compile(
     r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
+)
+# atoms that decide about sums, and must stay visible in every condition
+_RELEVANT = re.compile(
+    rf"^(?:{'|'.join(FLAGS)})$|_size|world_size|a2a|_dp|dp_|tp_|ep_| is None|parallel|fusion|shared"
 )
 # what they return is named by the call itself
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
@@ -90,7 +96,9 @@ class Calls(Blocks):
             if found is not None:
                 return found
             if isinstance(target, Text):
-                return self._opaque(target, receiver, positional, keywords)
+                value = self._opaque(target, receiver, positional, keywords)
+                self._write_out(node, value)
+                return value
             return self.call(target, positional, keywords)
         finally:
             frame.called, frame.called_name = before
@@ -255,10 +263,13 @@ class Calls(Blocks):
         keywords: Mapping[str, Value],
     ) -> Value | None:
         name = func.attr if isinstance(func, ast.Attribute) else ""
+        kinds = {type(value) for _, value in alternatives(receiver)}
+        if Tensor in kinds and kinds <= {Tensor, Text, Const}:
+            receiver = Tensor(parts_of(self.logic, receiver))
         match receiver:
             case Choice():
                 # each alternative may be a block of its own
-                if any(isinstance(v, Primitive) for _, v in receiver.alternatives):
+                if Primitive in kinds:
                     return self.over(
                         receiver,
                         lambda item: (
@@ -284,6 +295,12 @@ class Calls(Blocks):
         if isinstance(target, ast.Name):
             before = frame.env.get(target.id, value)
             frame.env[target.id] = merge(self.logic, frame.live, value, before)
+
+    def _write_out(self, node: ast.Call, value: Value) -> None:
+        """`out=`: the result is written into a tensor that has a name already."""
+        for keyword in node.keywords:
+            if keyword.arg == "out":
+                self.rebind(keyword.value, value)
 
     def _opaque(
         self,
@@ -381,7 +398,17 @@ class Calls(Blocks):
             self.run_body(function.node.body)
         finally:
             self.state.frames.pop()
-        return self._returned(frame)
+        return self._condensed(function, self._returned(frame), positional)
+
+    def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
+        """A predicate that asks nothing about parallelism is one atom, however long it is."""
+        if not isinstance(result, Truth) or self.state.theory:
+            return result
+        support = self.logic.support(result.cond)
+        if len(support) < 3 or any(_RELEVANT.search(name) for name in support):
+            return result
+        shown = ", ".join(self.written(value) for value in positional[:4])
+        return Truth(self.logic.atom(clipped(f"{function.name}({shown})").text))
 
     def _followed(self, function: Function) -> bool:
         """Whether a function is run, or stays a name."""

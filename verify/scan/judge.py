@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from verify.scan.logic import FALSE, Cond, Logic
-from verify.scan.primitives import A2A_NONE, FLAGS, Axis
+from verify.scan.logic import FALSE, TRUE, Cond, Logic
+from verify.scan.primitives import A2A_NONE, FLAGS, LOCAL_WORK, Axis
 from verify.scan.state import Sink, State
 from verify.scan.theory import ATTENTION_DP
 from verify.scan.values import Part, Place
@@ -37,33 +37,50 @@ class Fault:
     sink: Sink
     axis: Axis
     rows: int
-    when: Cond
     conditions: tuple[str, ...]
 
     @property
     def row(self) -> str:
-        """The smallest row: fewest flags, then the first in order."""
-        smallest = min(rows(self.rows), key=lambda row: (bin(row).count("1"), -row))
-        return row_bits(smallest, len(FLAGS))
+        """The smallest row in which it happens."""
+        return smallest_row(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One sink seen under the theory: what it takes, when, and who can be there."""
+
+    logic: Logic
+    theory: Cond
+    sink: Sink
+    sums: Cond
+    plain: Cond
+    known: frozenset[str]
 
 
 def faults(state: State, theory: Cond) -> Iterator[Fault]:
     """Every fault of one layer's run."""
     logic = state.logic
+    plain = _plain(logic)
     for sink in state.sinks:
-        scene = logic.both(theory, sink.when)
-        given = logic.both(theory, logic.atom(A2A_NONE))
+        given = theory
         if sink.kind == "return" and not state.communicators:
             # without a communicator or boundary the layer cannot serve attention DP
-            scene = logic.both(scene, logic.negation(logic.atom(ATTENTION_DP)))
-        gathered = _layer_is_gathered(logic, sink)
-        sums = logic.both(sink.sums, gathered)
+            given = logic.both(given, logic.negation(logic.atom(ATTENTION_DP)))
+        gathered = _layer_is_gathered(logic, sink, plain)
+        scene = Scene(
+            logic=logic,
+            theory=given,
+            sink=sink,
+            sums=logic.both(sink.sums, gathered),
+            plain=plain,
+            known=frozenset(logic.support(given)) | frozenset(FLAGS),
+        )
         for part in sink.parts:
             # a shared expert's sum is judged where its layer runs on gathered tokens
-            seen = scene if "EP" in part.axes else logic.both(scene, gathered)
+            when = sink.when if "EP" in part.axes else logic.both(sink.when, gathered)
             for axis in _axes(part):
                 if axis != "ATTN_TP":
-                    yield from _part_faults(logic, seen, sink, sums, part, axis, given)
+                    yield from _part_faults(scene, when, part, axis)
 
 
 def _axes(part: Part) -> tuple[Axis, ...]:
@@ -72,71 +89,88 @@ def _axes(part: Part) -> tuple[Axis, ...]:
     return ("EP", "MOE_TP") if part.axes == ("TP",) and stepwise else part.axes
 
 
-def _layer_is_gathered(logic: Logic, sink: Sink) -> Cond:
+def _layer_is_gathered(logic: Logic, sink: Sink, plain: Cond) -> Cond:
     """Where the layer runs on gathered tokens: a sparse layer that dispatches them itself does not.
 
     (`_compute_mlp_mode` and `_ffn_on_rank_rows` say so; then there is nothing to sum.)
     """
     if sink.kind == "fused norm":
-        return logic.negation(FALSE)
+        return TRUE
     sparse = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
-    scattered = logic.either(logic.negation(logic.atom(A2A_NONE)), logic.atom("FI"))
-    return logic.negation(logic.both(sparse, scattered))
+    dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+    return logic.negation(logic.both(sparse, dispatched))
 
 
-def _part_faults(
-    logic: Logic, scene: Cond, sink: Sink, sums: Cond, part: Part, axis: Axis, given: Cond
-) -> Iterator[Fault]:
-    owed = logic.all_of(scene, part.present, logic.atom(SIZE_OF[axis]))
+def _plain(logic: Logic) -> Cond:
+    """No all-to-all backend, and no data-parallel weights where the source knows them."""
+    plain = logic.atom(A2A_NONE)
+    if LOCAL_WORK in logic.atoms():
+        plain = logic.both(plain, logic.negation(logic.atom(LOCAL_WORK)))
+    return plain
+
+
+def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[Fault]:
+    logic, sums = scene.logic, scene.sums
+    owed = logic.all_of(when, part.present, logic.atom(SIZE_OF[axis]))
     if owed == FALSE:
         return
     over_axis = {place: cond for place, cond in part.reduced.items() if axis in place.axes}
-    by_block = logic.any_of(*over_axis.values())
-    done = logic.either(part.arrives, by_block)
-
-    plain = logic.atom(A2A_NONE)
-
-    def fault(kind: Kind, places: tuple[Place, ...], when: Cond) -> Iterator[Fault]:
-        if when != FALSE:
-            table = logic.table(when, FLAGS)
-            shown = Fault(
-                kind=kind, places=places, sink=sink, axis=axis, rows=table, when=when, conditions=()
-            )
-            bits = tuple(zip(FLAGS, (bit == "1" for bit in shown.row), strict=True))
-            one = logic.both(when, logic.row(bits))
-            usual = logic.both(one, plain)
-            one = usual if usual != FALSE else one
-            yield Fault(
-                kind=kind,
-                places=places,
-                sink=sink,
-                axis=axis,
-                rows=table,
-                when=when,
-                conditions=conditions(logic, one, logic.both(given, logic.row(bits))),
-            )
-
+    done = logic.either(part.arrives, logic.any_of(*over_axis.values()))
     # tokens are dispatched over ranks only where a communicator or a boundary scatters them
-    combined = part.arrives if sink.kind != "return" else FALSE
+    combined = part.arrives if scene.sink.kind != "return" else FALSE
     for place, cond in over_axis.items():
-        yield from fault("double", (place,), logic.all_of(owed, cond, sums))
+        yield from _fault(scene, "double", (place,), axis, logic.all_of(owed, cond, sums))
         again = logic.all_of(owed, cond, combined)
-        yield from fault("combined", (place,), logic.both(again, plain))
-        yield from fault("backend", (place,), logic.both(again, logic.negation(plain)))
+        yield from _fault(scene, "combined", (place,), axis, logic.both(again, scene.plain))
+        other = logic.both(again, logic.negation(scene.plain))
+        yield from _fault(scene, "backend", (place,), axis, other)
     for (first, a), (second, b) in combinations(over_axis.items(), 2):
-        yield from fault("twice", (first, second), logic.all_of(owed, a, b))
+        yield from _fault(scene, "twice", (first, second), axis, logic.all_of(owed, a, b))
     places = tuple(over_axis) or (part.place,)
     lost = logic.all_of(owed, logic.negation(done), logic.negation(sums))
-    yield from fault("lost", places, lost)
+    yield from _fault(scene, "lost", places, axis, lost)
 
 
-def conditions(logic: Logic, case: Cond, given: Cond) -> tuple[str, ...]:
-    """What must hold, besides the row and the groups' sizes, for the case to happen."""
-    found = []
-    for name, value in logic.witness(case):
-        wanted = logic.atom(name) if value else logic.negation(logic.atom(name))
-        # what every such case needs, and what does not follow from the row alone
-        needed = logic.implies(case, wanted) and not logic.implies(given, wanted)
-        if needed and name not in FLAGS and not name.endswith("_size > 1"):
-            found.append(name if value else f"not {name}")
-    return tuple(found)
+def _fault(
+    scene: Scene, kind: Kind, places: tuple[Place, ...], axis: Axis, case: Cond
+) -> Iterator[Fault]:
+    """The fault, where some configuration reaches the case."""
+    logic = scene.logic
+    # what the theory says nothing about is free: it need not be carried along
+    reach = logic.both(logic.shadow(case, scene.known), scene.theory)
+    if reach == FALSE:
+        return
+    table = logic.table(reach, FLAGS)
+    bits = _bits(smallest_row(table))
+    one = logic.both(reach, logic.row(bits))
+    usual = logic.both(one, scene.plain)
+    one = usual if usual != FALSE else one
+    values = logic.witness(one)
+    given = logic.both(logic.both(scene.theory, scene.plain), logic.row(bits))
+    needed = [*_needed(logic, one, given, values)]
+    rest = logic.fix(case, values)
+    needed += _needed(logic, rest, TRUE, logic.witness(rest))
+    yield Fault(
+        kind=kind, places=places, sink=scene.sink, axis=axis, rows=table, conditions=tuple(needed)
+    )
+
+
+def _needed(
+    logic: Logic, case: Cond, given: Cond, values: tuple[tuple[str, bool], ...]
+) -> Iterator[str]:
+    """What every such case needs, and what does not follow from the row alone."""
+    for name, value in values:
+        if name not in FLAGS and not name.endswith("_size > 1"):
+            wanted = logic.atom(name) if value else logic.negation(logic.atom(name))
+            if logic.implies(case, wanted) and not logic.implies(given, wanted):
+                yield name if value else f"not {name}"
+
+
+def smallest_row(table: int) -> str:
+    """The row with the fewest flags, then the first in flag order."""
+    smallest = min(rows(table), key=lambda row: (bin(row).count("1"), -row))
+    return row_bits(smallest, len(FLAGS))
+
+
+def _bits(row: str) -> tuple[tuple[str, bool], ...]:
+    return tuple((flag, bit == "1") for flag, bit in zip(FLAGS, row, strict=True))

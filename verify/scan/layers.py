@@ -78,7 +78,6 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         if init is not None:
             machine.call(Routine(init, layer), (), unknown(init))
         state.reductions.clear()
-        state.frame.live = TRUE
         machine.sink("return", machine.call(layer, (), {}), FALSE)
         theory = state.logic.both(facts.defined, general(state))
         run.faults = tuple(faults(state, theory))

@@ -116,10 +116,29 @@ class Logic:
             return condition
         return self._fix(condition, level, 2 if value else 1, {})
 
-    def free(self, condition: Cond, name: str) -> Cond:
-        """Whether `condition` can hold for some value of the atom `name`."""
-        fixed = (self.assume(condition, name, value=value) for value in (False, True))
-        return self.any_of(*fixed)
+    def shadow(self, condition: Cond, names: frozenset[str]) -> Cond:
+        """Whether `condition` can hold for some values of every atom not among `names`."""
+        levels = {self._level[name] for name in names if name in self._level}
+        done: dict[Cond, Cond] = {}
+
+        def over(node: Cond) -> Cond:
+            if node <= TRUE:
+                return node
+            known = done.get(node)
+            if known is None:
+                level, low, high = self._nodes[node]
+                sides = over(low), over(high)
+                known = self._node(level, *sides) if level in levels else self.either(*sides)
+                done[node] = known
+            return known
+
+        return over(condition)
+
+    def fix(self, condition: Cond, values: Sequence[tuple[str, bool]]) -> Cond:
+        """`condition` with several atoms fixed."""
+        for name, value in values:
+            condition = self.assume(condition, name, value=value)
+        return condition
 
     def support(self, condition: Cond) -> tuple[str, ...]:
         """The atoms that `condition` depends on, in order."""

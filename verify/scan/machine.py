@@ -1,15 +1,15 @@
 """Statements: the path condition of everything that runs."""
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from verify.scan.calls import Calls
 from verify.scan.index import Function
 from verify.scan.logic import FALSE, TRUE, Cond
-from verify.scan.primitives import FUSION_MARK
+from verify.scan.primitives import FLAGS, FUSION_MARK
 from verify.scan.values import (
-    Choice,
     Instance,
     Items,
     Primitive,
@@ -21,6 +21,9 @@ from verify.scan.values import (
     merge,
     parts_of,
 )
+
+# atoms that choose how a layer runs, as against what it must look like
+SELECTS = re.compile(rf"^(?:{'|'.join(FLAGS)})$|a2a|backend|_dp|dp_|parallel|layer_id|sparse")
 
 
 class Machine(Calls):
@@ -71,6 +74,10 @@ class Machine(Calls):
 
     def _do_if(self, node: ast.If) -> None:
         test = self.truth(self.evaluate(node.test))
+        if isinstance(node.body[-1], ast.Raise) and not node.orelse:
+            # a check of the model's own shape: every configuration that runs passes it
+            if not any(SELECTS.search(name) for name in self.logic.support(test)):
+                return
         self._branch(test, node.body, node.orelse)
 
     def _do_match(self, node: ast.Match) -> None:
@@ -161,16 +168,11 @@ class Machine(Calls):
             if isinstance(item, Instance):
                 when = self.logic.both(self.state.live, cond)
                 before = item.attributes.get(name)
-                if before is None or when == TRUE:
-                    item.attributes[name] = value if when == TRUE else self._only(when, value)
-                else:
-                    item.attributes[name] = merge(self.logic, when, value, before)
-
-    def _only(self, when: Cond, value: Value) -> Value:
-        """A value that is there only where `when` holds; nobody reads it elsewhere."""
-        return Choice(
-            tuple((self.logic.both(when, cond), item) for cond, item in alternatives(value))
-        )
+                # where it was never set nobody reads it
+                known = before is not None and when != TRUE
+                item.attributes[name] = (
+                    merge(self.logic, when, value, before) if known and before else value
+                )
 
     def _mark_fusion(self, node: ast.expr, owner: Value, marked: Cond) -> None:
         """The next layer's norm will sum this tensor up."""

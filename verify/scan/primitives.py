@@ -72,6 +72,8 @@ EXPERT_FACTORY = "get_moe_impl_class"
 EXPERT_FUNCTIONS = ("fused_moe", "fused_experts")
 A2A_BACKEND = "MoeA2ABackend"
 A2A_NONE = "get_moe_a2a_backend().is_none()"
+# data-parallel weights: each rank holds all experts for its own tokens
+LOCAL_WORK = "get_parallel().dwdp_size > 1"
 
 # every release's spelling of a group's size
 SIZES: Mapping[str, str] = {

@@ -213,7 +213,17 @@ def merge(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
             return Items(tuple(merge(logic, test, a, b) for a, b in pairs))
     if then == otherwise:
         return then
+    if _dull(then) and _dull(otherwise):
+        # nothing is owed in either: which of them it is need not be told apart
+        return Text("either")
     return _choice(logic, test, then, otherwise)
+
+
+def _dull(value: Value) -> bool:
+    """Whether nothing that is followed depends on the value."""
+    if isinstance(value, Items):
+        return all(_dull(item) for item in value.values)
+    return isinstance(value, Text | Mapped)
 
 
 def _merge_tensors(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Tensor:
