@@ -15,7 +15,8 @@ from verify.pull_request.categories import CATEGORIES
 from verify.pull_request.reachable import Reach, configurations, in_words
 from verify.pull_request.readings import READINGS, Comparison
 
-if TYPE_CHECKING:  # reading sources is a second's import, which only `--source` should pay for
+if TYPE_CHECKING:  # only `--source` and `--judge` should pay for what these import
+    from verify.ledger.pull_request import Judged
     from verify.pull_request.release import Release
 
 Verdict = Literal["holds", "conditional", "fails"]
@@ -33,13 +34,14 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What claims are judged by: every site compared, every configuration tried, and a source
-    where one was read.
+    """What claims are judged by: every site compared and every configuration tried; a source
+    where one was read, and every deployment where the ledger was asked.
     """
 
     comparisons: tuple[Comparison, ...]
     reach: Reach
     release: "Release | None" = None
+    judged: "Judged | None" = None
 
 
 def judge(evidence: Evidence) -> tuple[Claim, ...]:
@@ -166,7 +168,42 @@ def _drift(evidence: Evidence) -> tuple[Verdict, str]:
     return ("fails" if apart & ~covered else "holds"), because
 
 
+def _latent_fixes(evidence: Evidence) -> tuple[Verdict, str]:
+    changed = [c for c in evidence.comparisons if c.expected]
+    if evidence.judged is None:
+        return "conditional", (
+            f"{len(changed)} sites change in a row; whose answer is right there is decided by "
+            "`verify report --judge`"
+        )
+    count = len(flag_names())
+    meanings = {(row.block, row.row): row.meaning for row in evidence.judged.rows}
+    found = {
+        f"{c.site.id} in {truth.row_bits(row, count)}": meanings.get(
+            (f"{c.site.model}/{c.site.cls}.{c.site.method}", row), "in no deployment"
+        )
+        for c in changed
+        for row in truth.rows(c.expected)
+    }
+    fixes = sum(meaning == "latent fix" for meaning in found.values())
+    others = [f"{place}: {word}" for place, word in found.items() if word != "latent fix"]
+    because = f"{fixes} of {len(found)} changed rows are fixes"
+    verdict: Verdict = "conditional" if fixes and others else "fails" if others else "holds"
+    return verdict, "; ".join([because, *others])
+
+
 def _fi_and_ep(evidence: Evidence) -> tuple[Verdict, str]:
+    if evidence.judged is not None:
+        rows = evidence.judged.skip_reason_matters("FI", "EP")
+        return ("fails" if rows else "holds"), "; ".join(
+            [
+                f"with FI alone, skipping EP too is exact more often at {len(rows)} blocks",
+                *(
+                    f"{row.block}: in {row.exact[row.helper.with_skip('EP')]} instead of "
+                    f"{row.exact[row.helper]} of {row.deployments} deployments"
+                    for row in rows
+                ),
+            ]
+        )
     config = next(
         (
             config
@@ -183,7 +220,7 @@ def _fi_and_ep(evidence: Evidence) -> tuple[Verdict, str]:
     return "fails", (
         f"with {in_words(config)} FI is true and ep_size > 1, so {len(reducing)} of {len(sites)} "
         "EP sites reduce what the dispatcher's combine has summed over the whole TP group; "
-        "`verify prove` counts it"
+        "`verify report --judge` counts it"
     )
 
 
@@ -200,6 +237,7 @@ CLAIMS: tuple[tuple[str, str, Callable[[Evidence], tuple[Verdict, str]]], ...] =
     ("byte-identical", "the listed models are refactored byte-identically", _identical),
     ("covers-all-flags", "they already covered all four flags", _covers_all_flags),
     ("only-diff-is-fi", "in the other models the only diff is FI alone", _only_latent),
+    ("latent-fixes", "FI alone was a latent bug there, and is fixed", _latent_fixes),
     ("hunyuan-ep", "hunyuan_v3's EP path is byte-identical", _hunyuan_ep),
     ("defaults-are-no-ops", "the helper's defaults are no-ops", _defaults),
     ("all-migrated", "every other MoE model is migrated", _all_migrated),

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from oracles import SITES, Site
 from verify.errors import VerifyError
@@ -11,9 +12,13 @@ from verify.pull_request.readings import compare
 from verify.pull_request.report import build
 from verify.report import Report
 
+if TYPE_CHECKING:  # only `--source` and `--judge` should pay for what these import
+    from verify.ledger.pull_request import Judged
+    from verify.pull_request.release import Release
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model`, `--category`, `--source`."""
+    """`--model`, `--category`, `--source`, `--judge`."""
     parser.add_argument("--model", metavar="NAME", help="only this model's sites, e.g. qwen3_moe")
     parser.add_argument(
         "--category", metavar="ID", help="only this category's sites: A, B, C, D-EP or D-TP"
@@ -24,19 +29,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="look for the migrated calls in this source: a directory, a wheel, a sdist, or a "
         "requirement such as sglang==0.5.11",
     )
+    parser.add_argument(
+        "--judge",
+        action="store_true",
+        help="say whose answer is right: judge both in every legal deployment of up to 8 ranks",
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Compare helper, oracles and source; raises `VerifyError` for one that there is not."""
     sites = select(SITES, model=arguments.model, category_id=arguments.category)
-    if arguments.source is None:
-        return build(sites)
-    # reading sources is a second's import, which only `--source` should pay for
-    from verify.pull_request.release import read_release  # noqa: PLC0415
+    return build(
+        sites,
+        release=None if arguments.source is None else _read(arguments.source, sites),
+        judged=_judge() if arguments.judge else None,
+    )
+
+
+def _read(source: str, sites: Sequence[Site]) -> "Release":
+    from verify.pull_request.release import read_release  # noqa: PLC0415 (slow to import)
     from verify.source import open_source  # noqa: PLC0415
 
-    with open_source(arguments.source) as tree:
-        return build(sites, release=read_release(tree, compare(sites)))
+    with open_source(source) as tree:
+        return read_release(tree, compare(sites))
+
+
+def _judge() -> "Judged":
+    from verify.ledger.pull_request import judged  # noqa: PLC0415 (slow to import)
+
+    return judged()
 
 
 def select(

@@ -13,20 +13,26 @@ from verify.pull_request.readings import READINGS, Comparison, compare
 from verify.pull_request.site import facts_table, finding, row_table, site_payload
 from verify.report import Cell, GridLine, GridSection, Json, Report, TableSection
 
-if TYPE_CHECKING:  # reading sources is a second's import, which only `--source` should pay for
+if TYPE_CHECKING:  # only `--source` and `--judge` should pay for what these import
+    from verify.ledger.pull_request import Judged
     from verify.pull_request.release import Release
 
 NOTHING = "-"
 
 
-def build(sites: Sequence[Site] = SITES, *, release: "Release | None" = None) -> Report:
-    """Judge `sites`, and what `release` holds of them where one was read.
+def build(
+    sites: Sequence[Site] = SITES,
+    *,
+    release: "Release | None" = None,
+    judged: "Judged | None" = None,
+) -> Report:
+    """Compare `sites`; tell what `release` holds of them and whose answer is right by `judged`.
 
     The claims are about the whole pull request and use every site.
     """
     comparisons, reached = compare(sites), reach()
     everything = comparisons if len(sites) == len(SITES) else compare(SITES)
-    claims = judge(Evidence(comparisons=everything, reach=reached, release=release))
+    claims = judge(Evidence(comparisons=everything, reach=reached, release=release, judged=judged))
     findings = (
         *(finding(c) for c in comparisons if c.unexpected),
         *(release.findings() if release else ()),
@@ -48,6 +54,7 @@ def build(sites: Sequence[Site] = SITES, *, release: "Release | None" = None) ->
         payload={
             **_payload(comparisons, reached, claims),
             **(release.payload() if release else {}),
+            **({"judged": judged.payload} if judged else {}),
         },
         sections=(
             _counters(comparisons),
@@ -61,6 +68,7 @@ def build(sites: Sequence[Site] = SITES, *, release: "Release | None" = None) ->
             ),
             _unaware(comparisons),
             _reached(reached),
+            *(judged.sections if judged else ()),
             _claims(claims),
         ),
         findings=findings,

@@ -7,6 +7,8 @@ import pytest
 
 from oracles import SITES, Site
 from verify.flags import helper_skips
+from verify.ledger.pull_request import Judged
+from verify.ledger.pull_request import judged as decide
 from verify.pull_request.claims import Claim, Evidence, judge
 from verify.pull_request.reachable import reach
 from verify.pull_request.readings import compare
@@ -36,6 +38,11 @@ VERDICTS = {
         "6 sites, diff rows other than FI alone: "
         "0 under signature, 9 under called, 18 under passed",
     ),
+    "latent-fixes": (
+        "conditional",
+        "6 sites change in a row; whose answer is right there is decided by "
+        "`verify report --judge`",
+    ),
     "hunyuan-ep": (
         "conditional",
         "2 sites, diff rows: 0 under signature, 0 under called, 12 under passed",
@@ -59,7 +66,7 @@ VERDICTS = {
         "with tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True "
         "moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 FI is true and "
         "ep_size > 1, so 3 of 3 EP sites reduce what the dispatcher's combine has summed over "
-        "the whole TP group; `verify prove` counts it",
+        "the whole TP group; `verify report --judge` counts it",
     ),
     "counters-are-zero": (
         "holds",
@@ -116,3 +123,42 @@ def test_a_helper_whose_defaults_matter(monkeypatch: pytest.MonkeyPatch) -> None
     claim = judged(*SITES)["defaults-are-no-ops"]
     assert claim.verdict == "fails"
     assert "answers changed by leaving the keywords out: 296" in claim.evidence
+
+
+@pytest.fixture(scope="module")
+def judged_by_the_ledger() -> Judged:
+    return decide(max_ranks=2)
+
+
+def judged_with(ledger: Judged) -> dict[str, Claim]:
+    claims = judge(Evidence(comparisons=compare(SITES), reach=reach(), judged=ledger))
+    return {claim.id: claim for claim in claims}
+
+
+def test_the_ledger_decides_what_predicates_cannot(judged_by_the_ledger: Judged) -> None:
+    claims = judged_with(judged_by_the_ledger)
+    assert claims["latent-fixes"].verdict == "conditional"
+    assert claims["latent-fixes"].evidence == (
+        "4 of 6 changed rows are fixes; "
+        "hunyuan_v3/HYV3MoEFused._forward_single_stream/TP in 0001: both wrong; "
+        "hunyuan_v3/HYV3MoEFused._forward_dual_stream/TP in 0001: both wrong"
+    )
+    assert claims["fi-and-ep"].verdict == "fails"
+    assert claims["fi-and-ep"].evidence.startswith(
+        "with FI alone, skipping EP too is exact more often at 3 blocks; "
+        "hunyuan_v3/HYV3MoEFused._forward_dual_stream: in "
+    )
+
+
+def test_rows_that_no_deployment_reaches_are_no_fixes(judged_by_the_ledger: Judged) -> None:
+    claims = judged_with(replace(judged_by_the_ledger, rows=()))
+    assert claims["latent-fixes"].verdict == "fails"
+    assert claims["latent-fixes"].evidence.startswith("0 of 6 changed rows are fixes; ")
+    assert claims["fi-and-ep"].verdict == "holds"
+
+
+def test_fixes_alone_hold(judged_by_the_ledger: Judged) -> None:
+    sites = [site for site in SITES if site.model != "hunyuan_v3"]
+    claims = judge(Evidence(comparisons=compare(sites), reach=reach(), judged=judged_by_the_ledger))
+    (claim,) = (claim for claim in claims if claim.id == "latent-fixes")
+    assert (claim.verdict, claim.evidence) == ("holds", "4 of 4 changed rows are fixes")

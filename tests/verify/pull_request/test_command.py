@@ -19,7 +19,7 @@ def test_the_report_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert out.startswith("sgl-project/sglang#23748: the helper against every original guard\n")
     assert err == (
-        "22 sites, 6 differ, 0 unexpected diffs; 9 claims, 4 holds, 4 conditional, 1 fails\n"
+        "22 sites, 6 differ, 0 unexpected diffs; 10 claims, 4 holds, 5 conditional, 1 fails\n"
     )
 
 
@@ -67,6 +67,15 @@ def test_a_mistake_is_one_line_and_2(
 ) -> None:
     code, out, err = run(capsys, *words)
     assert (code, out, err) == (2, "", f"verify: {message}\n")
+
+
+def test_judging_adds_whose_answer_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "report", "--judge", "--format", "json")
+    assert code == 0
+    payload = json.loads(out)
+    assert payload["judged"]["max_ranks"] == 8
+    verdicts = {claim["id"]: claim["verdict"] for claim in payload["claims"]}
+    assert (verdicts["latent-fixes"], verdicts["fi-and-ep"]) == ("conditional", "fails")
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

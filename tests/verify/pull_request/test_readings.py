@@ -66,6 +66,21 @@ def test_a_latent_fix_is_in_the_row_of_fi_alone(comparison: Comparison) -> None:
     assert bool(comparison.expected) == (comparison.site.category in {"B", "C", "D-TP"})
 
 
+def test_on_the_ep_path_no_diff_is_expected() -> None:
+    category_b = next(site for site in SITES if site.category == "B")
+    (comparison,) = compare([replace(category_b, path="EP", guard="False")])
+    assert comparison.expected == 0
+    assert comparison.unexpected & comparison.diffs["signature"] == comparison.diffs["signature"]
+
+
+def test_a_reason_of_the_other_path_is_not_missed() -> None:
+    """FI is no reason on the EP path: a guard there that ignores it misses nothing."""
+    unknown = {comparison.site.id: comparison.unknown() for comparison in compare(SITES)}
+    assert unknown["qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal/EP"] == ()
+    assert unknown["hunyuan_v3/HYV3MoEFused._forward_dual_stream/EP"] == ("AF", "RS")
+    assert unknown["hunyuan_v3/HYV3MoEFused._forward_dual_stream/TP"] == ("AF", "RS", "FI")
+
+
 def test_a_guard_that_is_no_expression_of_flags_is_refused() -> None:
     with pytest.raises(VerifyError) as caught:
         compare([replace(SITES[0], guard="not XX")])
