@@ -45,7 +45,13 @@ class Layout:
 
     @cached_property
     def moe_dp(self) -> tuple[Group, ...]:
-        """Ranks that hold the same weights in different model copies."""
+        """Ranks that hold the same weights in different model copies.
+
+        With more context-parallel ranks than copies it is the context-parallel group, whose ranks
+        share their tokens before the experts run.
+        """
+        if self.config.attn_cp_size > self.config.moe_dp_size:
+            return self.attn_cp
         stride = self.config.ep_size * self.config.moe_tp_size
         return tuple(tuple(range(first, self.world_size, stride)) for first in range(stride))
 
