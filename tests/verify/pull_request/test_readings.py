@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oracles import SITES, Site
 from verify import truth
@@ -46,6 +49,37 @@ def naive(site: Site) -> dict[str, list[str]]:
 def test_all_three_readings(comparison: Comparison) -> None:
     found = {name: truth.table_bits(table, 4) for name, table in comparison.diffs.items()}
     assert found == naive(comparison.site)
+
+
+literals = st.sampled_from([f"{sign}{flag}" for flag in FLAGS for sign in ("", "not ")])
+guards = st.recursive(
+    literals,
+    lambda inner: st.tuples(inner, st.sampled_from((" and ", " or ")), inner).map(
+        lambda parts: f"({''.join(parts)})"
+    ),
+)
+NAMES = {"AF": "should_allreduce_fusion", "RS": "use_reduce_scatter"}
+
+
+@given(
+    guards,
+    st.sampled_from(("EP", "TP")),
+    st.sets(st.sampled_from(sorted(NAMES))),
+    st.sets(st.sampled_from(sorted(NAMES))),
+)
+def test_all_three_readings_of_any_site(
+    guard: str, path: Literal["EP", "TP"], accepts: set[str], passes: set[str]
+) -> None:
+    site = replace(
+        SITES[0],
+        guard=guard,
+        path=path,
+        accepts=tuple(accepts),
+        passes={NAMES[flag]: flag for flag in passes},
+    )
+    (comparison,) = compare([site])
+    found = {name: truth.table_bits(table, 4) for name, table in comparison.diffs.items()}
+    assert found == naive(site)
 
 
 @every_comparison
