@@ -101,9 +101,15 @@ def test_guards_that_forget_fi_cover_less() -> None:
     assert claim.evidence.startswith("0 of 14 guards depend on AF, RS, DP, FI; ")
 
 
-def test_an_ep_guard_that_knows_fi_would_make_it_relevant_nowhere() -> None:
+def test_without_ep_sites_fi_is_irrelevant_to_them() -> None:
     tp_only = [site for site in SITES if site.path == "TP"]
-    claim = judged(*tp_only)["fi-and-ep"]
+    assert judged(*tp_only)["fi-and-ep"].verdict == "holds"
+
+
+def test_ep_calls_that_skip_on_fi_would_make_it_irrelevant() -> None:
+    skipping = tuple(replace(c, helper=c.helper | 1 << 0b0001) for c in compare(SITES))
+    claims = judge(Evidence(comparisons=skipping, reach=reach()))
+    (claim,) = (claim for claim in claims if claim.id == "fi-and-ep")
     assert claim.verdict == "holds"
 
 
