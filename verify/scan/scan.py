@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from verify.progress import track
 from verify.report import Finding
 from verify.scan.findings import finding, rule_of
 from verify.scan.index import Class, Index
@@ -67,7 +68,7 @@ def scan(tree: SourceTree) -> ScanResult:
     index = Index(tree)
     facts = read_facts(index)
     roots = find_roots(index)
-    runs = tuple(run_layer(facts, cls) for cls in roots.layers)
+    runs = tuple(run_layer(facts, cls) for cls in track(roots.layers, what="layers read"))
     calls = find_calls(index)
     guards = {call.key: guard for call, guard in read_all(facts, calls)}
     lines = _linear_calls(facts, runs, calls)
