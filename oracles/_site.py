@@ -34,9 +34,14 @@ class Site:
     commit: str = "da175b964d150e6e24dade4a0ba7992d98921380"
 
     @property
+    def block(self) -> str:
+        """`model/Class.method`: the sites of one method share it."""
+        return f"{self.model}/{self.cls}.{self.method}"
+
+    @property
     def id(self) -> str:
         """`model/Class.method/PATH`, unique."""
-        return f"{self.model}/{self.cls}.{self.method}/{self.path}"
+        return f"{self.block}/{self.path}"
 
     @property
     def file(self) -> str:

@@ -25,6 +25,12 @@ def flag_tables() -> dict[str, int]:
     return truth.variables(flag_names())
 
 
+def alone(flag: str) -> int:
+    """The number of the row in which `flag` is true and no other."""
+    names = flag_names()
+    return 1 << (len(names) - 1 - names.index(flag))
+
+
 def argument_flags() -> frozenset[str]:
     """The flags that forward() receives; the others are read from the configuration."""
     return frozenset(reason.flag for reason in skip_reasons() if reason.value is None)

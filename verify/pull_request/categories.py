@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from verify.errors import VerifyError
-from verify.flags import flag_names
+from verify.flags import alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,7 @@ class Category:
 
     def latent_rows(self) -> int:
         """The rows in which one latent flag is true and no other flag, as a truth table."""
-        names = flag_names()
-        return sum(1 << (1 << (len(names) - 1 - names.index(flag))) for flag in self.latent)
+        return sum(1 << alone(flag) for flag in self.latent)
 
 
 CATEGORIES: tuple[Category, ...] = (

@@ -4,13 +4,13 @@ A claim is one function from the evidence to a verdict: `holds` as written, `con
 holds only under a reading or cannot be decided from predicates alone, `fails` otherwise.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from helper import PATHS, should_skip_post_experts_all_reduce, use_config
 from verify import truth
-from verify.flags import argument_flags, flag_names, flag_tables, helper_skips, skip_reasons
+from verify.flags import alone, argument_flags, flag_names, flag_tables, helper_skips, skip_reasons
 from verify.pull_request.categories import CATEGORIES
 from verify.pull_request.reachable import Reach, configurations, in_words
 from verify.pull_request.readings import READINGS, Comparison
@@ -57,18 +57,22 @@ def _in_category(evidence: Evidence, *names: str) -> list[Comparison]:
     return [c for c in evidence.comparisons if c.category.id in names]
 
 
-def _differing(comparisons: Collection[Comparison]) -> dict[str, int]:
-    """Diff rows summed over the sites, by reading."""
-    return {reading: sum(c.diffs[reading].bit_count() for c in comparisons) for reading in READINGS}
+def _by_reading(tables: Mapping[str, Iterable[int]]) -> tuple[dict[str, int], str]:
+    """Diff rows summed over the sites, by reading, and the same in words."""
+    counts = {name: sum(table.bit_count() for table in each) for name, each in tables.items()}
+    return counts, ", ".join(f"{count} under {name}" for name, count in counts.items())
+
+
+def _under_which(counts: Mapping[str, int]) -> Verdict:
+    """No diff under any reading holds, none under `signature` is conditional."""
+    if counts["signature"]:
+        return "fails"
+    return "conditional" if any(counts.values()) else "holds"
 
 
 def _no_diff(comparisons: Collection[Comparison]) -> tuple[Verdict, str]:
-    rows = _differing(comparisons)
-    counts = ", ".join(f"{count} under {reading}" for reading, count in rows.items())
-    verdict: Verdict = (
-        "fails" if rows["signature"] else "conditional" if any(rows.values()) else "holds"
-    )
-    return verdict, f"{len(comparisons)} sites, diff rows: {counts}"
+    counts, words = _by_reading({name: [c.diffs[name] for c in comparisons] for name in READINGS})
+    return _under_which(counts), f"{len(comparisons)} sites, diff rows: {words}"
 
 
 def _identical(evidence: Evidence) -> tuple[Verdict, str]:
@@ -81,36 +85,28 @@ def _hunyuan_ep(evidence: Evidence) -> tuple[Verdict, str]:
 
 def _covers_all_flags(evidence: Evidence) -> tuple[Verdict, str]:
     names = flag_names()
-    short = {
-        c.site.id: missing
-        for c in _in_category(evidence, "A")
-        if (
-            missing := [
-                flag
-                for index, flag in enumerate(names)
-                if not truth.depends_on(c.original, index, len(names))
-            ]
-        )
+    sites = _in_category(evidence, "A")
+    ignored = {
+        c.site.id: [
+            flag
+            for index, flag in enumerate(names)
+            if not truth.depends_on(c.original, index, len(names))
+        ]
+        for c in sites
     }
-    total = len(_in_category(evidence, "A"))
-    covered = f"{total - len(short)} of {total} guards depend on {', '.join(names)}"
-    if not short:
-        return "holds", covered
-    lacking = "; ".join(f"{site} does not depend on {', '.join(m)}" for site, m in short.items())
-    return ("conditional" if len(short) < total else "fails"), f"{covered}; {lacking}"
+    lacking = [f"{site} does not depend on {', '.join(f)}" for site, f in ignored.items() if f]
+    covering = len(sites) - len(lacking)
+    because = f"{covering} of {len(sites)} guards depend on {', '.join(names)}"
+    verdict: Verdict = "conditional" if covering and lacking else "fails" if lacking else "holds"
+    return verdict, "; ".join([because, *lacking])
 
 
 def _only_latent(evidence: Evidence) -> tuple[Verdict, str]:
     sites = [c for c in evidence.comparisons if c.category.latent]
-    others = {
-        reading: sum((c.diffs[reading] & ~c.category.latent_rows()).bit_count() for c in sites)
-        for reading in READINGS
-    }
-    counts = ", ".join(f"{count} under {reading}" for reading, count in others.items())
-    because = f"{len(sites)} sites, diff rows other than FI alone: {counts}"
-    if others["signature"]:
-        return "fails", because
-    return ("conditional" if any(others.values()) else "holds"), because
+    counts, words = _by_reading(
+        {name: [c.diffs[name] & ~c.category.latent_rows() for c in sites] for name in READINGS}
+    )
+    return _under_which(counts), f"{len(sites)} sites, diff rows other than FI alone: {words}"
 
 
 def _defaults(evidence: Evidence) -> tuple[Verdict, str]:
@@ -179,7 +175,7 @@ def _latent_fixes(evidence: Evidence) -> tuple[Verdict, str]:
     meanings = {(row.block, row.row): row.meaning for row in evidence.judged.rows}
     found = {
         f"{c.site.id} in {truth.row_bits(row, count)}": meanings.get(
-            (f"{c.site.model}/{c.site.cls}.{c.site.method}", row), "in no deployment"
+            (c.site.block, row), "in no deployment"
         )
         for c in changed
         for row in truth.rows(c.expected)
@@ -193,35 +189,32 @@ def _latent_fixes(evidence: Evidence) -> tuple[Verdict, str]:
 
 def _fi_and_ep(evidence: Evidence) -> tuple[Verdict, str]:
     if evidence.judged is not None:
-        rows = evidence.judged.skip_reason_matters("FI", "EP")
-        return ("fails" if rows else "holds"), "; ".join(
-            [
-                f"with FI alone, skipping EP too is exact more often at {len(rows)} blocks",
-                *(
-                    f"{row.block}: in {row.exact[row.helper.with_skip('EP')]} instead of "
-                    f"{row.exact[row.helper]} of {row.deployments} deployments"
-                    for row in rows
-                ),
-            ]
-        )
-    config = next(
-        (
-            config
-            for values, config in evidence.reach.witness.items()
-            if dict(zip(evidence.reach.flags, values, strict=True)).get("FI") and config.ep_size > 1
-        ),
-        None,
-    )
+        return _fi_counted(evidence.judged)
+    witnesses = [
+        config
+        for values, config in evidence.reach.witness.items()
+        if dict(zip(evidence.reach.flags, values, strict=True)).get("FI") and config.ep_size > 1
+    ]
     sites = [c for c in evidence.comparisons if c.site.path == "EP"]
-    alone = 1 << (len(flag_names()) - 1 - flag_names().index("FI"))
-    reducing = [c.site.id for c in sites if not c.helper >> alone & 1]
-    if config is None or not reducing:
+    reducing = [c for c in sites if not c.helper >> alone("FI") & 1]
+    if not witnesses or not reducing:
         return "holds", f"{len(sites)} EP sites, none reduces where FI is true and ep_size > 1"
     return "fails", (
-        f"with {in_words(config)} FI is true and ep_size > 1, so {len(reducing)} of {len(sites)} "
-        "EP sites reduce what the dispatcher's combine has summed over the whole TP group; "
-        "`verify report --judge` counts it"
+        f"with {in_words(witnesses[0])} FI is true and ep_size > 1, so {len(reducing)} of "
+        f"{len(sites)} EP sites reduce what the dispatcher's combine has summed over the whole TP "
+        "group; `verify report --judge` counts it"
     )
+
+
+def _fi_counted(judged: "Judged") -> tuple[Verdict, str]:
+    rows = judged.skip_reason_matters("FI", "EP")
+    because = f"with FI alone, skipping EP too is exact more often at {len(rows)} blocks"
+    counts = [
+        f"{row.block}: in {row.exact[row.helper.with_skip('EP')]} instead of "
+        f"{row.exact[row.helper]} of {row.deployments} deployments"
+        for row in rows
+    ]
+    return ("fails" if rows else "holds"), "; ".join([because, *counts])
 
 
 def _counters(evidence: Evidence) -> tuple[Verdict, str]:
