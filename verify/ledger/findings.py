@@ -16,6 +16,7 @@ RULES: Mapping[Kind, str] = {
     "mixed": "ledger-mixed",
     "crash": "ledger-crash",
 }
+NAMED = 3  # subjects that a finding names; the JSON's causes list all
 SIZES = {
     "tp_size": "tp",
     "ep_size": "ep",
@@ -103,7 +104,7 @@ def _told(
     finding = Finding(
         rule=RULES[verdict.kind],
         kind=verdict.kind,
-        subject=", ".join(subjects),
+        subject=_few(subjects),
         row=verdict.row,
         deployment=first.example.as_json(),
         counts=verdict.counts,
@@ -117,6 +118,13 @@ def _told(
         verdict=verdict,
         deployment=first.example,
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def sentence(fault: Fault, verdict: Verdict) -> str:

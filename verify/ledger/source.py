@@ -65,7 +65,7 @@ def read(tree: SourceTree) -> Sourced:
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
     communicator = ast.parse(tree.read(COMMUNICATOR))
-    norm = ast.parse(tree.read(NORM))
+    norm = ast.parse(tree.read(NORM) if NORM in tree.paths else "")
     announces = _function(communicator, "should_fuse_mlp_allreduce_with_next_layer")
     fused = [
         function

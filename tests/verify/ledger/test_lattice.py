@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from helper import SkipReason, reasons
 from verify.ledger.deployment import deployments
 from verify.ledger.judge import judge
 from verify.ledger.lattice import Features, prove
@@ -102,6 +103,19 @@ def test_equal_guards_are_judged_once_and_counted_each(tally):
     both = prove(twins, max_world_size=MAX)
     assert both.programs == alone.programs
     assert both.cases == 2 * alone.cases
+
+
+def test_a_reason_added_to_the_helper_is_one_that_no_layer_raises(monkeypatch):
+    """The rows double; what the layers of this release do stays the same."""
+    before = prove(helper_subjects()[:2], max_world_size=MAX)
+    added = SkipReason(flag="XX", name="xx", paths=("EP", "TP"), completed_by="a later release")
+    monkeypatch.setattr(reasons, "SKIP_REASONS", (*reasons.SKIP_REASONS, added))
+    after = prove(helper_subjects()[:2], max_world_size=MAX)
+    assert after.cases == before.cases
+    assert [fault.cause for fault in after.faults.values()] == [
+        fault.cause for fault in before.faults.values()
+    ]
+    assert {row >> 1 for _, row in after.kinds} == {row for _, row in before.kinds}
 
 
 def test_all_subjects_come_down_to_a_few_guards():

@@ -1,0 +1,142 @@
+"""A release's own guards and steps, read from sources written for the purpose."""
+
+import shutil
+import textwrap
+
+import pytest
+
+from verify.errors import VerifyError
+from verify.ledger.lattice import prove
+from verify.ledger.source import read, read_release
+from verify.source import open_source
+
+COMMUNICATOR = """
+class LayerCommunicator:
+    def should_fuse_mlp_allreduce_with_next_layer(self, batch):
+        if waiting_for_something():
+            return False
+        {refusal}
+        return True
+
+    def prepare_attn(self, hidden_states, residual):
+        if can_fuse():
+            return self.norm.forward_with_allreduce_fusion(hidden_states, residual)
+        {unfused}
+        return self.norm(hidden_states, residual)
+"""
+NORM = """
+class RMSNorm:
+    def forward_with_allreduce_fusion(self, x, residual):
+        if {size} > 1:
+            return fused(x, residual)
+        return self.forward(x, residual)
+"""
+REFUSAL = """
+        if sizes().moe_ep_size > 1 and sizes().moe_tp_size > 1:
+            return False
+"""
+
+
+@pytest.fixture
+def source(tmp_path, mini_sglang):
+    """The sample source with another communicator and norm."""
+
+    def make(*, refusal="pass", unfused="pass", size="tp_size()"):
+        shutil.rmtree(tmp_path / "sglang", ignore_errors=True)
+        shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
+        layers = tmp_path / "sglang/srt/layers"
+        old = (layers / "communicator.py").read_text()
+        new = textwrap.dedent(COMMUNICATOR).format(refusal=refusal, unfused=unfused)
+        (layers / "communicator.py").write_text(new + old.partition("\n\n\n")[0])
+        (layers / "layernorm.py").write_text(NORM.format(size=size))
+        return tmp_path
+
+    return make
+
+
+def release_of(path):
+    with open_source(str(path)) as tree:
+        return read_release(tree)
+
+
+def test_over_which_group_the_fused_norm_sums(source):
+    assert release_of(source()).fused_group == "tp"
+    of_ep = source(size="get_moe_expert_parallel_world_size()")
+    assert release_of(of_ep).fused_group == "ep-or-moe-tp"
+    assert release_of(source(size="sizes().moe_ep_size")).fused_group == "ep-or-moe-tp"
+
+
+def test_over_which_group_prepare_attn_sums_when_it_cannot_fuse(source):
+    assert release_of(source()).unfused_group == "none"
+    call = "hidden_states = {}(hidden_states)"
+    moe_tp = call.format("moe_tensor_model_parallel_all_reduce")
+    assert release_of(source(unfused=moe_tp)).unfused_group == "moe_tp"
+    tp = call.format("tensor_model_parallel_all_reduce")
+    assert release_of(source(unfused=tp)).unfused_group == "tp"
+
+
+def test_whether_fusion_is_refused_with_expert_and_tensor_parallelism(source):
+    assert release_of(source()).fuses_hybrid
+    assert not release_of(source(refusal=REFUSAL.strip())).fuses_hybrid
+    other = "if sizes().moe_ep_size > 1:\n            return False"
+    assert release_of(source(refusal=other)).fuses_hybrid, "a refusal for another reason"
+
+
+def test_the_guard_that_does_not_know_dp_is_found(mini_sglang):
+    with open_source(str(mini_sglang)) as tree:
+        sourced = read(tree)
+    assert [subject.name for subject in sourced.subjects] == [
+        "cedar/CedarBlock.forward",
+        "oak/OakBlock.forward",
+    ]
+    cedar, oak = sourced.subjects
+    tally = prove(sourced.subjects, max_world_size=4, release=sourced.release)
+    doubled = {fault.guards for fault in tally.faults.values() if fault.cause.kind == "double"}
+    assert cedar.guards in doubled
+    plain = [
+        fault
+        for fault in tally.faults.values()
+        if fault.guards == oak.guards
+        and fault.cause.kind == "double"
+        and fault.example.config.moe_dp_size == 1
+    ]
+    assert not plain, "oak asks for every flag"
+
+
+def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
+
+    shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
+    (tmp_path / "sglang/srt/layers/communicator.py").unlink()
+    with open_source(str(tmp_path)) as tree, pytest.raises(VerifyError, match="has no sglang/srt"):
+        read(tree)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "lost"), [("0.5.11", True), ("0.5.18", False)])
+def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(tree)
+    assert len(sourced.subjects) > 15
+    tally = prove(sourced.subjects, max_world_size=4, release=sourced.release)
+    hybrid = [
+        fault
+        for fault in tally.faults.values()
+        if fault.cause.kind == "missing"
+        and fault.cause.reader == "fused norm"
+        and fault.example.config.moe_dp_size == 1
+    ]
+    assert bool(hybrid) is lost
+    assert all(fault.example.config.tp_size == 4 for fault in hybrid), "the smallest such world"
+
+
+@pytest.mark.network
+def test_23734_is_in_0_5_10(tmp_path):
+    with open_source("sglang==0.5.10") as tree:
+        sourced = read(tree)
+    guards = next(s.guards for s in sourced.subjects if s.name.startswith("qwen3_moe/"))
+    tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+    assert any(
+        fault.guards == guards and fault.cause.sites == ("ep_all_reduce",)
+        for fault in tally.faults.values()
+        if fault.cause.reader == "dp_reduce_scatter" and fault.cause.kind == "double"
+    )
