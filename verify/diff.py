@@ -24,6 +24,8 @@ Key = tuple[str, ...]
 # what names a site, and what moves with edits elsewhere in the file; all else is its behaviour
 NAME_KEYS = ("id", "file", "cls", "method", "path", "collective")
 UNSTABLE_KEYS = ("line", "why")
+# not shown beside a change of what they follow from
+DERIVED = {"skips_on": "guard"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +51,7 @@ class Side:
     """One of the two: the sites and findings of a report in their JSON form."""
 
     name: str
+    title: str
     command: str
     sites: tuple[Entry, ...]
     findings: tuple[Entry, ...]
@@ -66,10 +69,19 @@ def side_of(report: Entry, *, name: str) -> Side:
     path = Path(name)
     return Side(
         name=name,
+        title=_title(report, name=name),
         command=str(report.get("command", "scan")),
         sites=sites_of(report, path),
         findings=findings_of(report, path),
     )
+
+
+def _title(report: Entry, *, name: str) -> str:
+    """`sglang 0.5.11` where the report says so, else what the person typed."""
+    source = report.get("source")
+    if isinstance(source, dict) and source.get("version") not in (None, "unknown"):
+        return f"{source.get('name')} {source['version']}"
+    return name
 
 
 def build(old: Side, new: Side) -> Report:
@@ -85,7 +97,7 @@ def build(old: Side, new: Side) -> Report:
     stayed = len(after) - len(added)
     return Report(
         command="diff",
-        title=f"{new.name} compared with {old.name}",
+        title=f"{new.title} compared with {old.title}",
         summary=f"{len(sites.appeared)} sites appeared, {len(sites.vanished)} vanished, "
         f"{len(sites.moved)} moved, {len(changed)} changed; "
         f"{len(added)} new findings, {len(fixed)} fixed, {stayed} as before",
@@ -172,11 +184,12 @@ def _sections(
     site_rows = [
         *(("appeared", _where(site), "", _verdict(site)) for site in sites.appeared),
         *(("vanished", _where(site), _verdict(site), "") for site in sites.vanished),
-        *(("moved", _where(b), _where(a), _where(b)) for a, b in sites.moved),
+        *(("moved", _where(b), _file(a), _file(b)) for a, b in sites.moved),
         *(
             (f"changed {key}", _where(b), _text(a.get(key)), _text(b.get(key)))
             for a, b, keys in changed
             for key in keys
+            if key not in DERIVED or DERIVED[key] not in keys
         ),
     ]
     finding_rows = [
@@ -189,7 +202,7 @@ def _sections(
             title="Sites", columns=("change", "site", "old", "new"), rows=tuple(site_rows)
         ),
         TableSection(
-            title="Findings",
+            title="Findings that are new or fixed",
             columns=("change", "rule", "where", "row"),
             rows=tuple(finding_rows),
         ),
@@ -200,10 +213,16 @@ def _sections(
 def _where(entry: Entry) -> str:
     if entry.get("id"):
         return str(entry["id"])
-    place = ":".join(str(entry[key]) for key in ("file", "line") if entry.get(key) is not None)
+    line = f":{entry['line']}" if entry.get("line") else ""
+    place = f"{_file(entry)}{line}"
     method = ".".join(str(entry[key]) for key in ("cls", "method") if entry.get(key))
     path = str(entry.get("path") or "")
     return " ".join(filter(None, (place or str(entry.get("subject") or ""), method, path)))
+
+
+def _file(entry: Entry) -> str:
+    """The file without the folders that all of them share."""
+    return str(entry.get("file") or "").removeprefix("sglang/srt/")
 
 
 def _verdict(site: Entry) -> str:

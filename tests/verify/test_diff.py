@@ -74,11 +74,9 @@ def test_a_guard_that_changed_is_shown_old_and_new():
     new = site("amber", guard="not (AF or RS)", skips_on=["AF", "RS"], line=12)
     report = compare(saved([site("amber")]), saved([new]))
     (section,) = report.sections
-    place = "sglang/srt/models/amber.py:12 AmberBlock.forward TP"
-    assert section.rows == (
-        ("changed guard", place, "not AF", "not (AF or RS)"),
-        ("changed skips_on", place, "AF", "AF RS"),
-    )
+    place = "models/amber.py:12 AmberBlock.forward TP"
+    assert section.rows == (("changed guard", place, "not AF", "not (AF or RS)"),)
+    assert report.payload["changed"][0]["keys"] == ["guard", "skips_on"]
 
 
 def test_a_renamed_file_is_followed_with_its_findings():
@@ -110,14 +108,20 @@ def test_new_findings_fail_and_fixed_ones_do_not():
     assert (new.rule, new.row, new.line) == ("missing-skip", "0100", 10)
     assert [entry["row"] for entry in report.payload["fixed"]] == ["0010"]
     assert report.sections[0].rows == (
-        ("new", "missing-skip", "sglang/srt/models/amber.py:10 AmberBlock.forward", "0100"),
-        ("fixed", "missing-skip", "sglang/srt/models/amber.py:10 AmberBlock.forward", "0010"),
+        ("new", "missing-skip", "models/amber.py:10 AmberBlock.forward", "0100"),
+        ("fixed", "missing-skip", "models/amber.py:10 AmberBlock.forward", "0010"),
     )
 
 
 def test_one_finding_more_of_the_same_kind_is_new():
     report = compare(saved([], [finding("amber")]), saved([], [finding("amber")] * 2))
     assert len(report.findings) == 1
+
+
+def test_releases_are_named_by_what_they_are():
+    source = {"name": "sglang", "version": "0.5.11"}
+    report = compare(saved(source={"name": "sglang", "version": "unknown"}), saved(source=source))
+    assert report.title == "sglang 0.5.11 compared with old.json"
 
 
 def test_counts_and_deployments_come_back():
