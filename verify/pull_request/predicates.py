@@ -51,7 +51,7 @@ class Definition:
         if self.unknown is not None:
             return f"not compared: {self.unknown} is not part of a configuration here"
         if self.differs is not None:
-            return f"differs with {in_words(self.differs)}"
+            return f"differs with {in_words(self.differs)}: it is {self.text} here"
         return f"the same in {len(configurations())} configurations"
 
 

@@ -26,7 +26,6 @@ SHAPES: Mapping[Generation, str] = {
     "layer-boundary": "layer boundaries have replaced the helper; against the original guards",
     "unknown": "neither the helper nor open-coded guards are recognised",
 }
-NOWHERE = "-"
 UTILS = "sglang/srt/layers/moe/utils.py"
 AS_STATED = "as stated"
 AS_ORIGINAL = "as the original"
@@ -117,13 +116,13 @@ class Release:
         )
         sites = TableSection(
             title=f"{self.name} {self.version}: {SHAPES[self.generation]}",
-            columns=("site", "where", "skips on", "against the oracle"),
+            columns=("where", "site", "against the oracle"),
             rows=tuple(
                 (
-                    f"{found.comparison.site.cls}.{found.comparison.site.method} "
-                    f"{found.comparison.site.path}",
-                    f"{found.at.file.rpartition('/')[2]}:{found.at.line}" if found.at else NOWHERE,
-                    _skipping(found.guard),
+                    f"{found.at.file.rpartition('/')[2]}:{found.at.line}"
+                    if found.at
+                    else found.comparison.site.model,
+                    f"{found.comparison.site.method} {found.comparison.site.path}",
                     self.against(found),
                 )
                 for found in self.found
@@ -132,8 +131,8 @@ class Release:
         )
         flags = TableSection(
             title=f"{self.name} {self.version}: the configuration's flags, against the helper's",
-            columns=("flag", "against the helper", "defined as"),
-            rows=tuple((d.flag, d.verdict, d.text or NOWHERE) for d in self.definitions),
+            columns=("flag", "against the helper"),
+            rows=tuple((d.flag, d.verdict) for d in self.definitions),
         )
         unread = TableSection(
             title="Not read", columns=("what",), rows=tuple((line,) for line in self.unread)
@@ -251,10 +250,6 @@ def _skips(guard: GuardedSite) -> int:
     return truth.full(len(flag_names())) ^ guard.reduces
 
 
-def _skipping(guard: GuardedSite | None) -> str:
-    return NOWHERE if guard is None else _listed(guard.skips_on)
-
-
 def _finding(found: Found, wrong: Sequence[str]) -> Finding:
     site, at = found.comparison.site, found.at
     return Finding(
@@ -287,7 +282,7 @@ def _redefined(definition: Definition) -> Finding:
         rule="flag-redefined",
         subject=definition.flag,
         file=UTILS,
-        message=f"{definition.flag} is {definition.text} here; {definition.verdict}",
+        message=f"{definition.flag} {definition.verdict}",
         fix="bring helper/predicates.py to this definition, or run the report on 0.5.11's shape",
     )
 
