@@ -7,7 +7,7 @@ from verify.ledger.deployment import Deployment
 from verify.ledger.judge import Kind, Verdict, judge
 from verify.ledger.lattice import Fault
 from verify.ledger.layer import Reader, Release
-from verify.ledger.subject import Guards, Subject
+from verify.ledger.subject import ANSWERS, Guards, Subject, always
 from verify.report import Finding
 
 RULES: Mapping[Kind, str] = {
@@ -66,13 +66,17 @@ FIXES: Mapping[Reader, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """Faults of one cause: everyone who has it, and the smallest deployment of all."""
+    """Faults of one cause: everyone who has it, and the smallest deployment of all.
+
+    `own_doing`: the block could have answered better; otherwise its surroundings fail.
+    """
 
     finding: Finding
     subjects: tuple[str, ...]
     deployments: int
     verdict: Verdict
     deployment: Deployment
+    own_doing: bool
 
 
 def stories(
@@ -117,6 +121,22 @@ def _told(
         deployments=max(fault.weight for fault in faults),
         verdict=verdict,
         deployment=first.example,
+        own_doing=own_doing(first, release),
+    )
+
+
+def own_doing(fault: Fault, release: Release) -> bool:
+    """Whether the block could have answered better by what it knows.
+
+    It could where some other answer is exact, unless it skipped because a flag told it to: then
+    the later step that the flag promises is the one that fails.
+    """
+    verdict = judge(fault.example, fault.guards, release=release)
+    if "1" in verdict.row and not fault.cause.sites:
+        return False
+    return any(
+        judge(fault.example, always(fault.guards, answer), release=release).kind == "exact"
+        for answer in ANSWERS
     )
 
 
@@ -180,6 +200,7 @@ def causes(stories: Sequence[Story]) -> Iterator[tuple[str, ...]]:
     for story in stories:
         yield (
             story.verdict.kind,
+            "block" if story.own_doing else "surroundings",
             str(len(story.subjects)),
             story.verdict.row,
             in_words(story.deployment),

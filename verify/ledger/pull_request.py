@@ -7,8 +7,8 @@ in which every partial sum is counted exactly once, and compared with the best o
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from helper import Path
 from oracles import SITES
@@ -16,38 +16,20 @@ from verify import truth
 from verify.flags import flag_names
 from verify.ledger.judge import Kind
 from verify.ledger.lattice import prove
-from verify.ledger.subject import Guards, Subject, block, blocks, helper_guards, oracle_guards
+from verify.ledger.subject import (
+    ANSWERS,
+    Answer,
+    Guards,
+    Subject,
+    always,
+    block,
+    blocks,
+    helper_guards,
+    oracle_guards,
+)
 from verify.report import Json, TableSection
 
 Right = Literal["right", "best", "wrong"]
-
-
-class Answer(NamedTuple):
-    """What a block leaves out."""
-
-    skips_ep: bool
-    skips_tp: bool
-
-    @property
-    def words(self) -> str:
-        """`skip`, `reduce`, or which of the two it skips."""
-        if self.skips_ep == self.skips_tp:
-            return "skip" if self.skips_tp else "reduce"
-        return "skip EP" if self.skips_ep else "skip TP"
-
-    def with_skip(self, path: Path) -> "Answer":
-        """The same answer with `path` left out."""
-        return self._replace(skips_ep=True) if path == "EP" else self._replace(skips_tp=True)
-
-
-# one answer for both halves first: where it is as good as another, it is the simpler one
-ANSWERS = tuple(
-    Answer(skips_ep=skips_ep, skips_tp=skips_tp)
-    for same in (True, False)
-    for skips_ep in (False, True)
-    for skips_tp in (False, True)
-    if (skips_ep == skips_tp) is same
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,16 +163,6 @@ def _surroundings(rows: Sequence[RowVerdict]) -> TableSection:
         notes=(
             "What goes wrong in the others is not the guard's doing: `prove` lists the causes.",
         ),
-    )
-
-
-def always(guards: Guards, answer: Answer) -> Guards:
-    """The same block, giving one answer in every row."""
-    full = truth.full(len(flag_names()))
-    return replace(
-        guards,
-        skip_ep=full if answer.skips_ep and guards.producer == "two-site" else 0,
-        skip_tp=full if answer.skips_tp else 0,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from verify.errors import VerifyError
-from verify.ledger.findings import Story, causes, in_words, stories
+from verify.ledger.findings import Story, causes, in_words, own_doing, stories
 from verify.ledger.lattice import Tally, prove
 from verify.ledger.layer import Release
 from verify.ledger.subject import Subject, dense_subject, helper_subjects, oracle_subjects
@@ -28,20 +28,15 @@ def build(
     subjects = chosen(subjects, only)
     tally = prove(subjects, max_world_size=max_ranks, release=release, workers=workers)
     told = stories(tuple(tally.faults.values()), subjects, release)
-    holding = sum(
-        all(
-            set(kinds) <= {"exact"}
-            for (guards, _), kinds in tally.kinds.items()
-            if guards == subject.guards
-        )
-        for subject in subjects
-    )
+    to_blame = {fault.guards for fault in tally.faults.values() if own_doing(fault, release)}
+    holding = sum(subject.guards not in to_blame for subject in subjects)
     return Report(
         command="prove",
         title=f"Exactly once, on every legal deployment of 1 to {max_ranks} ranks",
         summary=(
-            f"{len(subjects)} subjects, {holding} hold; {tally.deployments} deployments, "
-            f"{tally.cases} cases, {len(told)} causes"
+            f"{len(subjects)} subjects, {holding} without a fault of their own; "
+            f"{tally.deployments} deployments, {tally.cases} cases, {len(told)} causes, "
+            f"{sum(story.own_doing for story in told)} of them a block's own"
         ),
         payload={
             "max_ranks": max_ranks,
@@ -79,6 +74,7 @@ def _subject(subject: Subject, tally: Tally) -> dict[str, Json]:
 def _cause(story: Story) -> dict[str, Json]:
     return {
         "kind": story.verdict.kind,
+        "whose": "block" if story.own_doing else "surroundings",
         "subjects": story.subjects,
         "deployments": story.deployments,
         "deployment": story.deployment.as_json(),
@@ -90,8 +86,12 @@ def _cause(story: Story) -> dict[str, Json]:
 def _causes(told: Sequence[Story]) -> TableSection:
     return TableSection(
         title="What is not counted exactly once, by cause",
-        columns=("verdict", "subjects", "row", "smallest deployment", "what happens"),
+        columns=("verdict", "whose", "subjects", "row", "smallest deployment", "what happens"),
         rows=tuple(causes(told)),
+        notes=(
+            "whose: block where it could have answered better by the flags it is given, "
+            "surroundings where no answer is right or the later step that a flag promises fails.",
+        ),
     )
 
 

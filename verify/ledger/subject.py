@@ -1,9 +1,9 @@
 """Whose answer is judged: guards, as the rows in which a block leaves its reductions out."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from helper import Path
 from oracles import SITES, Site
@@ -49,6 +49,44 @@ class Guards:
         if self.allows_reduce_scatter is None:
             return "RS" in self.accepts
         return self.allows_reduce_scatter
+
+
+class Answer(NamedTuple):
+    """What a block leaves out."""
+
+    skips_ep: bool
+    skips_tp: bool
+
+    @property
+    def words(self) -> str:
+        """`skip`, `reduce`, or which of the two it skips."""
+        if self.skips_ep == self.skips_tp:
+            return "skip" if self.skips_tp else "reduce"
+        return "skip EP" if self.skips_ep else "skip TP"
+
+    def with_skip(self, path: Path) -> "Answer":
+        """The same answer with `path` left out."""
+        return self._replace(skips_ep=True) if path == "EP" else self._replace(skips_tp=True)
+
+
+# one answer for both halves first: where it is as good as another, it is the simpler one
+ANSWERS = tuple(
+    Answer(skips_ep=skips_ep, skips_tp=skips_tp)
+    for same in (True, False)
+    for skips_ep in (False, True)
+    for skips_tp in (False, True)
+    if (skips_ep == skips_tp) is same
+)
+
+
+def always(guards: Guards, answer: Answer) -> Guards:
+    """The same block, giving one answer in every row."""
+    full = truth.full(len(flag_names()))
+    return replace(
+        guards,
+        skip_ep=full if answer.skips_ep and guards.producer == "two-site" else 0,
+        skip_tp=full if answer.skips_tp else 0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,18 @@ def test_a_cause_is_told_once_with_its_smallest_deployment_and_everyone_who_has_
     assert declined.finding.counts == ((1, 0), (0, 1))
 
 
+def test_whose_doing_it_is(told):
+    whose = {
+        name: next(story.own_doing for story in told if story.finding.message == sentence)
+        for name, sentence in SENTENCES.items()
+    }
+    assert {name for name, own in whose.items() if own} == {
+        "EP after combine",
+        "copies of the experts",
+        "a dense layer under DP",
+    }
+
+
 def test_findings_can_be_told_apart_by_a_baseline(told):
     keys = [
         (story.finding.kind, story.finding.subject, story.finding.row, in_words(story.deployment))
