@@ -12,7 +12,7 @@ from verify.replay import environment, machine, primitives, stack
 from verify.replay.decoders import Decoder
 from verify.replay.deployments import ONE_RANK, tokens_of
 from verify.replay.judge import Judged, judge
-from verify.replay.model_config import MissingError
+from verify.replay.model_config import MissingError, neutral
 from verify.replay.ranks import Rank, RanksError, run_ranks
 from verify.replay.standin import StandInError
 from verify.replay.tree import SourceFiles, Tree
@@ -20,6 +20,7 @@ from verify.replay.witness import Seen, Witness
 from verify.source import PACKAGE
 
 TIME_LIMIT = 60.0
+_MOST_LEARNED = 80
 
 
 @dataclass(kw_only=True)
@@ -35,7 +36,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[s
     """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced."""
     try:
         if decoder not in source.references:
-            source.references[decoder] = _run(source, decoder, ONE_RANK)[0][0]
+            source.references[decoder] = _learn(source, decoder)
         ranks = _run(source, decoder, deployment)
         judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
         replaced: Mapping[str, str] = ranks[0][1].replaced
@@ -55,19 +56,29 @@ def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[s
     }
 
 
+def _learn(source: Source, decoder: Decoder) -> Seen:
+    """Run on one rank until the configuration has every name that the model insists on."""
+    learned = source.learned.setdefault(decoder, {})
+    while True:
+        try:
+            return _run(source, decoder, ONE_RANK)[0][0]
+        except RanksError as error:
+            missing = error.__cause__
+            if not isinstance(missing, MissingError) or len(learned) >= _MOST_LEARNED:
+                raise
+            learned[str(missing.name)] = neutral(str(missing.name))
+
+
 def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple[Seen, Tree]]:
     tokens = tokens_of(deployment)
 
     def body(rank: Rank) -> tuple[Seen, Tree]:
         machine.enter_rank(rank)
-        if decoder not in source.learned:
-            tree = _tree(source, rank, Witness(rank=rank.rank, world_size=rank.world_size))
-            environment.start(tree, rank, deployment)
-            source.learned[decoder] = stack.learn_config(tree, decoder)
         witness = Witness(rank=rank.rank, world_size=rank.world_size)
         tree = _tree(source, rank, witness)
         environment.start(tree, rank, deployment)
         model = stack.build(tree, decoder, source.learned[decoder])
+        witness.watch(model)
         batch = environment.make_batch(tree, deployment, tokens)
         marks = batch.input_ids.clone()
         hidden = stack.run(model, batch)

@@ -24,7 +24,9 @@ _ATTENTION = re.compile(r"^(?!.*norm).*(attn|attention|mixer|mamba|short_conv|^m
 class Decoder:
     """A decoder layer class and the model classes that stack it, in the file's order.
 
-    `attention` are the names that the layer's constructor builds attention from; `boundary` says
+    `layer_type` is what a configuration calls the layer, where the file has a table of types.
+    `attention` are the names that the layer's constructor builds attention from, and
+    `attention_outputs` how many values its forward takes from a call of one. `boundary` says
     whether a communicator or boundary of the release moves its tensors, without which attention
     data parallelism is not possible.
     """
@@ -34,7 +36,9 @@ class Decoder:
     file: str
     line: int
     stacks: tuple[str, ...]
+    layer_type: str | None
     attention: tuple[str, ...]
+    attention_outputs: int
     boundary: bool
 
 
@@ -71,11 +75,13 @@ class Models:
                 file=source.path,
                 line=cls.lineno,
                 stacks=tuple(_stacks(source, cls.name)),
+                layer_type=next((key for _, key in _type_tables(source, cls.name)), None),
                 attention=tuple(
                     name
                     for name in sorted(set(_attention(constructor)))
                     if not self._is_block(model, name)
                 ),
+                attention_outputs=_attention_outputs(forward),
                 boundary=bool(built & {"LayerCommunicator", "append_stages"}),
             )
 
@@ -124,11 +130,25 @@ def _classes(source: SourceFile) -> Iterator[ast.ClassDef]:
 
 def _stacks(source: SourceFile, layer: str) -> Iterator[str]:
     """Classes that name the layer in their bodies and are not heads on top of another."""
+    known = {layer, *(name for name, _ in _type_tables(source, layer))}
     for cls in _classes(source):
-        if cls.name != layer and not cls.name.startswith(layer) and layer in _names(cls):
+        if cls.name != layer and not cls.name.startswith(layer) and known & set(_names(cls)):
             constructor = _method(cls, "__init__")
-            if constructor is not None and "config" in {a.arg for a in constructor.args.args}:
+            if constructor is not None and "config" in _parameters(constructor):
                 yield cls.name
+
+
+def _type_tables(source: SourceFile, layer: str) -> Iterator[tuple[str, str]]:
+    """Dictionaries from a layer type's name to its class: the dictionary's name, the type's."""
+    for statement in source.statements:
+        value = getattr(statement.node, "value", None)
+        if statement.defines and isinstance(value, ast.Dict):
+            for key, entry in zip(value.keys, value.values, strict=True):
+                if isinstance(entry, ast.Name) and entry.id == layer:
+                    if isinstance(key, ast.Constant):
+                        yield statement.defines, str(key.value)
+                    elif isinstance(key, ast.Name):
+                        yield statement.defines, key.id
 
 
 def _method(cls: ast.ClassDef, name: str) -> ast.FunctionDef | None:
@@ -140,11 +160,15 @@ def _method(cls: ast.ClassDef, name: str) -> ast.FunctionDef | None:
 
 def _is_layer(forward: ast.FunctionDef) -> bool:
     """A layer takes positions and hidden states; a whole model takes token ids."""
-    names = {argument.arg for argument in (*forward.args.args, *forward.args.kwonlyargs)}
+    names = _parameters(forward)
     return "hidden_states" in names and "input_ids" not in names and len(names) > 3
 
 
-def _called(function: ast.FunctionDef) -> Iterator[str]:
+def _parameters(function: ast.FunctionDef) -> set[str]:
+    return {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+
+
+def _called(function: ast.AST) -> Iterator[str]:
     for node in ast.walk(function):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id
@@ -161,11 +185,21 @@ def _attention(constructor: ast.FunctionDef) -> Iterator[str]:
     for node in ast.walk(constructor):
         if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
             continue
-        target, function = node.targets[0], node.value.func
-        if (
-            isinstance(target, ast.Attribute)
-            and _ATTENTION.search(target.attr)
-            and isinstance(function, ast.Name)
-            and function.id[0].isupper()
-        ):
-            yield function.id
+        target = node.targets[0]
+        if isinstance(target, ast.Attribute) and _ATTENTION.search(target.attr):
+            yield from (name for name in _called(node.value) if name[0].isupper())
+
+
+def _attention_outputs(forward: ast.FunctionDef) -> int:
+    """How many values the layer unpacks from what attention returns."""
+    for node in ast.walk(forward):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            function, target = node.value.func, node.targets[0]
+            if (
+                isinstance(function, ast.Attribute)
+                and isinstance(function.value, ast.Name)
+                and function.value.id == "self"
+                and _ATTENTION.search(function.attr)
+            ):
+                return len(target.elts) if isinstance(target, ast.Tuple) else 1
+    return 1

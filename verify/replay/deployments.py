@@ -10,14 +10,13 @@ TOKENS = 4
 
 
 def executable(world_size: int) -> Iterator[Deployment]:
-    """Every deployment of `world_size` ranks without all-to-all backends or context parallelism.
+    """Every deployment of `world_size` ranks without all-to-all backends.
 
-    All-to-all backends have no CPU version, so their dispatch and combine cannot be executed;
-    context parallelism needs attention, which is replaced here.
+    They have no CPU version, so that their dispatch and combine cannot be executed. Of context
+    parallelism only decoding is executed, where its ranks hold the same tokens: a prefill splits
+    them inside attention, which is replaced here.
     """
     for sizes in layouts(world_size):
-        if sizes.moe_dp_size > 1 or sizes.attn_cp_size > 1:
-            continue
         for config, _ in with_backends(sizes):
             if config.moe_a2a_backend == "none":
                 yield from _batches(config)
@@ -28,11 +27,14 @@ def _batches(config: MoeConfig) -> Iterator[Deployment]:
         fusions: tuple[Fusion, ...] = ("off", "flashinfer") if config.tp_size > 1 else ("off",)
         for fusion in fusions:
             yield Deployment(config=config, fusion=fusion)
+        if config.tp_size > 1:
+            yield Deployment(config=config, dense_fully_dp=True)
         return
     yield Deployment(config=config, padding="max_len")
     yield Deployment(config=config, padding="sum_len")
     yield Deployment(config=config, padding="sum_len", tokens="uneven")
     yield Deployment(config=config, padding="sum_len", tokens="zero")
+    yield Deployment(config=config, padding="max_len", dense_fully_dp=True)
 
 
 def tokens_of(deployment: Deployment) -> tuple[int, ...]:

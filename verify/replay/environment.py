@@ -66,7 +66,7 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
         },
     )
     model = SimpleNamespace(hidden_size=HIDDEN_SIZE, dtype=torch.float32, hf_config=_HfConfig())
-    known = {"server_args": arguments, "model_config": model, **_dp_attention(config, rank)}
+    known = {"server_args": arguments, "model_config": model, **_dp_attention(deployment, rank)}
     attention = tree.module(f"{_ROOT}layers.dp_attention")
     for name in ("initialize_dp_attention", "init_dp_gathered_buffer"):
         if attention.binds(name):
@@ -97,6 +97,7 @@ def server_arguments(tree: Tree, deployment: Deployment) -> Any:
         "enable_flashinfer_allreduce_fusion": fuses,
         "flashinfer_allreduce_fusion_backend": "trtllm" if fuses else None,
         "disable_shared_experts_fusion": True,
+        "moe_dense_tp_size": 1 if deployment.dense_fully_dp else None,
         "attention_backend": "fa3",
         "cuda_graph_config": SimpleNamespace(prefill=_NO_GRAPH, decode=_NO_GRAPH),
     }
@@ -202,14 +203,15 @@ def _publish(tree: Tree, rank: Rank, arguments: Any) -> None:
     manager["global_server_args_dict"].update({name: getattr(arguments, name) for name in names})
 
 
-def _dp_attention(config: Any, rank: Rank) -> dict[str, Any]:
+def _dp_attention(deployment: Deployment, rank: Rank) -> dict[str, Any]:
     """What releases before 0.5.4 hand over one by one."""
+    config = deployment.config
     return {
         "enable_dp_attention": config.enable_dp_attention,
         "tp_rank": rank.rank,
         "tp_size": config.tp_size,
         "dp_size": config.attn_dp_size,
-        "moe_dense_tp_size": None,
+        "moe_dense_tp_size": 1 if deployment.dense_fully_dp else None,
         "pp_size": 1,
     }
 

@@ -3,6 +3,7 @@
 Everything here changes torch for the whole process, so only a child process may call it.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -47,6 +48,10 @@ def imitate() -> None:
     _replace(
         torch, compile=_compile, **{name: _on_cpu(getattr(torch, name)) for name in _FACTORIES}
     )
+    # transformers adds it to every logger
+    _replace(logging.Logger, warning_once=logging.Logger.warning)
+    _replace(torch.nn.Linear, forward=_no_output)
+    _replace(torch.nn.LayerNorm, forward=lambda module, x: x)
     _replace(torch.Tensor, to=_on_cpu(_TENSOR_TO), cuda=lambda tensor, *args: tensor)
     _replace(
         torch.distributed,
@@ -91,6 +96,11 @@ def _replace(owner: Any, **values: object) -> None:
 
 def _compile(model: Any = None, **options: object) -> Any:
     return model if callable(model) else lambda function: function
+
+
+def _no_output(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """A gate's logits, alike on every rank."""
+    return torch.zeros((*x.shape[:-1], module.out_features), dtype=x.dtype)
 
 
 def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:

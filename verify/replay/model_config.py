@@ -6,6 +6,7 @@ the failed attempt and given a neutral value for the next.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,10 +17,38 @@ LAYERS = 3
 EXPERTS = 16
 INTERMEDIATE = 256
 
+
+class Neutral(int):
+    """A number that is also a list, a text and a function: what an unknown setting is read as."""
+
+    def __getitem__(self, key: object) -> "Neutral":
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self,))
+
+    def __len__(self) -> int:
+        return LAYERS
+
+    def split(self, separator: str) -> list[str]:
+        """As a list of layers in words: all of them."""
+        return [str(layer) for layer in range(LAYERS)]
+
+    def __contains__(self, item: object) -> bool:
+        return False
+
+    def __call__(self, *args: object, **options: object) -> "Neutral":
+        """The same number."""
+        return self
+
+
 _KNOWN: dict[str, Any] = {
     "hidden_size": HIDDEN_SIZE,
     "num_hidden_layers": LAYERS,
     "hidden_act": "silu",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "intermediate_size": INTERMEDIATE,
+    "moe_intermediate_size": INTERMEDIATE,
     "rms_norm_eps": 1e-6,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "rope_scaling": None,
@@ -30,13 +59,17 @@ _KNOWN: dict[str, Any] = {
     "scoring_func": "softmax",
     "topk_method": "greedy",
     "model_type": "replayed",
-    "moe_layer_freq": 1,
-    "decoder_sparse_step": 1,
+    "moe_layer_freq": Neutral(1),
+    "decoder_sparse_step": Neutral(1),
+    "use_moe_router_bias": True,
     "first_k_dense_replace": 1,
     "mlp_only_layers": [],
     "norm_topk_prob": True,
     "routed_scaling_factor": 1.0,
 }
+
+
+_LAYER_TYPES = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 _EXPERT_COUNTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
 
@@ -47,12 +80,23 @@ class MissingError(AttributeError):
 class ModelConfig:
     """What a model's `config` argument is; `learned` are names from earlier attempts."""
 
-    def __init__(self, *, learned: dict[str, Any]) -> None:
+    def __init__(self, *, learned: dict[str, Any], layer_type: str | None = None) -> None:
         self.__dict__.update(_KNOWN)
-        self.__dict__.update(dict.fromkeys(_EXPERT_COUNTS, EXPERTS))
-        self.__dict__.update(learned)
+        if layer_type is not None:
+            self.__dict__.update(dict.fromkeys(_LAYER_TYPES, [layer_type] * LAYERS))
+        self.__dict__.update(dict.fromkeys(_EXPERT_COUNTS, Neutral(EXPERTS)))
+        self.__dict__.update((k, v) for k, v in learned.items() if not k.endswith("_config"))
+        self.__dict__["_learned"] = learned
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.__dict__
 
     def __getattr__(self, name: str) -> Any:
+        if name.endswith("_config") and name in self.__dict__.get("_learned", {}):
+            return self
         raise MissingError(f"config has no {name}", name=name, obj=self)
 
 
@@ -68,6 +112,7 @@ _NEUTRAL: tuple[tuple[str, bool | float], ...] = (
 )
 
 
-def neutral(name: str) -> bool | float:
+def neutral(name: str) -> float:
     """A value for a name that code insists on."""
-    return next(value for pattern, value in _NEUTRAL if re.search(pattern, name))
+    value = next(value for pattern, value in _NEUTRAL if re.search(pattern, name))
+    return Neutral(value) if isinstance(value, int) else value

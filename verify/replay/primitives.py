@@ -55,10 +55,9 @@ def arithmetic(witness: Witness) -> dict[str, Any]:
         "UnquantizedFusedMoEMethod.create_moe_runner": _nothing,
         "UnquantizedLinearMethod.apply": _linear_apply(witness),
         "VocabParallelEmbedding.forward": _embed,
+        "zero_experts_compute_triton": _zero_experts(witness),
         "TopK.forward": _top_k,
-        "RMSNorm.forward": _add_residual,
-        "GemmaRMSNorm.forward": _add_residual,
-        "LayerNorm.forward": _add_residual,
+        "*Norm.forward": _add_residual,
         "CustomOp.dispatch_forward": _native,
         "MultiPlatformOp.dispatch_forward": _native,
         "SiluAndMul.forward": _halve,
@@ -77,6 +76,9 @@ def communication(rank: Rank) -> dict[str, Any]:
         "sglang.kernel_api_logging.debug_kernel_api": _decorator,
         "direct_register_custom_op": lambda *args, **options: None,
         **kernels.allreduce_fusion_kernels(rank),
+        **kernels.fp4_kernels(),
+        **kernels.elementwise(),
+        "transformers.PreTrainedModel": _PreTrainedModel,
     }
 
 
@@ -128,16 +130,44 @@ def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
     def apply(self: Any, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
         if "RowParallel" not in type(layer).__name__:
             return torch.zeros((*x.shape[:-1], layer.weight.shape[0]), dtype=x.dtype)
+        shard, shards = _place(layer)
         return witness.partial(
             layer,
-            name=getattr(layer, "prefix", "") or type(layer).__name__,
-            shard=layer.tp_rank,
-            shards=layer.tp_size,
+            shard=shard,
+            shards=shards,
             like=x,
             tokens=x.shape[0],
         )
 
     return apply
+
+
+def _zero_experts(witness: Witness) -> Callable[..., torch.Tensor]:
+    def compute(*args: Any, **options: Any) -> torch.Tensor:
+        """Experts that pass tokens on: whole on every rank that computes them."""
+        hidden = options["hidden_states"] if "hidden_states" in options else args[-1]
+        return witness.whole("zero experts", like=hidden)
+
+    return compute
+
+
+class _PreTrainedModel(torch.nn.Module):
+    """The base of models in transformers, as far as inference needs it."""
+
+    def __init__(self, config: Any = None, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def post_init(self) -> None:
+        """A hook with nothing to do."""
+
+
+def _place(layer: Any) -> tuple[int, int]:
+    """Which shard of a linear's input this rank has, and of how many."""
+    if hasattr(layer, "tp_rank"):
+        return layer.tp_rank, layer.tp_size
+    rank, size = type(layer).forward.__globals__["get_group_rank_size"](layer.tp_group)
+    return rank, size
 
 
 def _experts_apply(witness: Witness) -> Callable[..., Any]:
@@ -150,7 +180,6 @@ def _experts_apply(witness: Witness) -> Callable[..., Any]:
         tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
         output = witness.partial(
             layer,
-            name=f"experts of layer {layer.layer_id}",
             shard=layer.moe_ep_rank * tp_size + tp_rank,
             shards=layer.moe_ep_size * tp_size,
             like=x,

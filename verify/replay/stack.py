@@ -6,49 +6,69 @@ import torch
 
 from verify.replay.decoders import Decoder
 from verify.replay.environment import call
-from verify.replay.model_config import MissingError, ModelConfig, neutral
+from verify.replay.model_config import ModelConfig
+from verify.replay.standin import StandIn
 from verify.replay.tree import Tree
 from verify.replay.witness import HIDDEN_SIZE
 
-_ATTEMPTS = 60
+
+class _Off(StandIn):
+    """An optional feature of attention: it is off, and doing it does nothing."""
+
+    def __call__(self, *args: object, **options: object) -> Any:
+        """Nothing happens."""
+        return self
+
+    def __bool__(self) -> bool:  # type: ignore[override]  # a stand-in refuses, this answers
+        return False
 
 
 class Attention(torch.nn.Module):
     """Attention that adds nothing: whichever way its output is summed, it stays zero."""
 
+    outputs = 1
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__()
 
-    def forward(self, *args: Any, **options: Any) -> torch.Tensor:
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            return _Off(f"attention.{name}")
+
+    def forward(self, *args: Any, **options: Any) -> Any:
         """Zeros in the shape of the hidden states among the arguments."""
         tensors = [value for value in (*options.values(), *args) if isinstance(value, torch.Tensor)]
         hidden = next(t for t in tensors if t.dim() == 2 and t.shape[1] == HIDDEN_SIZE)
-        return torch.zeros_like(hidden)
-
-
-def learn_config(tree: Tree, decoder: Decoder) -> dict[str, Any]:
-    """The configuration names that the model's constructor cannot do without."""
-    learned: dict[str, Any] = {}
-    for _ in range(_ATTEMPTS):
-        try:
-            build(tree, decoder, learned)
-        except MissingError as missing:
-            learned[str(missing.name)] = neutral(str(missing.name))
-        else:
-            return learned
-    raise MissingError(f"more than {_ATTEMPTS} names", name="config")
+        zeros = torch.zeros_like(hidden)
+        return zeros if self.outputs == 1 else (zeros, *[None] * (self.outputs - 1))
 
 
 def build(tree: Tree, decoder: Decoder, learned: dict[str, Any]) -> Any:
     """The model that stacks `decoder`, with attention replaced."""
     module = tree.module(f"sglang.srt.models.{decoder.model}")
+    replacement = type("Attention", (Attention,), {"outputs": decoder.attention_outputs})
     for name in decoder.attention:
-        module[name] = Attention
+        module[name] = replacement
+    if not decoder.stacks:
+        raise LookupError(f"no class in {decoder.file} stacks {decoder.cls}")
     stack = module[decoder.stacks[0]]
-    return call(
+    layer_type = decoder.layer_type
+    if layer_type is not None and module.binds(layer_type):
+        layer_type = str(module[layer_type])
+    config = ModelConfig(learned=learned, layer_type=layer_type)
+    model = call(
         stack,
-        {"config": ModelConfig(learned=learned), "quant_config": None, "prefix": "model"},
+        {"config": config, "quant_config": None, "prefix": "model"},
     )
+    for part in model.modules():
+        configure = getattr(vars(part).get("dispatcher"), "set_quant_config", None)
+        if configure is not None:
+            configure({"input_global_scale": torch.ones(1)})
+    return model
 
 
 def run(model: Any, batch: Any) -> torch.Tensor:

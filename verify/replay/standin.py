@@ -1,11 +1,15 @@
 """Stand-ins for what cannot be executed here: they pass through code, never decide for it.
 
-A stand-in may be imported, called, subclassed and handed on. Whatever would need its value (a
+A stand-in may be imported, subclassed and handed on. Whatever would need its value (a call, a
 branch, an iteration, arithmetic) raises, so that no result ever rests on one.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
+
+_LOCAL = threading.local()
 
 
 class StandInError(TypeError):
@@ -14,10 +18,19 @@ class StandInError(TypeError):
 
 def _refusing(what: str) -> "Callable[[StandIn], NoReturn]":
     def refuse(self: "StandIn") -> NoReturn:
-        why = f" ({self._why})" if self._why else ""
-        raise StandInError(f"the code would {what} {self._path}, which is replaced here{why}")
+        self._refuse(what)
 
     return refuse
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Definitions are being executed: decorators and factories that were replaced may be called."""
+    _LOCAL.loading = getattr(_LOCAL, "loading", 0) + 1
+    try:
+        yield
+    finally:
+        _LOCAL.loading -= 1
 
 
 class StandInBase:
@@ -25,6 +38,9 @@ class StandInBase:
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.__dict__.update(kwargs)
+
+    def post_init(self) -> None:
+        """A hook that bases of models offer."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__()
@@ -43,8 +59,14 @@ class StandIn:
         return StandIn(f"{self._path}.{name}", why=self._why)
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """What comes out of it is a stand-in, too."""
+        """While definitions load, a stand-in, too; later there is nothing that could be called."""
+        if not getattr(_LOCAL, "loading", 0):
+            self._refuse("call")
         return StandIn(f"{self._path}()", why=self._why)
+
+    def _refuse(self, what: str) -> NoReturn:
+        why = f" ({self._why})" if self._why else ""
+        raise StandInError(f"the code would {what} {self._path}, which is replaced here{why}")
 
     def __getitem__(self, key: object) -> Any:
         return StandIn(f"{self._path}[]", why=self._why)

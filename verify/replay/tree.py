@@ -12,11 +12,12 @@ import importlib
 import sys
 import typing
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from verify.replay.standin import StandIn
+from verify.replay.standin import StandIn, loading
 from verify.replay.statements import SourceFile, Statement, names_in, read_source
 from verify.source import SourceTree
 
@@ -57,8 +58,9 @@ class SourceFiles:
 class Tree:
     """One rank's instance of a source tree.
 
-    `primitives` maps a definition's name (`function`, `Class`, `Class.method`) or the dotted path
-    of something outside the tree to what stands in its place. `absent` are packages whose import
+    `primitives` maps a definition's name (`function`, `Class`, `Class.method`, where `*` in the
+    class stands for anything) or the dotted path of something outside the tree to what stands in
+    its place. `absent` are packages whose import
     fails. `replaced` collects what was replaced (where -> by what), `loaded` what was executed.
     """
 
@@ -117,7 +119,11 @@ class Tree:
 
     def methods(self, class_name: str) -> Mapping[str, Any]:
         """The primitives that replace single methods of a class."""
-        return self._methods.get(class_name, {})
+        found: dict[str, Any] = {}
+        for pattern, methods in self._methods.items():
+            if fnmatchcase(class_name, pattern):
+                found |= methods
+        return found
 
     def _import(
         self,
@@ -209,7 +215,8 @@ class Namespace(dict[str, Any]):
             if needed not in self and self.binds(needed):
                 self.__missing__(needed)
         try:
-            exec(statement.code, self)
+            with loading():
+                exec(statement.code, self)
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
             self[wanted] = StandIn(f"{self['__name__']}.{wanted}", why=why)
@@ -268,7 +275,7 @@ def _methods_of(primitives: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     methods: dict[str, dict[str, Any]] = {}
     for path, value in primitives.items():
         owner, _, method = path.rpartition(".")
-        if owner and owner[0].isupper():
+        if owner[:1].isupper() or owner[:1] == "*":
             methods.setdefault(owner, {})[method] = value
     return methods
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-HIDDEN_SIZE = 512
+HIDDEN_SIZE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,34 +39,55 @@ class Seen:
 
 @dataclass(kw_only=True)
 class Witness:
-    """One rank's producers, in the order in which they first contributed."""
+    """One rank's producers; `watch` gives each a slot that is the same on all ranks."""
 
     rank: int
     world_size: int
+    names: dict[int, tuple[int, str]] = field(default_factory=dict)
     producers: dict[int, Producer] = field(default_factory=dict)
+    _whole: list[Producer] = field(default_factory=list)
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Number the model's modules that may contribute. Raises when there is no room."""
+        modules = [(name, m) for name, m in model.named_modules() if _may_contribute(m)]
+        if (len(modules) + 1) * self.world_size > HIDDEN_SIZE:
+            raise ValueError(f"{len(modules)} producers on {self.world_size} ranks: no room")
+        self.names = {id(m): (slot, name) for slot, (name, m) in enumerate(modules, start=1)}
 
     def partial(
-        self, owner: object, *, name: str, shard: int, shards: int, like: torch.Tensor, tokens: int
+        self, owner: object, *, shard: int, shards: int, like: torch.Tensor, tokens: int
     ) -> torch.Tensor:
         """What this rank's part of `owner` contributes for `tokens` tokens."""
-        producer = self.producers.get(id(owner))
-        if producer is None:
-            slot = (len(self.producers) + 1) * self.world_size
-            producer = Producer(name=name, slot=slot, shard=shard, shards=shards)
-            self.producers[id(owner)] = producer
+        slot, name = self.names[id(owner)]
+        producer = Producer(name=name, slot=slot * self.world_size, shard=shard, shards=shards)
+        self.producers[id(owner)] = producer
         output = torch.zeros((tokens, HIDDEN_SIZE), dtype=torch.float32, device=like.device)
+        output[:, producer.slot + self.rank] = 1
+        return output
+
+    def whole(self, name: str, *, like: torch.Tensor) -> torch.Tensor:
+        """What a rank contributes that computes all of something; numbered in order of calls."""
+        slot = HIDDEN_SIZE // self.world_size - 1 - len(self._whole)
+        producer = Producer(
+            name=f"{name} {len(self._whole)}", slot=slot * self.world_size, shard=0, shards=1
+        )
+        self._whole.append(producer)
+        output = torch.zeros((like.shape[0], HIDDEN_SIZE), dtype=torch.float32)
         output[:, producer.slot + self.rank] = 1
         return output
 
     def read(self, hidden: torch.Tensor, marks: torch.Tensor) -> Seen:
         """The counts in the final hidden states of this rank's tokens."""
-        slots = {p.name: hidden[:, p.slot : p.slot + self.world_size] for p in self._all()}
+        mine = sorted((*self.producers.values(), *self._whole), key=lambda p: p.slot)
         return Seen(
             marks=marks,
             found=hidden[:, 0],
-            counts=slots,
-            shards={p.name: (p.shard, p.shards) for p in self._all()},
+            counts={p.name: hidden[:, p.slot : p.slot + self.world_size] for p in mine},
+            shards={p.name: (p.shard, p.shards) for p in mine},
         )
 
-    def _all(self) -> list[Producer]:
-        return list(self.producers.values())
+
+def _may_contribute(module: torch.nn.Module) -> bool:
+    """Experts and row-parallel linears: what divides a sum's terms over ranks."""
+    name = type(module).__name__
+    return "RowParallel" in name or hasattr(module, "moe_ep_rank")
