@@ -1,6 +1,7 @@
 """One site's truth table, with who completes the sum."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_the_payload_says_what_the_table_says(site: str) -> None:
         assert " + ".join(entry["completed_by"]) == by
         assert (entry["diff"] is not None) == note.endswith(" diff")
         assert entry["reachable"] == (note != "no configuration" or entry["diff"] is not None)
+
+
+def test_the_payload_says_what_forward_receives() -> None:
+    payload = json.loads(render(explain(BY_ID[EXAONE]), format_name="json"))
+    received = [entry["row"] for entry in payload["rows"] if entry["received"]]
+    assert received == [row for row in map("{:04b}".format, range(16)) if row[0] == "0"]
+
+
+def test_an_unexpected_diff_is_noted_in_its_rows_and_found() -> None:
+    (corrupt,) = compare([replace(SITES[0], guard="not AF and not RS and not FI")])
+    report = explain(corrupt)
+    payload = json.loads(render(report, format_name="json"))
+    assert {e["row"]: e["diff"] for e in payload["rows"] if e["diff"]} == {"0010": "unexpected"}
+    assert [finding.row for finding in report.findings] == ["0010"]
+    assert "unexpected diff" in render(report, format_name="table")
 
 
 def test_the_summary() -> None:

@@ -219,6 +219,30 @@ def test_a_flag_that_the_source_lacks_is_left_out_of_the_comparison(
     assert release.sections()[0].notes[-1] == "There is no DP here: compared where it is False."
 
 
+def test_what_a_reader_sees(source: Path) -> None:
+    (source / MODELS / "exaone_moe.py").unlink()
+    edit(source, "llama4", "class Llama4MoE:", "class Llama4MoE")
+    sites, flags, unread = read(source).sections()
+    assert sites.title == ("sglang unknown: the migrated calls, against what the oracles state")
+    assert sites.rows[0] == ("bailing_moe.py:9", "forward_normal TP", "as stated")
+    assert ("exaone_moe", "forward TP", "no call to the helper on the TP path") in sites.rows
+    assert sites.notes == ()
+    assert flags.rows == (
+        ("DP", "the same in 296 configurations"),
+        ("FI", "the same in 296 configurations"),
+    )
+    assert [row[0].partition(":")[0] for row in unread.rows] == [f"{MODELS}/llama4.py"]
+
+
+def test_other_shapes_are_said_not_to_be_judged(original_source: Path) -> None:
+    sites = read(original_source).sections()[0]
+    assert sites.title == (
+        "sglang unknown: the helper is not there yet; the guards that are, "
+        "against the original ones"
+    )
+    assert sites.notes == ("Laid side by side, not judged: `verify scan` judges.",)
+
+
 def test_the_command_with_a_source(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--source", str(source), "--format", "json"]) == 0
     captured = capsys.readouterr()
