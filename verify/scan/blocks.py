@@ -1,5 +1,6 @@
 """Upstream's building blocks: linear and expert layers, collectives, communicators, boundaries."""
 
+import ast
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -118,7 +119,8 @@ class Blocks(Expressions):
             case "communicator", "prepare_attn" | "prepare_mlp" | _ if name.startswith("prepare"):
                 return Items((Text("hidden_states"), Text("residual")))
             case "boundary", "finish" | "complete_now":
-                return self.finish(block, first)
+                reduced = self.truth(keywords.get("already_reduced", Truth(FALSE)))
+                return self.finish(block, first, already=reduced)
             case "boundary", "exit" | "ffn_exit":
                 return Primitive("exit", block.settings)
             case "exit", "finish":
@@ -152,6 +154,12 @@ class Blocks(Expressions):
         module = self.state.index.module("sglang/srt/layers/communicator.py")
         return module is not None and "should_use_dp_reduce_scatterv" in module.text
 
+    def _sums_inside(self, keywords: Mapping[str, Value]) -> Cond:
+        """When the layer is handed what a kernel needs to sum up by itself."""
+        handed = [value for name, value in keywords.items() if "workspace" in name]
+        none = (self.compare(ast.Is(), value, NONE) for value in handed)
+        return self.logic.any_of(*(self.logic.negation(cond) for cond in none))
+
     def works_locally(self) -> bool:
         """Whether this source knows data-parallel weights, which leave nothing to sum."""
         utils = self.state.index.module("sglang/srt/layers/moe/utils.py")
@@ -171,14 +179,15 @@ class Blocks(Expressions):
             )
         )
 
-    def finish(self, block: Primitive, value: Value) -> Value:
+    def finish(self, block: Primitive, value: Value, *, already: Cond = FALSE) -> Value:
         """A stage's boundary takes the stage's output."""
         kind = block.setting("kind")
         if kind == Const("ffn"):
             complete = self.truth(self.setting(block, "output_complete", Truth(FALSE)))
             published = [self.logic.atom(flag) for flag in self.state.published]
             owed = self.logic.any_of(*published) if published else TRUE
-            self.sink("boundary", value, self.logic.both(owed, self.logic.negation(complete)))
+            done = self.logic.either(complete, already)
+            self.sink("boundary", value, self.logic.both(owed, self.logic.negation(done)))
         return Text("hidden_states")
 
     def boundary(self, item: Value) -> Value:
@@ -251,6 +260,7 @@ class Blocks(Expressions):
             self.logic.atom("FI"),
             self.logic.negation(self.logic.atom(A2A_NONE)),
             self.logic.atom(LOCAL_WORK) if self.works_locally() else FALSE,
+            self._sums_inside(keywords),
         )
         place = self.state.place(MOE_AXES)
         part = Part(self.state.origin(), place, MOE_AXES, self.state.live, arrives)

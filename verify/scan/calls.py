@@ -12,7 +12,6 @@ from verify.scan.primitives import (
     COLLECTIVES,
     COMMUNICATOR,
     EXPERT_FACTORY,
-    EXPERT_FUNCTIONS,
     EXPERT_LAYERS,
     FLAG_FUNCTIONS,
     FLAGS,
@@ -53,8 +52,8 @@ _WORTH_FOLLOWING = re.compile(
     r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
 )
 # atoms that decide about sums, and must stay visible in every condition
-_RELEVANT = re.compile(
-    rf"^(?:{'|'.join(FLAGS)})$|_size|world_size|a2a|_dp|dp_|tp_|ep_| is None|parallel|fusion|shared"
+RELEVANT = re.compile(
+    rf"^(?:{'|'.join(FLAGS)})$|_size > 1|backend\(\)\.|_dp|dp_|parallel|reduce_results|sparse"
 )
 # what they return is named by the call itself
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
@@ -233,8 +232,6 @@ class Calls(Blocks):
             return Primitive("context")
         if name == EXPERT_FACTORY:
             return Primitive("expert class")
-        if name in EXPERT_FUNCTIONS:
-            return self.experts(positional, keywords, settings={})
         if name in STAGE_DECLARATIONS:
             return Primitive(
                 "stage", (("kind", Const(STAGE_DECLARATIONS[name])), *keywords.items())
@@ -400,15 +397,21 @@ class Calls(Blocks):
             self.state.frames.pop()
         return self._condensed(function, self._returned(frame), positional)
 
-    def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
+    def _condensed(
+        self, function: Function, result: Value, positional: tuple[Value, ...]
+    ) -> Value:
         """A predicate that asks nothing about parallelism is one atom, however long it is."""
-        if not isinstance(result, Truth) or self.state.theory:
-            return result
-        support = self.logic.support(result.cond)
-        if len(support) < 3 or any(_RELEVANT.search(name) for name in support):
+        if not isinstance(result, Truth):
             return result
         shown = ", ".join(self.written(value) for value in positional[:4])
-        return Truth(self.logic.atom(clipped(f"{function.name}({shown})").text))
+        return Truth(self.condensed(result.cond, f"{function.name}({shown})"))
+
+    def condensed(self, cond: Cond, name: str) -> Cond:
+        """A condition of many atoms of which none decides about sums, as one atom."""
+        support = self.logic.support(cond)
+        if self.state.theory or len(support) < 2 or any(map(RELEVANT.search, support)):
+            return cond
+        return self.logic.atom(clipped(name).text)
 
     def _followed(self, function: Function) -> bool:
         """Whether a function is run, or stays a name."""

@@ -99,9 +99,18 @@ class Logic:
         if known is not None:
             return known
         nodes = self._nodes
-        level = min(nodes[test][0], nodes[then][0], nodes[otherwise][0])
-        low = self.choose(*(self._branch(part, level, 1) for part in key))
-        high = self.choose(*(self._branch(part, level, 2) for part in key))
+        level_a, low_a, high_a = nodes[test]
+        level_b, low_b, high_b = nodes[then]
+        level_c, low_c, high_c = nodes[otherwise]
+        level = min(level_a, level_b, level_c)
+        if level_a != level:
+            low_a = high_a = test
+        if level_b != level:
+            low_b = high_b = then
+        if level_c != level:
+            low_c = high_c = otherwise
+        low = self.choose(low_a, low_b, low_c)
+        high = self.choose(high_a, high_b, high_c)
         result = self._ites[key] = self._node(level, low, high)
         return result
 
@@ -226,10 +235,6 @@ class Logic:
             known = self._unique[key] = Cond(len(self._nodes))
             self._nodes.append(key)
         return known
-
-    def _branch(self, node: Cond, level: int, side: int) -> Cond:
-        found = self._nodes[node]
-        return Cond(found[side]) if found[0] == level else node
 
     def _fix(self, node: Cond, level: int, side: int, done: dict[Cond, Cond]) -> Cond:
         found, low, high = self._nodes[node]

@@ -76,7 +76,7 @@ class Machine(Calls):
         test = self.truth(self.evaluate(node.test))
         if isinstance(node.body[-1], ast.Raise) and not node.orelse:
             # a check of the model's own shape: every configuration that runs passes it
-            if not any(SELECTS.search(name) for name in self.logic.support(test)):
+            if not any(map(SELECTS.search, self.logic.support(test))):
                 return
         self._branch(test, node.body, node.orelse)
 

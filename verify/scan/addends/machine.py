@@ -1,0 +1,345 @@
+"""An interpreter that also follows values every rank holds in full, and where they are added.
+
+The plain machine knows one kind of part: a partial sum that is owed. Here a tensor may hold two
+more. A *complete* part (no axes) is a value that every rank of the group computes alike from what
+all of them hold. An *addend* is a complete part that was added into a partial sum still owed: if
+that sum is completed later, it counts once for every rank.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from verify.scan.index import Class, Function
+from verify.scan.judge import SIZE_OF
+from verify.scan.logic import FALSE, TRUE, Cond
+from verify.scan.machine import Machine
+from verify.scan.primitives import Axis
+from verify.scan.state import MODELS, State
+from verify.scan.values import (
+    NONE,
+    Choice,
+    Const,
+    Instance,
+    Items,
+    Mapped,
+    Part,
+    Place,
+    Primitive,
+    Routine,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+    alternatives,
+    merge,
+    parts_of,
+    union,
+)
+
+ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
+ADDING_FUNCTIONS = frozenset({"torch.add", "torch.sub"})
+REPLICATED = "replicated"
+BRANCH_EXIT = "branch_output"
+
+# a method that only gives a tensor another shape or type, whatever its arguments
+_SHAPE_METHODS = frozenset(
+    "view reshape to type contiguous unsqueeze squeeze flatten expand transpose permute clone "
+    "float half bfloat16 detach view_as type_as expand_as".split()
+)
+# modules under layers/ whose weights every rank holds in full
+_WHOLE_MODULE = re.compile(r"^(?:Replicated)?Linear\(\)$|^\w*Norm\w*\(\)$|^TopK\(\)$|\.Linear\(")
+# functions that compute the same on every rank from arguments that are the same on every rank
+_LIBRARY = re.compile(r"^(?:torch|F|functional|nn)\.")
+# ... except those that fill a tensor with something else or ask which rank this is
+_FRESH = re.compile(r"zeros|empty|ones|full|rand|rank|scatter|gather|shard|split|chunk|local")
+# an argument that is the same on every rank: configuration, a type, a shape
+_SAME_EVERYWHERE = re.compile(r"config\b|^torch\.\w+$|^tensor\.\w+(?:\[\w+\])?$|hidden_size|dtype")
+_DEPENDS_ON_RANK = re.compile(r"\brank|_rank|world_size|Parameter\(|empty\(")
+_A_SIZE = re.compile(r"(?:tp|ep|world)_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join:
+    """An addition of two tensors of which one is still owed."""
+
+    place: Place
+    when: Cond
+
+
+class AddendMachine(Machine):
+    """Runs method bodies symbolically; tells what is added into a partial sum."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        # by origin: where a sharded layer was built, from the outermost call to the innermost
+        self.built: dict[tuple[object, ...], tuple[Place, ...]] = {}
+        # by origin: the addition that put a complete value into a partial sum
+        self.addends: dict[tuple[object, ...], Place] = {}
+        self.untold: set[Place] = set()
+
+    # --- births
+
+    def complete(self, when: Cond) -> Part:
+        """A value that every rank holds in full, where `when` holds."""
+        return Part(self.state.origin(), self.state.place(()), (), when)
+
+    def bind(
+        self, function: Function, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> None:
+        """Fill a call's names; what a block with routed experts is given, every rank holds."""
+        super().bind(function, positional, keywords)
+        env = self.state.frame.env
+        if function.name != "forward" or not is_block(env.get("self")):
+            return
+        first = [arg.arg for arg in function.node.args.args[1:2]]
+        for name in first:
+            if isinstance(env.get(name), Text):
+                env[name] = Tensor((self.complete(TRUE),))
+
+    def build(
+        self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> Value:
+        """Construct an object; a row-parallel layer remembers who built it."""
+        value = super().build(cls, positional, keywords)
+        if isinstance(value, Primitive) and value.kind == "row":
+            return replace(value, settings=(*value.settings, ("built", Const(self._calls()))))
+        return value
+
+    def _calls(self) -> tuple[Place, ...]:
+        """The calls written in model files that lead here, the outermost first."""
+        return tuple(
+            Place(
+                file=frame.module.path,
+                line=frame.called.lineno,
+                column=frame.called.col_offset,
+                cls=frame.owner.name if frame.owner else None,
+                method=frame.method,
+                collective=frame.called_name,
+                axes=(),
+            )
+            for frame in self.state.frames
+            if frame.called is not None and frame.module.path.startswith(MODELS)
+        )
+
+    def row(
+        self, block: Primitive, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> Value:
+        """A row-parallel layer: what it leaves is owed where it is sharded, else complete."""
+        result = super().row(block, positional, keywords)
+        built = block.setting("built")
+        owed = parts_of(self.logic, result)
+        for part in owed:
+            if isinstance(built, Const) and isinstance(built.value, tuple):
+                self.built[part.origin] = built.value
+        _, present = self._row_group(block)
+        whole = self.logic.both(self.state.live, self.logic.negation(present))
+        if whole == FALSE:
+            return result
+        return Items((Tensor((*owed, self.complete(whole))), Text("bias")))
+
+    def _row_group(self, block: Primitive) -> tuple[tuple[Axis, ...], Cond]:
+        axes, present = super()._row_group(block)
+        for cond, group in alternatives(self.setting(block, "parallel_group", Text(""))):
+            if group == Const(REPLICATED):
+                present = self.logic.both(present, self.logic.negation(cond))
+        return axes, present
+
+    def block_method(
+        self,
+        block: Primitive,
+        name: str,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value | None:
+        """Call a block's method; a stage that runs beside another hands its output over early."""
+        if block.kind == "boundary" and name == BRANCH_EXIT and positional:
+            return self.finish(block, positional[0])
+        return super().block_method(block, name, positional, keywords)
+
+    # --- operations
+
+    def _ifexp(self, node: ast.IfExp) -> Value:
+        if not isinstance(node.body, ast.Call | ast.Dict):
+            return super()._ifexp(node)
+        # keyword arguments that are there under a condition: both sides are kept
+        test = self.truth(self.evaluate(node.test))
+        opposite = self.logic.negation(test)
+        then = self.under(test, node.body) if test != FALSE else NONE
+        otherwise = self.under(opposite, node.orelse) if opposite != FALSE else NONE
+        if isinstance(then, Mapped) and isinstance(otherwise, Mapped):
+            return Choice(((test, then), (opposite, otherwise)))
+        return merge(self.logic, test, then, otherwise)
+
+    def _binop(self, node: ast.BinOp) -> Value:
+        left, right = self.evaluate(node.left), self.evaluate(node.right)
+        if not parts_of(self.logic, left) and not parts_of(self.logic, right):
+            return Text(f"{self.written(left)} {type(node.op).__name__} {self.written(right)}"[:120])
+        if isinstance(node.op, ast.Add | ast.Sub):
+            return self.added(node, left, right)
+        return self.combined(left, right)
+
+    def _do_augassign(self, node: ast.AugAssign) -> None:
+        left, right = self.evaluate(node.target), self.evaluate(node.value)
+        if isinstance(node.op, ast.Add | ast.Sub):
+            self.assign(node.target, self.added(node, left, right))
+        else:
+            self.assign(node.target, self.combined(left, right))
+
+    def _by_method(
+        self,
+        receiver: Value,
+        func: ast.expr,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value | None:
+        name = func.attr if isinstance(func, ast.Attribute) else ""
+        if isinstance(receiver, Tensor) and isinstance(func, ast.Attribute):
+            if name in ADDING_METHODS and positional:
+                value = self.added(func, receiver, positional[0])
+                if name.endswith("_"):
+                    self.rebind(func.value, value)
+                return value
+            if name in _SHAPE_METHODS:
+                return receiver
+            if _FRESH.search(name):
+                return self._owed_only(super()._by_method(receiver, func, positional, keywords))
+        return super()._by_method(receiver, func, positional, keywords)
+
+    def _opaque(
+        self,
+        target: Text,
+        receiver: Value | None,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Value:
+        called = self.state.frame.called
+        if target.text in ADDING_FUNCTIONS and len(positional) > 1 and called is not None:
+            return self.added(called, positional[0], positional[1])
+        value = super()._opaque(target, receiver, positional, keywords)
+        values = (*positional, *keywords.values())
+        if self._alike(target.text) and all(self._same_everywhere(item) for item in values):
+            return value
+        return self._owed_only(value) or value
+
+    def _alike(self, name: str) -> bool:
+        """Whether what is called computes the same on every rank from the same arguments."""
+        if _WHOLE_MODULE.search(name):
+            return True
+        if _LIBRARY.search(name):
+            return not _FRESH.search(name)
+        if not name.isidentifier() or _FRESH.search(name):
+            return False
+        found = self.state.frame.module.resolve(name)
+        if isinstance(found, Function):
+            text = found.module.heads.get(found.name, ("", 0))[0]
+            return bool(text) and not _DEPENDS_ON_RANK.search(text)
+        # a kernel from elsewhere sees nothing but its arguments
+        return found is None and name in self.state.frame.module.imports
+
+    def _same_everywhere(self, value: Value) -> bool:
+        match value:
+            case Const() | Truth() | Primitive() | Routine():
+                return not isinstance(value, Primitive)
+            case Tensor(parts):
+                return all(not part.axes and part.origin not in self.addends for part in parts)
+            case Items(values):
+                return all(self._same_everywhere(item) for item in values)
+            case Text(text):
+                if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
+                    return False
+                return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
+        return all(self._same_everywhere(item) for _, item in alternatives(value)[:8]) if (
+            len(alternatives(value)) > 1
+        ) else False
+
+    def combined(self, *values: Value) -> Value:
+        """Several values in one: what was complete stays so only among its own kind."""
+        value = super().combined(*values)
+        if all(self._same_everywhere(item) for item in values):
+            return value
+        return self._owed_only(value) or value
+
+    def _owed_only(self, value: Value | None) -> Value | None:
+        """The value without what every rank holds in full; addends stay in the sum they are in."""
+        if not isinstance(value, Tensor):
+            return value
+        left = tuple(part for part in value.parts if part.axes or part.origin in self.addends)
+        return Tensor(left) if left else Text("value")
+
+    def reduce(self, value: Value, axes: tuple[Axis, ...], *, when: Cond = TRUE) -> Value:
+        """Sum a tensor up; something complete is of no interest here."""
+        return super().reduce(self._owed_only(value) or value, axes, when=when)
+
+    def added(self, node: ast.AST, left: Value, right: Value) -> Value:
+        """`left + right`, which also says what kind each of them is of."""
+        sides = [parts_of(self.logic, left), parts_of(self.logic, right)]
+        place = self._place(node)
+        new: list[Part] = []
+        for mine, other, value in ((sides[0], sides[1], right), (sides[1], sides[0], left)):
+            owed = self._unsummed(mine)
+            if owed == FALSE:
+                continue
+            if not other and not isinstance(value, Const):
+                self.untold.add(place)
+            for part in other:
+                when = self.logic.all_of(self.state.live, owed, part.present)
+                if not part.axes and part.origin not in self.addends and when != FALSE:
+                    addend = replace(part, origin=self.state.origin(), place=place, present=when)
+                    self.addends[addend.origin] = place
+                    new.append(addend)
+        everything = union(self.logic, *sides)
+        owed = self.logic.any_of(*(part.present for part in everything if part.axes))
+        kept = [self._kept(part, owed, sides, (left, right)) for part in everything]
+        parts = (*(part for part in kept if part is not None), *new)
+        return Tensor(parts) if parts else Text("value")
+
+    def _kept(
+        self,
+        part: Part,
+        owed: Cond,
+        sides: list[tuple[Part, ...]],
+        values: tuple[Value, Value],
+    ) -> Part | None:
+        if part.axes or part.origin in self.addends:
+            return part
+        plain = all(side or self._same_everywhere(v) for side, v in zip(sides, values, strict=True))
+        present = self.logic.both(part.present, self.logic.negation(owed))
+        return replace(part, present=present) if plain and present != FALSE else None
+
+    def _unsummed(self, parts: tuple[Part, ...]) -> Cond:
+        """Where some part is a partial sum that no one has completed yet."""
+        logic = self.logic
+        found = FALSE
+        for part in parts:
+            for axis in part.axes:
+                done = logic.any_of(
+                    part.arrives, *(c for place, c in part.reduced.items() if axis in place.axes)
+                )
+                left = logic.both(logic.atom(SIZE_OF[axis]), logic.negation(done))
+                found = logic.either(found, logic.both(part.present, left))
+        return found
+
+    def _place(self, node: ast.AST) -> Place:
+        frame = self.state.frame
+        return Place(
+            file=frame.module.path,
+            line=getattr(node, "lineno", frame.line),
+            column=getattr(node, "col_offset", 0),
+            cls=frame.owner.name if frame.owner else None,
+            method=frame.method,
+            collective="+",
+            axes=(),
+        )
+
+
+def is_block(value: Value | None) -> bool:
+    """Whether an object holds routed experts of its own."""
+    if not isinstance(value, Instance):
+        return False
+    return any(
+        isinstance(item, Primitive) and item.kind == "experts"
+        for held in value.attributes.values()
+        for _, item in alternatives(held)
+    )
