@@ -16,7 +16,6 @@ RULES: Mapping[Kind, str] = {
     "mixed": "ledger-mixed",
     "crash": "ledger-crash",
 }
-NAMED = 3  # subjects that a finding names; the JSON's causes list all
 SIZES = {
     "tp_size": "tp",
     "ep_size": "ep",
@@ -108,10 +107,11 @@ def _told(
     finding = Finding(
         rule=RULES[verdict.kind],
         kind=verdict.kind,
-        subject=_few(subjects),
+        subject=", ".join(subjects),
         row=verdict.row,
         deployment=first.example.as_json(),
         counts=verdict.counts,
+        groups=drawn(first.example),
         message=sentence(first, verdict),
         fix=FIXES[first.cause.reader],
     )
@@ -123,6 +123,15 @@ def _told(
         deployment=first.example,
         own_doing=own_doing(first, release),
     )
+
+
+def drawn(deployment: Deployment) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The groups that counts are drawn with."""
+    layout = deployment.layout
+    groups = {"EP": layout.ep, "MoE-TP": layout.moe_tp, "attention TP": layout.attn_tp}
+    if deployment.config.moe_dp_size > 1:
+        groups["MoE-DP"] = layout.moe_dp
+    return groups
 
 
 def own_doing(fault: Fault, release: Release) -> bool:
@@ -138,13 +147,6 @@ def own_doing(fault: Fault, release: Release) -> bool:
         judge(fault.example, always(fault.guards, answer), release=release).kind == "exact"
         for answer in ANSWERS
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    if len(names) <= NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def sentence(fault: Fault, verdict: Verdict) -> str:

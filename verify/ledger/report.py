@@ -103,11 +103,10 @@ def _worst(told: Sequence[Story]) -> tuple[Section, ...]:
     if not drawn:
         return ()
     story = drawn[0]
-    layout = story.deployment.layout
     return (
         RanksSection(
             title=f"Counts per rank: {in_words(story.deployment)}",
-            groups={"EP": layout.ep, "MoE-TP": layout.moe_tp, "attention TP": layout.attn_tp},
+            groups=drawn(story.deployment),
             counts=story.verdict.counts,
             notes=(story.finding.message,),
         ),

@@ -119,8 +119,8 @@ def helper_guards(producer: Producer, *, handed: Collection[str] | None = None) 
 def helper_subjects() -> tuple[Subject, ...]:
     """The helper as every migrated block calls it, and with all flags in either kind of block."""
     general = (
-        Subject(name="helper, one site", guards=helper_guards("one-site")),
-        Subject(name="helper, EP and TP sites", guards=helper_guards("two-site")),
+        Subject(name="helper (one site)", guards=helper_guards("one-site")),
+        Subject(name="helper (EP and TP sites)", guards=helper_guards("two-site")),
     )
     called = tuple(
         Subject(
