@@ -1,31 +1,38 @@
 """What a rank is doing, where its parent can read it even when the rank can no longer say.
 
-A few hundred bytes of shared memory without a name: nothing is left behind when a process dies.
+Four kilobytes of shared memory without a name: nothing is left behind when a process dies.
 """
 
+import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-_HEADER = struct.Struct("<iiBHH")
-_SIZE = 1024
+_LENGTH = struct.Struct("<I")
+_SIZE = 4096
+# a rank that got through a collective its peers are stuck in is this many calls ahead at most
+_REMEMBERED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """`item` being worked on (-1 before the first), steps taken in it, and the step under way."""
+    """`item` being worked on (-1 before the first), steps taken in it, and the step under way.
+
+    `calls` are the last collectives by their number since the start.
+    """
 
     item: int
     steps: int
-    in_collective: bool
     activity: str
+    in_collective: bool
+    calls: dict[int, str]
     error: str
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """Orders ranks by how far they have come."""
-        return (self.item, self.steps)
+    def progress(self) -> tuple[int, bool, int]:
+        """Orders ranks by how far they have come; one that waits for the others comes after."""
+        return (self.item, self.in_collective, self.steps)
 
 
 @dataclass(kw_only=True)
@@ -35,7 +42,9 @@ class Board:
     memory: Any
     item: int = -1
     steps: int = 0
-    activity: str = "starting"
+    activity: str = ""
+    in_collective: bool = False
+    calls: list[tuple[int, str]] = field(default_factory=list)
 
     @classmethod
     def make(cls, context: SpawnContext) -> "Board":
@@ -52,7 +61,15 @@ class Board:
     def say(self, activity: str) -> None:
         """The next step."""
         self.steps += 1
-        self.activity = activity
+        self.activity, self.in_collective = activity, False
+        self._write("")
+
+    def call(self, collective: str) -> None:
+        """The next step, which waits for other ranks."""
+        number = self.calls[-1][0] + 1 if self.calls else 0
+        self.calls = [*self.calls[1 - _REMEMBERED :], (number, collective)]
+        self.steps += 1
+        self.activity, self.in_collective = collective, True
         self._write("")
 
     def fail(self, error: str) -> None:
@@ -62,20 +79,21 @@ class Board:
     def read(self) -> Note:
         """The note now on the board."""
         raw = self.memory.raw
-        item, steps, in_collective, length, error_length = _HEADER.unpack_from(raw)
-        text = raw[_HEADER.size : _HEADER.size + length + error_length]
+        (length,) = _LENGTH.unpack_from(raw)
+        item, steps, activity, in_collective, calls, error = json.loads(
+            raw[_LENGTH.size : _LENGTH.size + length]
+        )
         return Note(
             item=item,
             steps=steps,
-            in_collective=bool(in_collective),
-            activity=text[:length].decode(errors="replace"),
-            error=text[length:].decode(errors="replace"),
+            activity=activity,
+            in_collective=in_collective,
+            calls=dict(calls),
+            error=error,
         )
 
     def _write(self, error: str) -> None:
-        activity = self.activity.encode()[:200]
-        problem = error.encode()[:700]
-        header = _HEADER.pack(
-            self.item, self.steps, " over ranks " in self.activity, len(activity), len(problem)
-        )
-        self.memory.raw = (header + activity + problem).ljust(_SIZE, b"\0")
+        text = json.dumps(
+            [self.item, self.steps, self.activity, self.in_collective, self.calls, error[:1000]]
+        ).encode()
+        self.memory.raw = (_LENGTH.pack(len(text)) + text).ljust(_SIZE, b"\0")

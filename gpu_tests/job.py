@@ -97,7 +97,9 @@ def under_torchrun(
     device = own_device(backend, place.local_rank)
     dist.init_process_group(backend, timeout=timedelta(seconds=deadline))
     try:
-        ranks = Ranks(rank=place.rank, size=place.world_size, device=device, say=_nothing)
+        ranks = Ranks(
+            rank=place.rank, size=place.world_size, device=device, say=_nothing, call=_nothing
+        )
         for batch in _batches(track(cases, what="cases run") if place.rank == 0 else cases):
             verdicts = [run_case(ranks, case) for case in batch]
             gathered = [None] * place.world_size if place.rank == 0 else None

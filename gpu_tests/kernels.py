@@ -85,7 +85,7 @@ class FusedNorm:
     def __call__(self, out: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The normed sum and the sum, both [rows, H]."""
         comm = import_module("flashinfer.comm")
-        self.ranks.say(f"fused all-reduce + norm of {list(out.shape)}")
+        self.ranks.call(f"fused all-reduce + norm of {list(out.shape)}")
         normed, total = torch.empty_like(out), torch.empty_like(residual)
         comm.allreduce_fusion(
             input=out.contiguous(),

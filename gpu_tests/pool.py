@@ -6,16 +6,16 @@ which rank, which item, and what it was doing; results that had arrived by then 
 """
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from gpu_tests.board import Board, Note
-from gpu_tests.rank_process import Job, Settings, main
+from gpu_tests.blame import Remains, blame
+from gpu_tests.board import Board
+from gpu_tests.rank_process import FAILED, Job, Settings, main
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,13 +38,9 @@ class _Member:
     pipe: Connection
     board: Board
 
-    @property
-    def note(self) -> Note:
-        return self.board.read()
-
 
 class RankPool(Generic[Item, Result]):
-    """`work(ranks, item)` on every rank, item after item. Use as a context manager.
+    """`work(ranks, item)` on every rank, item after item. Made by `rank_pool`.
 
     `deadline` is how many seconds one item may take before the ranks count as hanging.
     """
@@ -58,87 +54,60 @@ class RankPool(Generic[Item, Result]):
     ) -> Iterator[tuple[int, list[Result]]]:
         """Yield (item number, every rank's result) in order, as they are completed.
 
-        Raises `RankFaultError` for what ended the run early; `titles` name the items in it.
+        Raises `RankFaultError` for what ended the run early, after yielding what was complete by
+        then; `titles` name the items in it.
         """
         for member in self._members:
-            self._send(member, Job(items=list(items)), titles)
+            # a rank that has gone is found when its answer is waited for
+            with suppress(OSError):
+                member.pipe.send(Job(items=list(items)))
+        yield from self.answers(len(items), titles=titles)
+
+    def answers(self, count: int, *, titles: Sequence[str]) -> Iterator[tuple[int, list[Result]]]:
+        """The next `count` results of every rank, as `run` yields them."""
         arrived: list[list[Result]] = [[] for _ in self._members]
-        for number in range(len(items)):
-            limit = time.monotonic() + self._deadline
-            while any(len(results) <= number for results in arrived):
-                self._collect(arrived, limit, titles)
-            yield number, [results[number] for results in arrived]
+        fault, done = "", 0
+        while done < count:
+            happened = self._wait()
+            failed = self._take_in(arrived) or not happened
+            if failed:
+                fault = self._explain(titles, hung=not happened)
+                # what was on its way when the fault showed has come by now
+                self._take_in(arrived)
+            while done < count and all(len(results) > done for results in arrived):
+                yield done, [results[done] for results in arrived]
+                done += 1
+            if fault and done < count:
+                raise RankFaultError(fault)
 
-    def _send(self, member: _Member, job: Job, titles: Sequence[str]) -> None:
-        try:
-            member.pipe.send(job)
-        except OSError:
-            raise RankFaultError(self._blame(titles)) from None
-
-    def _collect(self, arrived: list[list[Result]], limit: float, titles: Sequence[str]) -> None:
-        """Take in what has come; raise when something is wrong or time is up."""
-        pipes = {member.pipe: member for member in self._members}
+    def _wait(self) -> bool:
+        """Whether a message or a death came in time."""
+        pipes = [member.pipe for member in self._members]
         sentinels = [member.process.sentinel for member in self._members]
-        left = limit - time.monotonic()
-        ready = wait([*pipes, *sentinels], timeout=max(left, 0))
-        if not ready:
-            raise RankFaultError(self._hanging(titles))
-        failed = any(sentinel in ready for sentinel in sentinels)
-        for pipe, member in pipes.items():
-            while not failed and pipe.poll():
-                try:
-                    message = pipe.recv()
-                except EOFError:
-                    failed = True
-                    break
-                if isinstance(message, str):
-                    failed = True
-                    break
-                arrived[member.rank].append(message[0])
-        if failed:
-            raise RankFaultError(self._blame(titles))
+        return bool(wait([*pipes, *sentinels], timeout=self._deadline))
 
-    def _blame(self, titles: Sequence[str]) -> str:
-        """Who started it: a call that disagrees, a death, an error outside a collective."""
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline and all(m.process.is_alive() for m in self._members):
-            time.sleep(0.02)
-        time.sleep(0.1)
-        odd = _odd_one_out([member.note for member in self._members])
-        if odd is not None:
-            rank, others = odd
-            note = self._members[rank].note
-            return (
-                f"rank {rank} called {note.activity} where the others called {others}"
-                f"{_where(note, titles)}"
-            )
-        dead = [m for m in self._members if _died_by_itself(m)]
-        if dead:
-            first = min(dead, key=lambda m: m.note.progress)
-            return (
-                f"rank {first.rank} {_ending(first)}"
-                f"{_where(first.note, titles)}, {_doing(first.note)}"
-            )
-        raised = [m for m in self._members if m.note.error]
-        # ranks in a collective fail because a peer did
-        if not raised:
-            return "a rank stopped answering and left no word"
-        first = min(raised, key=lambda m: (m.note.in_collective, m.note.progress))
-        return (
-            f"rank {first.rank} raised {first.note.error}"
-            f"{_where(first.note, titles)}, {_doing(first.note)}"
-        )
+    def _take_in(self, arrived: list[list[Result]]) -> bool:
+        """Take in what has come; whether a rank says that it failed, or can say no more."""
+        failed = any(not member.process.is_alive() for member in self._members)
+        for member, results in zip(self._members, arrived, strict=True):
+            with suppress(EOFError, OSError):
+                while member.pipe.poll():
+                    message = member.pipe.recv()
+                    if message == FAILED:
+                        failed = True
+                    else:
+                        results.append(message[0])
+        return failed
 
-    def _hanging(self, titles: Sequence[str]) -> str:
-        notes = [member.note for member in self._members]
-        odd = _odd_one_out(notes)
-        slowest = min(self._members, key=lambda m: m.note.progress)
-        if odd is not None:
-            return self._blame(titles)
-        return (
-            f"rank {slowest.rank} hangs: no progress for {self._deadline:g} s"
-            f"{_where(slowest.note, titles)}, {_doing(slowest.note)}"
-        )
+    def _explain(self, titles: Sequence[str], *, hung: bool) -> str:
+        """The fault in one line, once the ranks have had a moment to show it."""
+        if not hung:
+            time.sleep(GRACE_SECONDS)
+        remains = [
+            Remains(rank=member.rank, note=member.board.read(), exit_code=member.process.exitcode)
+            for member in self._members
+        ]
+        return blame(remains, titles, hung_seconds=self._deadline if hung else None)
 
 
 @contextmanager
@@ -178,11 +147,10 @@ def rank_pool(
 
 
 def _await_start(members: Sequence[_Member]) -> None:
-    limit = time.monotonic() + START_SECONDS
+    """Every rank's first answer is that it has joined."""
     pool: RankPool[None, None] = RankPool(members, deadline=START_SECONDS)
-    arrived: list[list[None]] = [[] for _ in members]
-    while not all(arrived):
-        pool._collect(arrived, limit, ())
+    for _ in pool.answers(1, titles=()):
+        pass
 
 
 def _stop(members: Sequence[_Member]) -> None:
@@ -197,41 +165,3 @@ def _stop(members: Sequence[_Member]) -> None:
     for member in members:
         member.process.join()
         member.process.close()
-
-
-def _odd_one_out(notes: Sequence[Note]) -> tuple[int, str] | None:
-    """A rank that calls another collective, or another shape, than its group's other ranks."""
-    calls = [note.activity if note.in_collective else "" for note in notes]
-    for rank, call in enumerate(calls):
-        peers = [
-            other
-            for other, note in zip(calls, notes, strict=True)
-            if call and other and note.item == notes[rank].item and _group(other) == _group(call)
-        ]
-        rest = [peer for peer in peers if peer != call]
-        if rest and len(set(rest)) == 1 and (len(rest) > 1 or rank > 0):
-            return rank, rest[0]
-    return None
-
-
-def _group(call: str) -> str:
-    return call.rpartition(" over ")[2]
-
-
-def _died_by_itself(member: _Member) -> bool:
-    return not member.process.is_alive() and not member.note.error
-
-
-def _ending(member: _Member) -> str:
-    code = member.process.exitcode
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"left early with exit code {code}"
-
-
-def _where(note: Note, titles: Sequence[str]) -> str:
-    return f" in case {titles[note.item]}" if 0 <= note.item < len(titles) else " while starting"
-
-
-def _doing(note: Note) -> str:
-    return f"while {note.activity}"

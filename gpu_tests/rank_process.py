@@ -11,6 +11,9 @@ from typing import Any
 
 from gpu_tests.board import Board
 
+FAILED = "failed"
+"""What a rank sends instead of a result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -52,7 +55,7 @@ def main(
     except Exception as error:
         board.fail(describe(error))
         with suppress(OSError):
-            pipe.send("failed")
+            pipe.send(FAILED)
         # a rank's peers hold connections to it: wait to be stopped rather than cut them
         wait([pipe])
     # the backend's threads may be in the middle of something: leave without asking them
@@ -88,7 +91,9 @@ def join(settings: Settings, board: Board) -> Any:
     dist.init_process_group(
         settings.backend, store=store, rank=settings.rank, world_size=settings.size
     )
-    return Ranks(rank=settings.rank, size=settings.size, device=device, say=board.say)
+    return Ranks(
+        rank=settings.rank, size=settings.size, device=device, say=board.say, call=board.call
+    )
 
 
 def describe(error: Exception) -> str:

@@ -24,7 +24,8 @@ class StepError(Exception):
 
 @dataclass(kw_only=True, eq=False)
 class Ranks:
-    """Collectives for `rank` of `size`; `say` is told what is about to happen, for fault messages.
+    """Collectives for `rank` of `size`; `say` is told what is about to happen, `call` which
+    collective, for fault messages.
 
     Collectives over one rank return at once. Raises `StepError` where the ranks' shapes, known
     to all of them, do not fit; everything else that goes wrong is torch.distributed's error.
@@ -34,6 +35,7 @@ class Ranks:
     size: int
     device: torch.device
     say: Callable[[str], None]
+    call: Callable[[str], None]
     _groups: dict[Group, dist.ProcessGroup] = field(default_factory=dict)
 
     def open_groups(self, groups: Iterable[Group]) -> None:
@@ -89,7 +91,7 @@ class Ranks:
         return None if len(group) == self.size else self._groups[group]
 
     def _announce(self, what: str, tensor: Tensor, group: Group) -> None:
-        self.say(f"{what} of {list(tensor.shape)} over ranks {_spell(group)}")
+        self.call(f"{what} of {list(tensor.shape)} over ranks {_spell(group)}")
 
 
 def group_of(groups: Iterable[Group], rank: int) -> Group:

@@ -207,7 +207,9 @@ class _Timed:
 def _layer(ranks: Ranks, item: Share) -> tuple[Layer, _Timed]:
     """A pure-TP layer of realistic size with random weights; nothing is counted in it."""
     timed = _Timed(
-        ranks=_TimedRanks(rank=ranks.rank, size=ranks.size, device=ranks.device, say=ranks.say),
+        ranks=_TimedRanks(
+            rank=ranks.rank, size=ranks.size, device=ranks.device, say=ranks.say, call=ranks.call
+        ),
         experts=Stopwatch(device=ranks.device),
     )
     timed.ranks.stopwatch = Stopwatch(device=ranks.device)
