@@ -152,6 +152,76 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="reduced-twice",
+        title="One block sums the same partial sums twice",
+        help=(
+            "Two reductions of one block run one after the other in the same case, so that the "
+            "second adds up what the first has completed. On k ranks the output is about k times "
+            "too large. Keep one of the two."
+        ),
+    ),
+    Rule(
+        id="reduces-after-combine",
+        title="The block reduces what an all-to-all combine has completed",
+        help=(
+            "With an all-to-all backend the combine hands every token its complete sum back; the "
+            "block's reduction then adds complete sums up. It is advice where the model may never "
+            "run with such a backend. Skip the reduction where the dispatcher combines."
+        ),
+    ),
+    Rule(
+        id="replay-crash",
+        title="The source's own code stops",
+        help=(
+            "Run as it is on in-process ranks, the layer raised in a legal deployment: sizes that "
+            "do not fit a group, or ranks that enter different collectives. The message names the "
+            "rank and the line."
+        ),
+    ),
+    Rule(
+        id="replay-double",
+        title="The source's own code counts a partial sum more than once",
+        help=(
+            "Run as it is on in-process ranks, the layer hands on a tensor in which some rank's "
+            "partial sum is counted several times. Find the two steps that both sum, and skip the "
+            "first."
+        ),
+    ),
+    Rule(
+        id="replay-hang",
+        title="The source's own code waits forever",
+        help=(
+            "Run as it is on in-process ranks, some ranks wait in a collective that the others "
+            "never enter. A server would hang until its watchdog ends it. Let every rank of a "
+            "group take the same branch."
+        ),
+    ),
+    Rule(
+        id="replay-missing",
+        title="The source's own code loses a partial sum",
+        help=(
+            "Run as it is on in-process ranks, the layer hands on a tensor that lacks some rank's "
+            "partial sum. Reduce in this case, or make the later step sum over the same ranks."
+        ),
+    ),
+    Rule(
+        id="replay-mixed",
+        title="The source's own code counts some partial sums twice and loses others",
+        help=(
+            "Run as it is on in-process ranks, counts differ from one in both directions. Often a "
+            "reduction runs over another group than the one that holds the parts."
+        ),
+    ),
+    Rule(
+        id="replay-wrong-tokens",
+        title="The source's own code sums different tokens",
+        help=(
+            "Run as it is on in-process ranks, a partial sum of one token is added to another "
+            "token. Ranks that hold different tokens must be gathered first, or summed by a "
+            "reduce-scatter."
+        ),
+    ),
+    Rule(
         id="stale-expectation",
         title="The baseline expects a finding that is no longer there",
         help=(
