@@ -97,12 +97,12 @@ def _causes(told: Sequence[Story]) -> TableSection:
 
 def _worst(told: Sequence[Story]) -> tuple[Section, ...]:
     """The counts of the smallest deployment in which more than two ranks differ."""
-    drawn = [story for story in told if len(story.verdict.counts) > 2] or [
+    countable = [story for story in told if len(story.verdict.counts) > 2] or [
         story for story in told if story.verdict.counts
     ]
-    if not drawn:
+    if not countable:
         return ()
-    story = drawn[0]
+    story = countable[0]
     return (
         RanksSection(
             title=f"Counts per rank: {in_words(story.deployment)}",
