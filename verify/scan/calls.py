@@ -397,9 +397,7 @@ class Calls(Blocks):
             self.state.frames.pop()
         return self._condensed(function, self._returned(frame), positional)
 
-    def _condensed(
-        self, function: Function, result: Value, positional: tuple[Value, ...]
-    ) -> Value:
+    def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
         """A predicate that asks nothing about parallelism is one atom, however long it is."""
         if not isinstance(result, Truth):
             return result

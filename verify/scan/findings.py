@@ -1,15 +1,16 @@
 """A fault becomes a finding: which rule, what happens, who reduces twice or nobody, what to change."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from verify.report import Finding
 from verify.scan.judge import Fault
 from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
-from verify.scan.sites import Call, Guard
+from verify.scan.sites import Call, Guard, Key
 from verify.scan.values import Place
 from verify.truth import table_bits
 
-Key = tuple[str, int, int]
+ADVICE = "reduces-after-combine"
 
 CONSUMERS = {
     "fused norm": "the next layer's fused all-reduce and norm",
@@ -42,7 +43,7 @@ def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Ca
     guard = guards.get((place.file, place.line, place.column))
     row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
     if fault.kind in ("backend", "twice"):
-        return {"backend": "reduces-after-combine", "twice": "reduced-twice"}[fault.kind]
+        return {"backend": ADVICE, "twice": "reduced-twice"}[fault.kind]
     reads = guard.flags if guard else frozenset()
     if fault.kind == "lost":
         return "flag-misbound" if reads and row_flags and not row_flags & reads else "lost-sum"
@@ -74,14 +75,34 @@ def _sibling_skips(
     return False
 
 
-def finding(fault: Fault, rule: str, layers: tuple[str, ...]) -> Finding:
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A rule broken at one site: the clearest fault, all rows and layers in which it happens."""
+
+    rule: str
+    fault: Fault
+    rows: int
+    layers: frozenset[str]
+
+    def joined(self, other: "Broken") -> "Broken":
+        """Both together, shown by the one with the smaller row."""
+        first = min((self, other), key=lambda one: (one.fault.row.count("1"), one.fault.row))
+        return replace(first, rows=self.rows | other.rows, layers=self.layers | other.layers)
+
+    @property
+    def shown_layers(self) -> str:
+        """The first few layers' names."""
+        return ", ".join(sorted(self.layers)[:4])
+
+
+def finding(broken: Broken) -> Finding:
     """The finding for a person and for the JSON contract."""
-    place = fault.places[0]
+    fault, place = broken.fault, broken.fault.places[0]
     return Finding(
-        rule=rule,
-        message=_message(fault, layers),
-        fix=_fix(fault, rule),
-        subject=", ".join(layers[:4]),
+        rule=broken.rule,
+        message=_message(broken),
+        fix=_fix(fault, broken.rule),
+        subject=broken.shown_layers,
         kind=fault.kind,
         file=place.file,
         line=place.line,
@@ -91,11 +112,11 @@ def finding(fault: Fault, rule: str, layers: tuple[str, ...]) -> Finding:
     )
 
 
-def _message(fault: Fault, layers: tuple[str, ...]) -> str:
-    place = fault.places[0]
+def _message(broken: Broken) -> str:
+    fault, place = broken.fault, broken.fault.places[0]
     flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
     where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
-    rows = table_bits(fault.rows, len(FLAGS))
+    rows = table_bits(broken.rows, len(FLAGS))
     conditions = [name for name in fault.conditions if not any(w in name for w in _OBVIOUS)]
     case = f"where {where}"
     if conditions:
@@ -109,7 +130,7 @@ def _message(fault: Fault, layers: tuple[str, ...]) -> str:
         "lost": f"{place.collective} does not sum the output and the one who takes it, "
         f"{consumer}, does not either",
     }[fault.kind]
-    return f"{case}: {sums}; rows {' '.join(rows)}; in {', '.join(layers[:4])}"
+    return f"{case}: {sums}; rows {' '.join(rows)}; in {broken.shown_layers}"
 
 
 def _fix(fault: Fault, rule: str) -> str:

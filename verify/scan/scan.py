@@ -1,32 +1,31 @@
 """The whole check: find the layers, run them, judge every reduction, account for every call."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from verify.progress import track
 from verify.report import Finding
-from verify.scan.findings import finding, rule_of
+from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
-from verify.scan.judge import Fault
 from verify.scan.layers import Facts, LayerRun, read_facts, run_layer
 from verify.scan.roots import find_roots
 from verify.scan.sites import (
     Call,
     Guard,
     GuardedSite,
+    Key,
+    bare_site,
     find_calls,
     guarded_site,
     read_all,
     read_guards,
 )
+from verify.scan.tally import Tally
 from verify.scan.values import Place
 from verify.source import SourceTree
 
 Verdict = Literal["covered", "finding", "self-contained", "unresolved"]
 VERDICTS: tuple[str, ...] = ("covered", "finding", "self-contained", "unresolved")
-Key = tuple[str, int, int]
-ADVICE = "reduces-after-combine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,29 +67,30 @@ def scan(tree: SourceTree) -> ScanResult:
     index = Index(tree)
     facts = read_facts(index)
     roots = find_roots(index)
-    runs = tuple(run_layer(facts, cls) for cls in track(roots.layers, what="layers read"))
-    calls = find_calls(index)
-    guards = {call.key: guard for call, guard in read_all(facts, calls)}
-    lines = _linear_calls(facts, runs, calls)
-    for call, guard in lines:
-        guards[call.key] = guard
-    known = {call.key: call for call in (*calls, *(call for call, _ in lines))}
-    seen = _seen(runs)
-    by_site = _faults_by_site(runs)
-    for key in seen:
-        if guards.get(key) is None and key in known:
-            guards[key] = _as_run(runs, key)
-    entered = frozenset().union(*(run.state.entered for run in runs))
-    aside = tuple(
-        key for key, call in known.items() if key not in seen and roots.serves_mixers(call.cls)
-    )
+    tally = Tally()
+    for cls in roots.layers:
+        # a run's conditions are the bulk of the memory: each is let go of once it is counted
+        tally.add(run_layer(facts, cls))
+    calls = {call.key: call for call in find_calls(index)}
+    guards = dict(read_all(facts, tuple(calls.values())))
+    guards |= _linear_calls(facts, tally, calls)
+    for key in sorted(tally.seen):
+        if guards.get(key) is None and key in calls:
+            guards[key] = _as_run(facts, tally.seen[key][0][0], key)
+    aside = {
+        key
+        for key, call in calls.items()
+        if key not in tally.seen and roots.serves_mixers(call.cls)
+    }
     sites = tuple(
-        _judged(call, guards.get(key), seen.get(key, ()), by_site.get(key, ()), entered)
-        for key, call in sorted(known.items())
+        _judged(call, guards.get(key), tally)
+        for key, call in sorted(calls.items())
         if key not in aside
     )
-    found = [finding(fault, rule, layers) for fault, rule, layers in _distinct(runs, guards, known)]
-    found.sort(key=lambda one: (one.file or "", one.line or 0, one.rule))
+    found = sorted(
+        (finding(broken) for broken in _broken(tally, guards, calls)),
+        key=lambda one: (one.file or "", one.line or 0, one.rule, one.row or ""),
+    )
     return ScanResult(
         name=tree.name,
         version=tree.version,
@@ -99,43 +99,26 @@ def scan(tree: SourceTree) -> ScanResult:
         findings=tuple(one for one in found if one.rule != ADVICE),
         advice=tuple(one for one in found if one.rule == ADVICE),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
-        unread=(*tree.skipped, *sorted(index.unread.values()), *_given_up(runs)),
-        layers=len(runs),
+        unread=(*tree.skipped, *sorted(index.unread.values()), *tally.given_up),
+        layers=len(roots.layers),
     )
 
 
-def _key(place: Place) -> Key:
-    return (place.file, place.line, place.column)
+def _linear_calls(facts: Facts, tally: Tally, calls: dict[Key, Call]) -> dict[Key, Guard | None]:
+    """Reductions inside linear and expert layers, seen when run: each is a site of its own.
 
-
-def _given_up(runs: Iterable[LayerRun]) -> tuple[str, ...]:
-    return tuple(
-        f"{run.cls.module.path}:{run.cls.line}: {run.cls.name} cannot be followed: {run.unresolved}"
-        for run in runs
-        if run.unresolved
-    )
-
-
-def _linear_calls(
-    facts: Facts, runs: Iterable[LayerRun], calls: tuple[Call, ...]
-) -> list[tuple[Call, Guard]]:
-    """Reductions inside linear and expert layers, found by running: each is a site of its own."""
-    named = {call.key for call in calls}
-    places = {
-        _key(r.place): r.place for run in runs for r in run.reductions if _key(r.place) not in named
-    }
-    found: list[tuple[Call, Guard]] = []
-    guards: dict[tuple[str, str | None, str], dict[Key, Guard]] = {}
-    for key, place in sorted(places.items()):
+    Adds them to `calls`; returns their guards.
+    """
+    found: dict[Key, Guard | None] = {}
+    for key, place in sorted(tally.places.items()):
         module = facts.index.module(place.file)
         cls = module.lookup(place.cls) if module and place.cls else None
-        if module is None or not isinstance(cls, Class) or place.method not in cls.methods:
+        if key in calls or module is None or not isinstance(cls, Class):
             continue
-        where = (place.file, place.cls, place.method)
-        method = cls.methods[place.method]
-        if where not in guards:
-            guards[where] = read_guards(facts, cls, module, method)
-        call = Call(
+        method = cls.methods.get(place.method)
+        if method is None:
+            continue
+        calls[key] = Call(
             file=place.file,
             line=place.line,
             column=place.column,
@@ -143,58 +126,32 @@ def _linear_calls(
             method=method,
             collective=place.collective,
         )
-        found.append((call, guards[where].get(key) or _as_run(runs, key)))
+        found[key] = read_guards(facts, cls, module, method).get(key)
     return found
 
 
-def _as_run(runs: Iterable[LayerRun], key: Key) -> Guard:
+def _as_run(facts: Facts, cls: Class, key: Key) -> Guard | None:
     """The guard as a layer's run has it, where the method alone does not reach the site."""
-    return next(
-        Guard(reduction.place, reduction.when, run.state.logic)
-        for run in runs
-        for reduction in run.reductions
-        if _key(reduction.place) == key
-    )
+    run = run_layer(facts, cls)
+    for reduction in run.reductions:
+        if key_of(reduction.place) == key:
+            return Guard(reduction.place, reduction.when, run.state.logic)
+    return None
 
 
-def _seen(runs: Iterable[LayerRun]) -> dict[Key, tuple[tuple[LayerRun, str], ...]]:
-    """Where each reduction's tensor went: the run and the kinds of consumers."""
-    found: dict[Key, list[tuple[LayerRun, str]]] = {}
-    for run in runs:
-        for reduction in run.reductions:
-            found.setdefault(_key(reduction.place), []).append((run, "inside"))
-        for sink in run.sinks:
-            for part in sink.parts:
-                for place in part.reduced:
-                    found[_key(place)].append((run, sink.kind)) if _key(place) in found else None
-    return {key: tuple(pairs) for key, pairs in found.items()}
-
-
-def _faults_by_site(runs: Iterable[LayerRun]) -> dict[Key, tuple[Fault, ...]]:
-    found: dict[Key, list[Fault]] = {}
-    for run in runs:
-        for fault in run.faults:
-            for place in fault.places if fault.kind != "backend" else ():
-                found.setdefault(_key(place), []).append(fault)
-    return {key: tuple(faults) for key, faults in found.items()}
-
-
-def _judged(
-    call: Call,
-    guard: Guard | None,
-    seen: tuple[tuple[LayerRun, str], ...],
-    faults: tuple[Fault, ...],
-    entered: frozenset[tuple[str, int]],
-) -> JudgedSite:
-    site = guarded_site(call, guard) if guard else _bare(call)
-    layers = ", ".join(sorted({run.cls.name for run, _ in seen})[:4])
+def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
+    site = guarded_site(call, guard) if guard else bare_site(call)
+    seen = tally.seen.get(call.key, ())
+    layers = ", ".join(sorted({cls.name for cls, _ in seen})[:4])
     consumers = {kind for _, kind in seen} - {"inside"}
-    if faults:
-        kinds = ", ".join(sorted({fault.kind for fault in faults}))
-        return JudgedSite(site=site, verdict="finding", why=f"{kinds} in {layers}")
+    kinds = {fault.kind for fault, _ in tally.faults.get(call.key, ())} - {"backend"}
+    if kinds:
+        return JudgedSite(
+            site=site, verdict="finding", why=f"{', '.join(sorted(kinds))} in {layers}"
+        )
     if guard is None:
         return JudgedSite(site=site, verdict="unresolved", why="its method cannot be followed")
-    if not seen and (call.file, call.method.lineno) in entered:
+    if not seen and (call.file, call.method.lineno) in tally.entered:
         return JudgedSite(site=site, verdict="covered", why="every layer tells it to skip")
     if not seen:
         return JudgedSite(site=site, verdict="unresolved", why="no layer that reaches it was found")
@@ -208,41 +165,25 @@ def _judged(
     )
 
 
-def _bare(call: Call) -> GuardedSite:
-    return GuardedSite(
-        file=call.file,
-        line=call.line,
-        cls=call.cls.name if call.cls else None,
-        method=call.method.name,
-        collective=call.collective,
-        path="TP",
-        guard="unresolved",
-        reduces=0,
-        must=0,
-        accepts=(),
-        passes=(),
-        atoms=(),
-    )
+def _broken(
+    tally: Tally, guards: dict[Key, Guard | None], calls: dict[Key, Call]
+) -> Iterable[Broken]:
+    """One a site, kind and rule: the rows of all axes, layers and consumers together."""
+    found: dict[tuple[Key, str, str], Broken] = {}
+    for key, pairs in tally.faults.items():
+        for fault, cls in pairs:
+            if key_of(fault.places[0]) != key:
+                continue
+            rule = rule_of(fault, guards, calls.values())
+            one = Broken(rule=rule, fault=fault, rows=fault.rows, layers=frozenset({cls.name}))
+            known = found.get((key, fault.kind, rule))
+            found[(key, fault.kind, rule)] = known.joined(one) if known else one
+    return found.values()
 
 
-def _distinct(
-    runs: Iterable[LayerRun], guards: dict[Key, Guard | None], known: dict[Key, Call]
-) -> list[tuple[Fault, str, tuple[str, ...]]]:
-    """One fault a site and rule: the rows of all axes, layers and consumers together."""
-    found: dict[tuple[Key, str, str], tuple[Fault, set[str]]] = {}
-    for run in runs:
-        for fault in run.faults:
-            rule = rule_of(fault, guards, known.values())
-            key = (_key(fault.places[0]), fault.kind, rule)
-            if key in found:
-                other, layers = found[key]
-                better = (
-                    fault
-                    if (fault.row.count("1"), fault.row) < (other.row.count("1"), other.row)
-                    else other
-                )
-                found[key] = (replace(better, rows=other.rows | fault.rows), layers)
-            else:
-                found[key] = (fault, set())
-            found[key][1].add(run.cls.name)
-    return [(fault, rule, tuple(sorted(layers))) for (_, _, rule), (fault, layers) in found.items()]
+def key_of(place: Place) -> Key:
+    """Where the call is."""
+    return (place.file, place.line, place.column)
+
+
+__all__ = ["JudgedSite", "LayerRun", "ScanResult", "scan"]

@@ -27,6 +27,9 @@ _DEFINED = re.compile(r"\bdef\s+$")
 _SKIP_HELPER = re.compile(r"should_skip\w*")
 
 
+Key = tuple[str, int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One call in the source that sums up over ranks, found by its name."""
@@ -39,7 +42,7 @@ class Call:
     collective: str
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> Key:
         """Where it is."""
         return (self.file, self.line, self.column)
 
@@ -166,7 +169,7 @@ class Guard:
 
 def read_guards(
     facts: Facts, cls: Class | None, module: Module, method: FunctionNode
-) -> dict[tuple[str, int, int], Guard]:
+) -> dict[Key, Guard]:
     """Run one method by itself; the guard of every site it reaches, by place."""
     state = facts.state(open_flags=True)
     machine = Machine(state)
@@ -184,7 +187,7 @@ def read_guards(
         _run_method(machine, cls, module, method, owner)
     except CANNOT_FOLLOW as error:
         state.notes.add(str(error))
-    found: dict[tuple[str, int, int], Guard] = {}
+    found: dict[Key, Guard] = {}
     for reduction in state.reductions:
         place = reduction.place
         key = (place.file, place.line, place.column)
@@ -236,6 +239,24 @@ def guarded_site(call: Call, guard: Guard) -> GuardedSite:
     )
 
 
+def bare_site(call: Call) -> GuardedSite:
+    """A site whose guard could not be read."""
+    return GuardedSite(
+        file=call.file,
+        line=call.line,
+        cls=call.cls.name if call.cls else None,
+        method=call.method.name,
+        collective=call.collective,
+        path="TP",
+        guard="unresolved",
+        reduces=0,
+        must=0,
+        accepts=(),
+        passes=(),
+        atoms=(),
+    )
+
+
 def _accepted(method: FunctionNode) -> tuple[str, ...]:
     names = {arg.arg for arg in (*method.args.args, *method.args.kwonlyargs)}
     flags = {FLAG_NAMES[name] for name in names if name in FLAG_NAMES}
@@ -262,23 +283,25 @@ def read_sites(tree: SourceTree) -> tuple[GuardedSite, ...]:
     """Every guarded reduction of an MLP or MoE output in the source's models, in file order."""
     index = Index(tree)
     facts = read_facts(index)
+    calls = find_calls(index)
+    guards = dict(read_all(facts, calls))
     return tuple(
         guarded_site(call, guard)
-        for call, guard in read_all(facts, find_calls(index))
-        if guard is not None and not call.mixes_tokens
+        for call in calls
+        if (guard := guards[call.key]) is not None and not call.mixes_tokens
     )
 
 
-def read_all(facts: Facts, calls: tuple[Call, ...]) -> Iterator[tuple[Call, Guard | None]]:
-    """Each call with its guard; None where its method cannot be followed that far."""
-    done: dict[tuple[str, int], dict[tuple[str, int, int], Guard]] = {}
+def read_all(facts: Facts, calls: tuple[Call, ...]) -> Iterator[tuple[Key, Guard | None]]:
+    """Each call's guard; None where its method cannot be followed that far."""
+    done: dict[tuple[str, int], dict[Key, Guard]] = {}
     for call in calls:
         where = (call.file, call.method.lineno)
         if where not in done:
             module = facts.index.module(call.file)
             found = read_guards(facts, call.cls, module, call.method) if module else {}
             done[where] = found
-        yield call, done[where].get(call.key)
+        yield call.key, done[where].get(call.key)
 
 
 def read_predicates(tree: SourceTree) -> dict[str, str]:

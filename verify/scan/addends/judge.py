@@ -106,9 +106,7 @@ class Judge:
         when = self._on_every_rank(self.logic.both(when, self.logic.atom(WIDE)))
         if when != FALSE:
             table = self.logic.table(when, FLAGS)
-            yield Fault(
-                kind=kind, places=places, sink=sink, sparse=sparse, when=when, table=table
-            )
+            yield Fault(kind=kind, places=places, sink=sink, sparse=sparse, when=when, table=table)
 
     def _on_every_rank(self, when: Cond) -> Cond:
         """The condition where it holds on every rank: what one rank alone adds counts once."""

@@ -175,7 +175,9 @@ class AddendMachine(Machine):
     def _binop(self, node: ast.BinOp) -> Value:
         left, right = self.evaluate(node.left), self.evaluate(node.right)
         if not parts_of(self.logic, left) and not parts_of(self.logic, right):
-            return Text(f"{self.written(left)} {type(node.op).__name__} {self.written(right)}"[:120])
+            return Text(
+                f"{self.written(left)} {type(node.op).__name__} {self.written(right)}"[:120]
+            )
         if isinstance(node.op, ast.Add | ast.Sub):
             return self.added(node, left, right)
         return self.combined(left, right)
@@ -250,9 +252,11 @@ class AddendMachine(Machine):
                 if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
                     return False
                 return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
-        return all(self._same_everywhere(item) for _, item in alternatives(value)[:8]) if (
-            len(alternatives(value)) > 1
-        ) else False
+        return (
+            all(self._same_everywhere(item) for _, item in alternatives(value)[:8])
+            if (len(alternatives(value)) > 1)
+            else False
+        )
 
     def combined(self, *values: Value) -> Value:
         """Several values in one: what was complete stays so only among its own kind."""
