@@ -8,10 +8,12 @@ integer of a million bits, and every connective is one operation on it.
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress, count
 
 from verify.errors import VerifyError
 
 MAX_FLAGS = 20
+_DIGITS = bytes.maketrans(b"01", b"\0\1")
 
 
 @lru_cache(maxsize=256)
@@ -51,11 +53,7 @@ def depends_on(table: int, index: int, flag_count: int) -> bool:
 
 def rows(table: int) -> Iterator[int]:
     """The rows in which `table` is true, ascending, in time linear in the number of rows."""
-    bits = f"{table:b}"[::-1]
-    row = bits.find("1")
-    while row >= 0:
-        yield row
-        row = bits.find("1", row + 1)
+    return compress(count(), f"{table:b}".encode()[::-1].translate(_DIGITS))
 
 
 def row_bits(row: int, flag_count: int) -> str:

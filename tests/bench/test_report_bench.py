@@ -96,6 +96,6 @@ def test_equivalence(count: int, reach: int, capsys: pytest.CaptureFixture[str])
         capsys,
         f"equivalence at {count} flags, against a loop over itertools.product with callables: "
         f"XOR of built tables {loop / xor:,.0f}x, with the diff rows listed "
-        f"{loop / listed:.1f}x, with both guards parsed and tabulated too {loop / whole:.1f}x; "
+        f"{loop / listed:.2g}x, with both guards parsed and tabulated too {loop / whole:.2g}x; "
         f"reach {reach}x",
     )
