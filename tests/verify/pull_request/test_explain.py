@@ -74,6 +74,32 @@ def test_an_unexpected_diff_is_noted_in_its_rows_and_found() -> None:
     assert "unexpected diff" in render(report, format_name="table")
 
 
+def test_what_the_oracle_states() -> None:
+    facts = explain(BY_ID["hunyuan_v3/HYV3MoEFused._forward_single_stream/EP"]).sections[0]
+    assert isinstance(facts, TableSection)
+    assert facts.rows == (
+        ("reduced where", "not DP"),
+        ("and where", "self.ep_size > 1 (moe_ep group)"),
+        ("collective", "moe_expert_parallel_all_reduce"),
+        ("receives", "no flag"),
+        ("category", "D-EP, hunyuan_v3 EP: byte-identical"),
+        ("read from", "sgl-project/sglang at da175b964d15"),
+        ("lines", "sglang/srt/models/hunyuan_v3.py:195-196"),
+    )
+
+
+def test_the_names_used_are_explained() -> None:
+    names = explain(BY_ID[EXAONE]).sections[-1]
+    assert isinstance(names, TableSection)
+    assert names.rows == (
+        ("block", "tensor_model_parallel_all_reduce"),
+        ("AF", "the next layer's prepare_attn, fused with residual add and norm"),
+        ("RS", "LayerCommunicator's reduce-scatter after the MLP"),
+        ("DP", "LayerCommunicator's reduce_scatterv over the TP group"),
+        ("FI", "the standard dispatcher's combine, by reduce_scatterv over the TP group"),
+    )
+
+
 def test_the_summary() -> None:
     assert explain(BY_ID[EXAONE]).summary == "16 rows, 1 expected and 0 unexpected diffs"
 
