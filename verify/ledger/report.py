@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from verify.errors import VerifyError
-from verify.ledger.findings import Story, causes, in_words, own_doing, stories
+from verify.ledger.findings import Story, causes, drawn, in_words, own_doing, stories
 from verify.ledger.lattice import Tally, prove
 from verify.ledger.layer import Release
 from verify.ledger.subject import Subject, dense_subject, helper_subjects, oracle_subjects
