@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> Report:
     """The command's report, files named as the repository does, less what the baseline accepts."""
     with quiet() if arguments.quiet else nullcontext():
         report: Report = arguments.run(arguments)
-    source = getattr(arguments, "source", None)
+    source = getattr(arguments, "source", None) or getattr(arguments, "new", None)
     if source and Path(source).is_dir():
         files = (finding.file for finding in report.findings if finding.file)
         report = replace(report, file_prefix=file_prefix(Path(source), files))

@@ -50,13 +50,12 @@ def _cases(section: Section) -> Iterator[ET.Element]:
             for line in section.lines:
                 if "unexpected" not in line.cells:
                     yield _case(line.label, group=section.title)
-        case TableSection() if VERDICT in section.columns:
+        case TableSection() if VERDICT in section.columns and len(section.columns) > 1:
             column = section.columns.index(VERDICT)
             for row in section.rows:
                 if row[column] not in PASSED + SKIPPED:
                     continue
-                others = (cell for index, cell in enumerate(row) if index != column)
-                case = _case(" ".join(others), group=section.title)
+                case = _case(row[0 if column else 1], group=section.title)
                 if row[column] in SKIPPED:
                     ET.SubElement(case, "skipped", message=row[column])
                 yield case

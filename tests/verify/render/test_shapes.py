@@ -45,6 +45,9 @@ SHAPES = {
     "table without rows": replace(
         EMPTY, sections=(TableSection(title="", columns=("a", "verdict"), rows=()),)
     ),
+    "table of verdicts alone": replace(
+        EMPTY, sections=(TableSection(title="", columns=("verdict",), rows=(("covered",),)),)
+    ),
     "grid without lines": replace(EMPTY, sections=(grid(flags=4, lines=0),)),
     "grid of no flags": replace(EMPTY, sections=(grid(flags=0, lines=1),)),
     "grid of six flags": replace(EMPTY, sections=(grid(flags=6, lines=2),)),
