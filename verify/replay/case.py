@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from verify.ledger.deployment import Deployment
-from verify.replay import environment, machine, primitives, stack
+from verify.replay import environment, primitives, stack
 from verify.replay.decoders import Decoder
 from verify.replay.deployments import ONE_RANK, tokens_of
 from verify.replay.judge import Judged, judge
@@ -23,13 +23,27 @@ TIME_LIMIT = 60.0
 _MOST_LEARNED = 80
 
 
+Servers = dict[int, tuple[Witness, Tree]]
+
+
 @dataclass(kw_only=True)
 class Source:
-    """A release and what earlier cases learned about it: configurations, one-rank references."""
+    """A release and what earlier cases learned about it.
+
+    `learned` are names of configurations, `references` results on one rank, `servers` the started
+    ranks of the last deployment.
+    """
 
     files: SourceFiles
     learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
     references: dict[Decoder, Seen] = field(default_factory=dict)
+    servers: dict[Deployment, Servers] = field(default_factory=dict)
+
+    def take_servers(self, deployment: Deployment) -> Servers:
+        """Ranks that an earlier case of this deployment started; none are kept for others."""
+        kept = self.servers.pop(deployment, {})
+        self.servers = {d: s for d, s in self.servers.items() if d == ONE_RANK}
+        return kept
 
 
 def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[str, Any]:
@@ -71,12 +85,14 @@ def _learn(source: Source, decoder: Decoder) -> Seen:
 
 def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple[Seen, Tree]]:
     tokens = tokens_of(deployment)
+    servers = source.take_servers(deployment)
 
     def body(rank: Rank) -> tuple[Seen, Tree]:
-        machine.enter_rank(rank)
-        witness = Witness(rank=rank.rank, world_size=rank.world_size)
-        tree = _tree(source, rank, witness)
-        environment.start(tree, rank, deployment)
+        if rank.rank not in servers:
+            witness = Witness(rank=rank.rank, world_size=rank.world_size)
+            servers[rank.rank] = (witness, _tree(source, witness))
+            environment.start(servers[rank.rank][1], rank, deployment)
+        witness, tree = servers[rank.rank]
         model = stack.build(tree, decoder, source.learned[decoder])
         witness.watch(model)
         batch = environment.make_batch(tree, deployment, tokens)
@@ -85,17 +101,20 @@ def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple
         return witness.read(hidden, marks), tree
 
     torch.set_grad_enabled(False)
-    return run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
+    results = run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
+    # not after a failure: what it leaves half done is no server's state
+    source.servers[deployment] = servers
+    return results
 
 
-def _tree(source: Source, rank: Rank, witness: Witness) -> Tree:
+def _tree(source: Source, witness: Witness) -> Tree:
     return Tree(
         source.files,
         package=PACKAGE,
         primitives={
             **primitives.platform(),
             **primitives.arithmetic(witness),
-            **primitives.communication(rank),
+            **primitives.communication(),
         },
         absent=primitives.ABSENT,
     )

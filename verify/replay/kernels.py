@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from verify.replay.groups import ProcessGroup
-from verify.replay.ranks import Rank
+from verify.replay.ranks import current_rank
 
 
 def memcpy(dst: torch.Tensor, src: torch.Tensor, *layout: Any) -> None:
@@ -21,12 +21,14 @@ def memcpy(dst: torch.Tensor, src: torch.Tensor, *layout: Any) -> None:
         dst[start : start + rows] = src[:rows]
 
 
-def allreduce_fusion_kernels(rank: Rank) -> dict[str, Any]:
+def allreduce_fusion_kernels() -> dict[str, Any]:
     """flashinfer's fused all-reduce + residual add + norm, over the group its workspace is for."""
 
     def create_workspace(*args: Any, **options: Any) -> SimpleNamespace:
         backend = options.get("comm_backend")
-        ranks = backend.group.ranks if backend is not None else tuple(range(rank.world_size))
+        ranks = (
+            backend.group.ranks if backend is not None else tuple(range(current_rank().world_size))
+        )
         if len(ranks) != options["world_size"]:
             raise ValueError(f"workspace for {options['world_size']} ranks over {ranks}")
         return SimpleNamespace(
@@ -37,7 +39,7 @@ def allreduce_fusion_kernels(rank: Rank) -> dict[str, Any]:
         )
 
     def fuse(**call: Any) -> None:
-        total = rank.all_reduce(call["input"], group=call["workspace"].ranks)
+        total = current_rank().all_reduce(call["input"], group=call["workspace"].ranks)
         call["residual_out"].copy_(total + call["residual_in"])
         call["norm_out"].copy_(call["residual_out"])
 

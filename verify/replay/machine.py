@@ -4,7 +4,6 @@ Everything here changes torch for the whole process, so only a child process may
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -13,17 +12,11 @@ from typing import Any
 import torch
 
 from verify.replay.groups import ProcessGroup
-from verify.replay.ranks import Rank
+from verify.replay.ranks import current_rank
 
 COMPUTE_CAPABILITY = (9, 0)
-_LOCAL = threading.local()
 _TENSOR_TO: Callable[..., Any] = torch.Tensor.to
 _FACTORIES = ("tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn")
-
-
-def enter_rank(rank: Rank) -> None:
-    """Make `rank` the one that torch.distributed answers for on this thread."""
-    _LOCAL.rank = rank
 
 
 def imitate() -> None:
@@ -59,11 +52,11 @@ def imitate() -> None:
         is_available=lambda: True,
         get_backend=lambda group=None: "nccl",
         get_rank=_get_rank,
-        get_world_size=lambda group=None: group.size() if group else _LOCAL.rank.world_size,
+        get_world_size=lambda group=None: group.size() if group else current_rank().world_size,
         get_process_group_ranks=lambda group: list(group.ranks),
         all_reduce=_all_reduce,
         barrier=lambda group=None: None,
-        new_group=lambda ranks, **options: ProcessGroup(ranks, _LOCAL.rank.rank),
+        new_group=lambda ranks, **options: ProcessGroup(ranks, current_rank().rank),
     )
 
 
@@ -122,13 +115,13 @@ def _is_cuda(value: object) -> bool:
 
 
 def _get_rank(group: ProcessGroup | None = None) -> int:
-    return group.rank() if group else int(_LOCAL.rank.rank)
+    return group.rank() if group else int(current_rank().rank)
 
 
 def _all_reduce(
     tensor: torch.Tensor, op: Any = None, group: ProcessGroup | None = None, async_op: Any = None
 ) -> None:
-    rank: Rank = _LOCAL.rank
+    rank = current_rank()
     parts = rank.all_gather(tensor.unsqueeze(0), group=group.ranks if group else None)
     name = str(op).rpartition(".")[2]
     if name in ("MIN", "BAND"):

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from verify.replay import kernels
-from verify.replay.groups import coordinator_class
+from verify.replay.groups import GroupCoordinator
 from verify.replay.machine import COMPUTE_CAPABILITY
-from verify.replay.ranks import Rank
 from verify.replay.witness import HIDDEN_SIZE, Witness
 
 # other vendors' packages, and all-to-all backends that are not part of any deployment here
@@ -65,17 +64,17 @@ def arithmetic(witness: Witness) -> dict[str, Any]:
     }
 
 
-def communication(rank: Rank) -> dict[str, Any]:
+def communication() -> dict[str, Any]:
     """Groups' collectives, buffers, kernels that communicate."""
     return {
-        "GroupCoordinator": coordinator_class(rank),
+        "GroupCoordinator": GroupCoordinator,
         "use_symmetric_memory": lambda *args, **options: nullcontext(),
         "memcpy_triton": kernels.memcpy,
         "register_custom_op": _decorator,
         "register_custom_op_from_extern": _decorator,
         "sglang.kernel_api_logging.debug_kernel_api": _decorator,
         "direct_register_custom_op": lambda *args, **options: None,
-        **kernels.allreduce_fusion_kernels(rank),
+        **kernels.allreduce_fusion_kernels(),
         **kernels.fp4_kernels(),
         **kernels.elementwise(),
         "transformers.PreTrainedModel": _PreTrainedModel,

@@ -14,6 +14,7 @@ import torch
 
 Group = tuple[int, ...]
 Result = TypeVar("Result")
+_LOCAL = threading.local()
 _Combine = Callable[[list[torch.Tensor]], list[torch.Tensor]]
 
 
@@ -57,6 +58,14 @@ def run_ranks(
     Raises `RanksError`; a rank's own exception is its cause.
     """
     return _World(world_size=world_size, time_limit=time_limit).run(body)
+
+
+def current_rank() -> "Rank":
+    """The rank whose thread this is. Raises LookupError outside `run_ranks`."""
+    rank: Rank | None = getattr(_LOCAL, "rank", None)
+    if rank is None:
+        raise LookupError("no rank runs on this thread: call from a body given to run_ranks")
+    return rank
 
 
 class Rank:
@@ -197,7 +206,8 @@ class _World:
         def main(rank: int) -> None:
             try:
                 self._await_turn(rank)
-                results[rank] = body(Rank(self, rank))
+                _LOCAL.rank = Rank(self, rank)
+                results[rank] = body(_LOCAL.rank)
                 self._finished[rank] = True
                 self._pass_turn()
             except _Stopped:

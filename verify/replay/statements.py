@@ -4,9 +4,8 @@ import __future__
 
 import ast
 from collections.abc import Container, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import CodeType
 
 from verify.errors import VerifyError
@@ -29,7 +28,7 @@ class Statement:
     def code(self) -> CodeType:
         """Ready for exec in the module's namespace."""
         # the types of parameters are for readers; evaluating them would load half the tree
-        node = self.node if self.future else _QuoteSignatures().visit(deepcopy(self.node))
+        node = self.node if self.future else _QuoteSignatures().visit(self.node)
         module = ast.Module(body=[node], type_ignores=[])
         flags = _FUTURE_FLAG if self.future else 0
         code: CodeType = compile(module, self.path, "exec", flags=flags, dont_inherit=True)
@@ -98,6 +97,7 @@ def read_source(path: str, text: str) -> SourceFile:
     )
 
 
+@cache
 def names_in(expression: str) -> frozenset[str]:
     """The names that a quoted annotation reads; none where it is not an expression."""
     try:

@@ -80,6 +80,7 @@ class Tree:
         self.replaced: dict[str, str] = {}
         self.loaded: set[tuple[str, int]] = set()
         self._modules: dict[str, Namespace] = {}
+        self._named: set[Any] = set()
         self._methods = _methods_of(primitives)
         # the standard library's two doors to modules by name
         self._standard = {
@@ -109,6 +110,9 @@ class Tree:
         """`typing.get_type_hints` for something of this tree, whose names load when asked for."""
         for cls in getattr(owner, "__mro__", (owner,)):
             name = getattr(cls, "__module__", "")
+            if cls in self._named:
+                continue
+            self._named.add(cls)
             if name.partition(".")[0] != self.package or name not in self._modules:
                 continue
             for annotation in vars(cls).get("__annotations__", {}).values():

@@ -49,6 +49,8 @@ class Witness:
 
     def watch(self, model: torch.nn.Module) -> None:
         """Number the model's modules that may contribute. Raises when there is no room."""
+        self.producers.clear()
+        self._whole.clear()
         modules = [(name, m) for name, m in model.named_modules() if _may_contribute(m)]
         if (len(modules) + 1) * self.world_size > HIDDEN_SIZE:
             raise ValueError(f"{len(modules)} producers on {self.world_size} ranks: no room")
