@@ -29,18 +29,25 @@ def survey(
         unknown = sorted(set(models) - set(found.names))
         if unknown:
             raise VerifyError(f"no model {', '.join(unknown)} in {source}")
-        batches = [
-            _cases(index, decoder, deployments)
+        layers = [
+            (index, decoder)
             for model in models or found.names
             for index, decoder in enumerate(found.decoders(model))
         ]
         name, version, generation = tree.name, tree.version, tree.generation
-    if not any(batches):
+    # a deployment's ranks start once for all layers
+    batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
+    if not batches:
         raise VerifyError(f"no decoder layer with experts in {', '.join(models) or source}")
-    total = sum(map(len, batches))
     results = list(
-        track(run_cases(location, batches, jobs=jobs), what="cases replayed", total=total)
+        track(
+            run_cases(location, batches, jobs=jobs),
+            what="cases replayed",
+            total=sum(map(len, batches)),
+        )
     )
+    order = {decoder: place for place, (_, decoder) in enumerate(layers)}
+    results.sort(key=lambda result: order[result[0].decoder])
     return _report(results, source={"name": name, "version": version, "generation": generation})
 
 
@@ -53,11 +60,11 @@ def _local(source: str) -> str:
     return str(fetch(source))
 
 
-def _cases(index: int, decoder: Decoder, deployments: Sequence[Deployment]) -> list[Case]:
+def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Deployment) -> list[Case]:
     """Attention data parallelism needs a communicator; a model without one cannot have it."""
     return [
         Case(decoder=decoder, index=index, deployment=deployment)
-        for deployment in deployments
+        for index, decoder in layers
         if decoder.boundary or not deployment.config.enable_dp_attention
     ]
 
