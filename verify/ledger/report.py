@@ -125,8 +125,9 @@ def _coverage(subjects: Sequence[Subject], tally: Tally, left_out: Sequence[str]
             ("programs run for them", str(tally.programs)),
         ),
         notes=(
-            "Not covered: attention data parallelism together with context parallelism, two-batch "
-            "overlap, speculative draft models, customized all-to-all backends.",
+            "Not covered: attention data parallelism together with context parallelism, "
+            "scattered attention inputs, the sparse attention's own prefill context parallelism, "
+            "two-batch overlap, speculative draft models, customized all-to-all backends.",
             *(f"Left out: {text}." for text in left_out),
         ),
     )

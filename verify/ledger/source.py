@@ -17,6 +17,7 @@ from verify.errors import VerifyError
 from verify.flags import argument_flags, flag_names, flag_tables
 from verify.ledger.layer import Release, UnfusedGroup
 from verify.ledger.subject import Guards, Producer, SharedRule, Subject
+from verify.scan.index import UnreadableError, parse
 from verify.scan.sites import GuardedSite, read_sites
 from verify.source import SourceTree
 
@@ -64,8 +65,8 @@ def read(tree: SourceTree) -> Sourced:
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
-    communicator = ast.parse(tree.read(COMMUNICATOR))
-    norm = ast.parse(tree.read(NORM) if NORM in tree.paths else "")
+    communicator = _parsed(tree, COMMUNICATOR)
+    norm = _parsed(tree, NORM)
     announces = _function(communicator, "should_fuse_mlp_allreduce_with_next_layer")
     fused = [
         function
@@ -80,6 +81,14 @@ def read_release(tree: SourceTree) -> Release:
         fuses_hybrid=announces is None or not any(_refuses_hybrid(announces)),
         reduces_by_scatterv="should_use_dp_reduce_scatterv" in set(_names(communicator)),
     )
+
+
+def _parsed(tree: SourceTree, path: str) -> ast.Module:
+    """One file; an empty module where there is none. Raises `VerifyError` where it is broken."""
+    try:
+        return parse(tree.read(path) if path in tree.paths else "", shown=path)
+    except UnreadableError as error:
+        raise VerifyError(str(error)) from error
 
 
 def _guards(block: Sequence[GuardedSite], tree: SourceTree) -> Guards:

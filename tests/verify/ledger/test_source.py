@@ -111,6 +111,13 @@ def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
         read(tree)
 
 
+def test_a_broken_communicator_is_one_clear_line(source):
+    path = source()
+    (path / "sglang/srt/layers/communicator.py").write_text("class LayerCommunicator:\n  def (")
+    with pytest.raises(VerifyError, match=r"layers/communicator\.py:2: not Python"):
+        release_of(path)
+
+
 @pytest.mark.network
 @pytest.mark.parametrize(("version", "lost"), [("0.5.11", True), ("0.5.18", False)])
 def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
