@@ -158,6 +158,8 @@ class Module:
     def heads(self) -> dict[str, tuple[str, int]]:
         """Top-level classes and functions: name -> text and first line."""
         starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
+        if any(_cuts_string(self.text[a:b]) for a, b in pairwise(starts)):
+            return self._heads_by_parsing()
         found: dict[str, tuple[str, int]] = {}
         line, at = 1, 0
         for start, end in pairwise(starts):
@@ -167,6 +169,20 @@ class Module:
             if head:
                 found[head[1]] = (self.text[start:end], line)
         return found
+
+    def _heads_by_parsing(self) -> dict[str, tuple[str, int]]:
+        try:
+            nodes = parse(self.text, shown=self.path).body
+        except UnreadableError as error:
+            self.index.unread[self.path] = str(error)
+            return {}
+        lines = self.text.splitlines(keepends=True)
+        kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        return {
+            node.name: ("".join(lines[node.lineno - 1 : node.end_lineno]), node.lineno)
+            for node in nodes
+            if isinstance(node, kinds)
+        }
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
@@ -228,6 +244,11 @@ class Module:
         if module is None or attribute is None:
             return None
         return module.resolve(attribute, hops=hops - 1)
+
+
+def _cuts_string(piece: str) -> bool:
+    """Whether a cut may have gone through a long string."""
+    return piece.count('"""') % 2 == 1 or piece.count("'''") % 2 == 1
 
 
 class Index:

@@ -92,6 +92,8 @@ class Machine(Calls):
         test = self.logic.atom(f"{subject} matches {ast.unparse(first.pattern)}"[:120])
         if isinstance(first.pattern, ast.MatchAs) and first.pattern.pattern is None:
             test = TRUE
+        if first.guard is not None:
+            test = self.logic.both(test, self.truth(self.evaluate(first.guard)))
         frame = self.state.frame
         before, env = frame.live, dict(frame.env)
         self._branch(test, first.body, ())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from verify.scan.index import Class, FunctionNode, Index, Module, UnreadableError
+from verify.scan.index import Class, FunctionNode, Index, Module, UnreadableError, parse
 from verify.scan.layers import CANNOT_FOLLOW, Facts, read_facts, unknown
 from verify.scan.logic import TRUE, Cond, Logic
 from verify.scan.machine import Machine
@@ -122,6 +122,10 @@ def find_calls(index: Index) -> tuple[Call, ...]:
 
 
 def _calls_in(module: Module, names: frozenset[str], pattern: re.Pattern[str]) -> Iterator[Call]:
+    inside = sum(len(pattern.findall(text)) for text, _ in module.heads.values())
+    if inside < len(pattern.findall(module.text)):
+        # outside every class and function: only a comment or a string may be there
+        parse(module.text, shown=module.path)
     for name, (text, _) in module.heads.items():
         if not pattern.search(text):
             continue
