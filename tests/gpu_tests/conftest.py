@@ -1,11 +1,13 @@
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def drills_can_be_imported(monkeypatch):
-    # rank processes get this process's sys.path, and import what they run by name
+@pytest.fixture
+def drill(monkeypatch):
+    """`drills.drill`, importable by name in rank processes too: they get this sys.path."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    sys.modules.pop("drills", None)
+    yield import_module("drills").drill
+    sys.modules.pop("drills")

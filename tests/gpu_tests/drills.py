@@ -32,8 +32,3 @@ def _go_wrong(what: str) -> None:
             time.sleep(3600)
         case "leave":
             os._exit(3)
-
-
-def die_importing(ranks: Any, item: object) -> None:
-    """Never called: what fails is earlier."""
-    raise AssertionError(ranks, item)

@@ -22,7 +22,9 @@ GOOD = ("nothing", -1)
 
 MESSAGES = {
     "raise": "rank 1 raised ValueError: seven experts of eight in case faulty, while experts",
-    "out of memory": "rank 1 raised MemoryError: cannot allocate 3 GiB in case faulty, while experts",
+    "out of memory": (
+        "rank 1 raised MemoryError: cannot allocate 3 GiB in case faulty, while experts"
+    ),
     "kill": "rank 1 was killed by SIGKILL in case faulty, while experts",
     "leave": "rank 1 left early with exit code 3 in case faulty, while experts",
     "hang": "rank 1 hangs: no progress for 3 s in case faulty, while experts",
@@ -33,18 +35,16 @@ MESSAGES = {
 }
 
 
-def provoke(what: str, *, world_size: int = 3) -> tuple[str, list[int], list[float]]:
+def provoke(drill, what: str, *, world_size: int = 3) -> tuple[str, list[int], list[float]]:
     """The message, the rank processes' ids, and the first rank's results until then."""
-    from drills import drill
-
     results: list[float] = []
     items = [GOOD, GOOD, (what, 1), GOOD]
     with rank_pool(drill, world_size=world_size, deadline=DEADLINE) as pool:
         pids = [child.pid for child in multiprocessing.active_children()]
         begun = time.monotonic()
+        answers = pool.run(items, titles=["first", "second", "faulty", "last"])
         with pytest.raises(RankFaultError) as caught:
-            for _, ranks in pool.run(items, titles=["first", "second", "faulty", "last"]):
-                results.append(ranks[0])
+            results.extend(ranks[0] for _, ranks in answers)
     assert time.monotonic() - begun < STATED_SECONDS
     return str(caught.value), pids, results
 
@@ -58,9 +58,9 @@ def shared_memory() -> set[str]:
 
 
 @pytest.mark.parametrize("what", MESSAGES)
-def test_fault_is_named_in_time_and_nothing_is_left(what):
+def test_fault_is_named_in_time_and_nothing_is_left(drill, what):
     before = shared_memory()
-    message, pids, results = provoke(what)
+    message, pids, results = provoke(drill, what)
     assert message == MESSAGES[what]
     assert results == [3.0, 3.0]
     assert leftovers(pids) == []
@@ -72,25 +72,21 @@ def test_fault_is_named_in_time_and_nothing_is_left(what):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("what", MESSAGES)
-def test_twenty_times_without_a_flake(what):
+def test_twenty_times_without_a_flake(drill, what):
     for _ in range(20):
-        message, pids, results = provoke(what)
+        message, pids, results = provoke(drill, what)
         assert message == MESSAGES[what]
         assert results == [3.0, 3.0]
         assert leftovers(pids) == []
 
 
-def test_a_fault_does_not_reach_the_next_pool():
-    from drills import drill
-
-    provoke("kill", world_size=2)
+def test_a_fault_does_not_reach_the_next_pool(drill):
+    provoke(drill, "kill", world_size=2)
     with rank_pool(drill, world_size=2, deadline=DEADLINE) as pool:
         assert [ranks for _, ranks in pool.run([GOOD], titles=["after"])] == [[2.0, 2.0]]
 
 
-def test_one_start_serves_several_runs():
-    from drills import drill
-
+def test_one_start_serves_several_runs(drill):
     with rank_pool(drill, world_size=2, deadline=DEADLINE) as pool:
         for _ in range(2):
             assert [n for n, _ in pool.run([GOOD] * 3, titles=["case"] * 3)] == [0, 1, 2]

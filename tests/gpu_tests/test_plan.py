@@ -113,9 +113,7 @@ def test_gpus_that_are_not_there_are_missed(monkeypatch):
         check_world(2, "nccl", local_ranks=2)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        VerifyError, match="2 ranks need 2 GPUs, this machine has 1: NCCL takes one"
-    ):
+    with pytest.raises(VerifyError, match="2 ranks need 2 GPUs, this machine has 1: NCCL"):
         check_world(2, "nccl", local_ranks=2)
     check_world(1, "nccl", local_ranks=1)
 

@@ -59,16 +59,13 @@ def test_noise_of_inputs_is_passed_on():
     clean = Noisy.exact(torch.ones(2, 2))
     noisy = Noisy(value=clean.value, noise=torch.full((2, 2), 0.5).double())
     p = Precision.of(torch.float32)
-    weight = torch.eye(2).double()
+    weight, gain = torch.eye(2).double(), torch.full((2,), 2.0).double()
     for quiet, loud in (
         (rounding.linear(clean, weight, p), rounding.linear(noisy, weight, p)),
         (rounding.add(clean, clean, p), rounding.add(noisy, clean, p)),
         (rounding.swiglu(clean, clean, p), rounding.swiglu(clean, noisy, p)),
         (rounding.scale(clean, clean, p), rounding.scale(clean, noisy, p)),
-        (
-            rounding.rms_norm(clean, weight[0] + 1, 0.0, p),
-            rounding.rms_norm(noisy, weight[0] + 1, 0.0, p),
-        ),
+        (rounding.rms_norm(clean, gain, 0.0, p), rounding.rms_norm(noisy, gain, 0.0, p)),
         (rounding.total(clean, p), rounding.total(noisy, p)),
     ):
         assert loud.noise.max() > 1000 * quiet.noise.max()

@@ -1,0 +1,169 @@
+"""`python -m gpu_tests` and `-m gpu_tests.measure` as a person runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gpu_tests._cli import main
+from gpu_tests.measure import main as measure
+
+pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks")]
+
+SMALL = ("--model", "llama4", "--dtype", "float32")
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, **environment},
+    )
+
+
+def test_json_goes_to_stdout_and_one_line_to_stderr():
+    done = run("-m", "gpu_tests", "--world-size", "2", *SMALL, "--format", "json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    assert report["schema_version"] == 1
+    assert report["findings"] == []
+    first = report["cases"][0]
+    assert {"subject", "deployment", "row", "kind", "counts", "max_error"} <= set(first)
+    kinds = {case["kind"] for case in report["cases"]}
+    assert {"exact", "double", "missing"} <= kinds
+    assert all(case["kind"] == case["expected"] for case in report["cases"])
+    assert done.stderr == (
+        "18 cases on 2 ranks: 12 exact, 4 missing, 1 double, 1 mixed; all as the ledger says\n"
+    )
+
+
+def test_the_same_run_twice_is_the_same_output(tmp_path):
+    files = [tmp_path / name for name in ("one.json", "two.json")]
+    for file in files:
+        words = ("--world-size", "2", *SMALL, "--format", "json", "-q", "--output", str(file))
+        assert main(words) == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_quiet_says_nothing(capsys):
+    assert main(("--world-size", "1", *SMALL, "-q")) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Real layers on 1 gloo ranks\n")
+    assert err == ""
+
+
+def test_a_wrong_ledger_exits_with_one(monkeypatch, capsys):
+    from gpu_tests import expect  # noqa: PLC0415
+
+    wrong = expect.guards("llama4/Llama4MoE.forward", "True")
+    monkeypatch.setattr(expect, "guards", lambda *_: wrong)
+    assert main(("--world-size", "2", *SMALL)) == 1
+    out, err = capsys.readouterr()
+    assert "ranks measure exact, the ledger says double" in out
+    assert err.endswith("not as the ledger says\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "say how many ranks to start: --world-size N (or use torchrun)"),
+        (("--world-size", "40"), "--world-size 40 fits no layout: give 1 to 16"),
+        (("--world-size", "2", "--guard", "AF and"), "guard 'AF and' is not a Python expression"),
+        (
+            ("--world-size", "2", "--experts", "flashinfer"),
+            "--experts flashinfer: no GPU: flashinfer needs one, these ranks run on cpu",
+        ),
+    ],
+)
+def test_what_cannot_be_run_exits_with_two(words, message, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"gpu_tests: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_fault_keeps_the_results_so_far(monkeypatch, capsys):
+    from gpu_tests import _cli  # noqa: PLC0415
+    from gpu_tests.pool import RankFaultError  # noqa: PLC0415
+
+    def two_then_fault(todo, **settings):
+        for number, outcome in enumerate(on_this_machine(todo, **settings)):
+            if number == 2:
+                raise RankFaultError("rank 1 was killed by SIGKILL in case x, while experts")
+            yield outcome
+
+    on_this_machine = _cli.on_this_machine
+    monkeypatch.setattr(_cli, "on_this_machine", two_then_fault)
+    assert main(("--world-size", "2", *SMALL, "--format", "json")) == 2
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["cases"]) == 2
+    assert err == (
+        "gpu_tests: rank 1 was killed by SIGKILL in case x, while experts; 2 of 18 cases were run\n"
+    )
+
+
+def test_torchrun_gives_the_same_answer(tmp_path):
+    alone = tmp_path / "alone.json"
+    words = (*SMALL, "--format", "json", "-q", "--output")
+    assert main(("--world-size", "2", *words, str(alone))) == 0
+    together = tmp_path / "together.json"
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run(*torchrun, "-m", "gpu_tests", *words, str(together), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(together.read_text()) == json.loads(alone.read_text())
+
+
+def test_two_nodes_of_torchrun_work_as_documented(tmp_path):
+    output = tmp_path / "nodes.json"
+    nodes = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"),
+                *("--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "gpu-tests"),
+                *("--rdzv-endpoint", f"localhost:{port()}", "-m", "gpu_tests", *SMALL),
+                *("--format", "json", "-q", "--output", str(output)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for port in (_same_free_port(),) * 2
+    ]
+    messages = [node.communicate(timeout=240)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], messages
+    assert json.loads(output.read_text())["world_size"] == 2
+
+
+def _same_free_port():
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        free = probe.getsockname()[1]
+    return lambda: free
+
+
+def test_measure_reports_ratios_of_one_run(tmp_path):
+    output = tmp_path / "costs.json"
+    words = ("--world-size", "2", "--tokens", "1,8", "--hidden", "64", "--intermediate", "32")
+    assert measure((*words, "-q", "--format", "json", "--output", str(output))) == 0
+    report = json.loads(output.read_text())
+    assert report["command_line"].startswith("python -m gpu_tests.measure --world-size 2")
+    kinds = [entry["kind"] for entry in report["measurements"]]
+    assert (kinds.count("choice"), kinds.count("bandwidth"), kinds.count("share")) == (10, 6, 2)
+    for entry in report["measurements"]:
+        times = entry["microseconds"]
+        assert min(times.values()) > 0
+        if entry["kind"] == "share":
+            assert times["experts"] + times["collectives"] <= times["layer"]
+
+
+def test_measure_says_what_cannot_be_run(capsys):
+    assert measure(("--world-size", "0")) == 2
+    assert capsys.readouterr().err.startswith("gpu_tests.measure: --world-size 0 fits no layout")
