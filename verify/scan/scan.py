@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from verify.progress import track
 from verify.report import Finding
 from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
@@ -68,7 +69,7 @@ def scan(tree: SourceTree) -> ScanResult:
     facts = read_facts(index)
     roots = find_roots(index)
     tally = Tally()
-    for cls in roots.layers:
+    for cls in track(roots.layers, what="layers read"):
         # a run's conditions are the bulk of the memory: each is let go of once it is counted
         tally.add(run_layer(facts, cls))
     calls = {call.key: call for call in find_calls(index)}
