@@ -127,6 +127,87 @@ def test_cells(site: str) -> None:
     assert "".join(MARKS[cell] for cell in line.cells) == LINES[site].replace(" ", "")
 
 
+def test_an_unexpected_cell_stands_where_the_row_is() -> None:
+    (grid,) = (s for s in build([CORRUPT]).sections if isinstance(s, GridSection))
+    (line,) = grid.lines
+    assert "".join(MARKS[cell] for cell in line.cells) == "RsX.sss.sss.sss."
+    assert line.facets["verdict"] == "unexpected diff"
+
+
+def test_the_verdicts_a_reader_can_filter_by() -> None:
+    (grid,) = (s for s in build().sections if isinstance(s, GridSection))
+    verdicts = {line.facets["category"]: line.facets["verdict"] for line in grid.lines}
+    assert verdicts == {
+        "A": "identical",
+        "B": "expected diff",
+        "C": "expected diff",
+        "D-EP": "identical",
+        "D-TP": "expected diff",
+    }
+
+
+INFERRED = ("The pull request's text does not define this category: inferred.",)
+TABLES = {
+    "Cat B: latent fix: FI": (
+        (("bailing_moe_linear forward TP", "AF RS", "0001", "0001", "0001"),),
+        (),
+    ),
+    "Cat C: latent fix: FI, AF not received": (
+        (
+            ("exaone_moe forward TP", "RS", "0001", "0001 1001", "0001 1000 1001"),
+            ("llada2 forward_normal TP", "RS", "0001", "0001 1001", "0001 1000 1001"),
+            ("llama4 forward TP", "RS", "0001", "0001 1001", "0001 1000 1001"),
+        ),
+        INFERRED,
+    ),
+    "Cat D EP: hunyuan_v3 EP: byte-identical": (
+        (
+            (
+                "hunyuan_v3 _forward_single_stream EP",
+                "-",
+                "-",
+                "-",
+                "0100 0101 1000 1001 1100 1101",
+            ),
+            ("hunyuan_v3 _forward_dual_stream EP", "-", "-", "-", "0100 0101 1000 1001 1100 1101"),
+        ),
+        INFERRED,
+    ),
+    "Original guards that did not know a reason of their path": (
+        (
+            ("AF", "7", "exaone_moe TP, hunyuan_v3 EP, hunyuan_v3 TP, llada2 TP, llama4 TP"),
+            ("RS", "4", "hunyuan_v3 EP, hunyuan_v3 TP"),
+            ("DP", "0", "-"),
+            (
+                "FI",
+                "6",
+                "bailing_moe_linear TP, exaone_moe TP, hunyuan_v3 TP, llada2 TP, llama4 TP",
+            ),
+        ),
+        (),
+    ),
+    "What 296 configurations can produce": (
+        (
+            ("0", "0", "the default"),
+            (
+                "0",
+                "1",
+                "tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True "
+                "moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4",
+            ),
+            ("1", "0", "tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True"),
+        ),
+        ("12 of 16 rows are reachable; flags that forward() receives are taken as free.",),
+    ),
+}
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_a_table_word_by_word(title: str) -> None:
+    found = section(build(), title)
+    assert (found.rows, found.notes) == TABLES[title]
+
+
 def test_an_unexpected_diff_is_a_finding_with_its_place_and_smallest_row() -> None:
     (finding,) = build([CORRUPT]).findings
     assert finding == Finding(
