@@ -19,7 +19,7 @@ from verify.errors import VerifyError
 
 TIME_LIMIT_S = 900
 
-# releases are tagged for one interpreter and platform; read and never run, any machine may fetch them
+# releases are tagged for one interpreter and platform; any machine may read what it never runs
 FOREIGN = (
     "--python-version",
     "3.11",

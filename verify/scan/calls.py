@@ -5,25 +5,17 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from verify.scan.blocks import Blocks
 from verify.scan.index import Class, Function
-from verify.scan.logic import FALSE, TRUE, Cond
+from verify.scan.logic import FALSE, Cond
+from verify.scan.named import Named
 from verify.scan.primitives import (
     COLLECTIVES,
     COMMUNICATOR,
-    EXPERT_FACTORY,
     EXPERT_LAYERS,
-    FLAG_FUNCTIONS,
     FLAGS,
-    FORWARD_CONTEXT,
-    FUSED_NORM,
     GROUP_METHODS,
     ROW_LINEAR,
-    SCATTER_SUMS,
     SIZES,
-    STAGE_DECLARATIONS,
-    STAGE_FACTORIES,
-    WHOLE,
 )
 from verify.scan.state import LAYERS, MAX_DEPTH, MODELS, Frame, UnresolvedError
 from verify.scan.values import (
@@ -59,7 +51,7 @@ RELEVANT = re.compile(
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
 
 
-class Calls(Blocks):
+class Calls(Named):
     """Evaluates calls; statements are the business of the class that extends this one."""
 
     @abstractmethod
@@ -70,20 +62,17 @@ class Calls(Blocks):
         """Evaluate a call expression."""
         frame = self.state.frame
         name = self._called_name(node.func)
-        special = self._by_syntax(node, name)
+        special = self.by_syntax(node, name)
         if special is not None:
             return special
         receiver: Value | None = None
         target: Value
         if isinstance(node.func, ast.Attribute):
             receiver = self.evaluate(node.func.value)
-            if name in COLLECTIVES:
-                target = Text(name)
-            else:
-                target = self._method(receiver, node.func.attr)
+            target = Text(name) if name in COLLECTIVES else self._method(receiver, name)
         else:
             target = Text(name) if name in COLLECTIVES else self.evaluate(node.func)
-        positional, keywords = self._arguments(node)
+        positional, keywords = self.arguments(node)
         before = frame.called, frame.called_name
         frame.called, frame.called_name = node, name
         try:
@@ -91,7 +80,7 @@ class Calls(Blocks):
                 found = self._by_method(receiver, node.func, positional, keywords)
                 if found is not None:
                     return found
-            found = self._by_name(name, node, positional, keywords)
+            found = self.by_name(name, node, positional, keywords)
             if found is not None:
                 return found
             if isinstance(target, Text):
@@ -116,7 +105,8 @@ class Calls(Blocks):
             return receiver
         return self.attribute(receiver, name)
 
-    def _arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
+    def arguments(self, node: ast.Call) -> tuple[tuple[Value, ...], dict[str, Value]]:
+        """A call's arguments, evaluated."""
         positional: list[Value] = []
         for item in node.args:
             value = self.evaluate(item)
@@ -144,113 +134,6 @@ class Calls(Blocks):
                     found[key] = merge(self.logic, cond, inner, found.get(key, Text("default")))
             return found
         return {}
-
-    def _by_syntax(self, node: ast.Call, name: str) -> Value | None:
-        """Calls whose arguments are not evaluated like others."""
-        func = node.func
-        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
-            inner = func.value.func
-            if isinstance(inner, ast.Name) and inner.id == "super":
-                return self._super(node, func.attr)
-        if isinstance(func, ast.Name):
-            match name, node.args:
-                case "getattr", [owner, ast.Constant(value=str(attribute)), *default]:
-                    return self._getattr(owner, attribute, default)
-                case "hasattr", [owner, ast.Constant(value=str(attribute))]:
-                    return self._hasattr(self.evaluate(owner), attribute)
-                case "isinstance", [owner, kind]:
-                    return self._isinstance(self.evaluate(owner), kind)
-                case "bool", [argument]:
-                    return Truth(self.truth(self.evaluate(argument)))
-                case (("tuple" | "list"), [argument]):
-                    return self.evaluate(argument)
-                case "dict", []:
-                    return Mapped(self._arguments(node)[1])
-        return None
-
-    def _super(self, node: ast.Call, name: str) -> Value:
-        frame = self.state.frame
-        owner = frame.env.get("self")
-        positional, keywords = self._arguments(node)
-        if isinstance(owner, Instance) and frame.owner is not None:
-            method = owner.cls.method(name, after=frame.owner)
-            if method is not None:
-                return self.call(Routine(method, owner), positional, keywords)
-        return self.combined(*positional, *keywords.values())
-
-    def _getattr(self, owner: ast.expr, name: str, default: Sequence[ast.expr]) -> Value:
-        value = self.evaluate(owner)
-        if isinstance(value, Instance) and default:
-            known = name in value.attributes or value.cls.method(name)
-            if not known and not any(name in c.assigned for c in value.cls.ancestors):
-                return self.evaluate(default[0])
-        return self.attribute(value, name)
-
-    def _hasattr(self, owner: Value, name: str) -> Value:
-        if isinstance(owner, Instance):
-            known = name in owner.attributes or owner.cls.method(name) is not None
-            return Truth(TRUE if known else FALSE)
-        return Truth(self.logic.atom(clipped(f"hasattr({self.written(owner)}, {name!r})").text))
-
-    def _isinstance(self, owner: Value, kind: ast.expr) -> Value:
-        kinds = self.evaluate(kind)
-        named = kinds.values if isinstance(kinds, Items) else (kinds,)
-        return Truth(self._is_a(owner, named, ast.unparse(kind)))
-
-    def _is_a(self, owner: Value, kinds: Sequence[Value], shown: str) -> Cond:
-        if isinstance(owner, Choice):
-            return self.logic.any_of(
-                *(self.logic.both(c, self._is_a(v, kinds, shown)) for c, v in owner.alternatives)
-            )
-        if isinstance(owner, Instance):
-            wanted = {kind.target for kind in kinds if isinstance(kind, Routine)}
-            return TRUE if wanted & set(owner.cls.ancestors) else FALSE
-        if isinstance(owner, Tensor):
-            return TRUE if "Tensor" in shown else FALSE
-        return self.logic.atom(clipped(f"isinstance({self.written(owner)}, {shown})").text)
-
-    def _by_name(
-        self,
-        name: str,
-        node: ast.Call,
-        positional: tuple[Value, ...],
-        keywords: Mapping[str, Value],
-    ) -> Value | None:
-        """Upstream's building blocks that are functions."""
-        first = positional[0] if positional else next(iter(keywords.values()), NONE)
-        if name in COLLECTIVES:
-            return self.reduce(first, COLLECTIVES[name])
-        if name in FLAG_FUNCTIONS:
-            return self.state.flag(FLAG_FUNCTIONS[name])
-        if name in SCATTER_SUMS and len(node.args) > 1:
-            summed = self.reduce(positional[1], SCATTER_SUMS[name])
-            self.rebind(node.args[0], summed)
-            return summed
-        if name == FUSED_NORM:
-            return Items((self.reduce(first, WHOLE), Text("residual")))
-        if name == FORWARD_CONTEXT:
-            return Primitive("context")
-        if name == EXPERT_FACTORY:
-            return Primitive("expert class")
-        if name in STAGE_DECLARATIONS:
-            return Primitive(
-                "stage", (("kind", Const(STAGE_DECLARATIONS[name])), *keywords.items())
-            )
-        if name in STAGE_FACTORIES:
-            return Items(tuple(self.boundary(item) for item in positional))
-        if name == "ModuleList":
-            return self._module_list(first)
-        if name == "partial":
-            return Partial(first, positional[1:], dict(keywords))
-        if name.endswith("all_reduce") and not name.startswith(("can_", "should_", "use_")):
-            if not isinstance(self.name(name) if name.isidentifier() else NONE, Routine):
-                return self.reduce(first, WHOLE)
-        return None
-
-    def _module_list(self, value: Value) -> Value:
-        if isinstance(value, Items):
-            return Primitive("many", (("item", value.values[0] if value.values else NONE),))
-        return value
 
     def _by_method(
         self,
@@ -285,13 +168,6 @@ class Calls(Blocks):
             case Tensor():
                 return self.combined(receiver, *positional, *keywords.values())
         return None
-
-    def rebind(self, target: ast.expr, value: Value) -> None:
-        """Something was written into the tensor that `target` names."""
-        frame = self.state.frame
-        if isinstance(target, ast.Name):
-            before = frame.env.get(target.id, value)
-            frame.env[target.id] = merge(self.logic, frame.live, value, before)
 
     def _write_out(self, node: ast.Call, value: Value) -> None:
         """`out=`: the result is written into a tensor that has a name already."""

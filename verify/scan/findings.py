@@ -1,4 +1,4 @@
-"""A fault becomes a finding: which rule, what happens, who reduces twice or nobody, what to change."""
+"""A fault becomes a finding: which rule, what happens, who sums twice or nobody, what to change."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

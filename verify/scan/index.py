@@ -262,7 +262,7 @@ class Index:
         self._modules: dict[str, Module | None] = {}
 
     def module(self, path: str) -> Module | None:
-        """The file at `path`; None where there is none or, with the reason in `unread`, it is bad."""
+        """The file at `path`; None where there is none or it is bad, then `unread` says why."""
         if path not in self._paths:
             return None
         if path not in self._modules:

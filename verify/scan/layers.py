@@ -37,7 +37,7 @@ class Facts:
 
 @dataclass(eq=False)
 class LayerRun:
-    """One layer's run: its reductions, its sinks, its faults; `unresolved` where it was given up."""
+    """One layer's run: reductions, sinks, faults; `unresolved` says why it was given up."""
 
     cls: Class
     state: State

@@ -88,7 +88,7 @@ class Logic:
 
     def choose(self, test: Cond, then: Cond, otherwise: Cond) -> Cond:
         """`then` where `test` holds, else `otherwise`."""
-        if test == TRUE or then == otherwise:  # noqa: PLR1714 (clearer)
+        if test == TRUE or then == otherwise:
             return then
         if test == FALSE:
             return otherwise

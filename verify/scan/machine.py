@@ -74,10 +74,10 @@ class Machine(Calls):
 
     def _do_if(self, node: ast.If) -> None:
         test = self.truth(self.evaluate(node.test))
-        if isinstance(node.body[-1], ast.Raise) and not node.orelse:
+        checks = isinstance(node.body[-1], ast.Raise) and not node.orelse
+        if checks and not any(map(SELECTS.search, self.logic.support(test))):
             # a check of the model's own shape: every configuration that runs passes it
-            if not any(map(SELECTS.search, self.logic.support(test))):
-                return
+            return
         self._branch(test, node.body, node.orelse)
 
     def _do_match(self, node: ast.Match) -> None:

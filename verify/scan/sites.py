@@ -24,7 +24,7 @@ from verify.source import SourceTree
 
 _DIRECT = "|".join(COLLECTIVES)
 _DEFINED = re.compile(r"\bdef\s+$")
-_SKIP_HELPER = re.compile(r"should_skip\w*")
+_SKIPS = re.compile(r"should_skip\w*")
 
 
 Key = tuple[str, int, int]
@@ -276,9 +276,9 @@ def _passed(call: Call) -> tuple[str, ...]:
     ]
     for node in sorted(around, key=lambda found: -found.lineno):
         for inner in ast.walk(node.test):
-            if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name):
-                if _SKIP_HELPER.fullmatch(inner.func.id):
-                    words = [keyword.arg for keyword in inner.keywords if keyword.arg]
+            match inner:
+                case ast.Call(func=ast.Name(id=name), keywords=keywords) if _SKIPS.fullmatch(name):
+                    words = [keyword.arg for keyword in keywords if keyword.arg]
                     return tuple(word for word in words if word != "is_tp_path")
     return ()
 

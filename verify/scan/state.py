@@ -1,4 +1,4 @@
-"""What one run of the interpreter carries along: frames, budget, what it saw reduced and consumed."""
+"""What one run of the interpreter carries along: frames, budget, what was reduced and consumed."""
 
 import ast
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ class State:
         return self.frames[-1].live if self.frames else TRUE
 
     def place(self, axes: tuple[Axis, ...]) -> Place:
-        """Where the current call stands for a reader: the innermost call written in a model file."""
+        """Where the current call stands: the innermost call written in a model file."""
         frames = [f for f in self.frames if f.module.path.startswith(MODELS)] or self.frames
         frame = frames[-1]
         node = frame.called

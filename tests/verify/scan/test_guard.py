@@ -57,7 +57,8 @@ SHAPES = {
     "            x = tensor_model_parallel_all_reduce(x)\n",
     "try": "        try:\n            if {guard}:\n"
     "                x = tensor_model_parallel_all_reduce(x)\n        finally:\n            pass\n",
-    "local function": "        def reduce(y):\n            return tensor_model_parallel_all_reduce(y)\n"
+    "local function": "        def reduce(y):\n"
+    "            return tensor_model_parallel_all_reduce(y)\n"
     "        if {guard}:\n            x = reduce(x)\n",
 }
 

@@ -24,9 +24,8 @@ READABLE = {
     "a BOM": "\ufeffdef f(x):\n    return tensor_model_parallel_all_reduce(x)\n".encode(),
     "tabs": b"def f(x):\n\tif x:\n\t\treturn tensor_model_parallel_all_reduce(x)\n",
     "Windows line ends": b"def f(x):\r\n    return tensor_model_parallel_all_reduce(x)\r\n",
-    "latin 1": "# coding: latin-1\n# é\ndef f(x):\n    return tensor_model_parallel_all_reduce(x)\n".encode(
-        "latin-1"
-    ),
+    "latin 1": "# coding: latin-1\n# é\n".encode("latin-1")
+    + b"def f(x):\n    return tensor_model_parallel_all_reduce(x)\n",
     "a string that looks like code": b'def f(x):\n    """\nclass Not:\n    """\n'
     b"    return tensor_model_parallel_all_reduce(x)\n",
 }
