@@ -1,6 +1,7 @@
 """The HTML report in a real browser."""
 
 import json
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,15 +192,16 @@ def test_dark_and_light_differ(show, window, sample_report):
     assert len(colours) == 2
 
 
-def test_printed_open_and_without_controls(show, sample_report):
+def test_print_shows_what_is_open_and_no_controls(show, window, sample_report):
     chrome = show(sample_report)
-    chrome.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert chrome.find_elements(By.CSS_SELECTOR, "details:not([open])") == []
+    chrome.find_element(By.CSS_SELECTOR, "details.line > summary").click()
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert shown(chrome, ".filters") == []
+    assert shown(chrome, ".filters, nav, .skip-link") == []
+    assert len(shown(chrome, "details.line")) == 3
+    assert len(shown(chrome, ".detail")) == 1
+    printed = chrome.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+    assert b64decode(printed["data"]).startswith(b"%PDF")
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    chrome.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert chrome.find_elements(By.CSS_SELECTOR, "details[open]") == []
 
 
 def test_without_findings_or_sections(show, sample_report):

@@ -32,13 +32,3 @@ if (form) {
   form.addEventListener("reset", () => setTimeout(apply));
   apply();
 }
-
-// Paper cannot be clicked: what is shown is printed open, and closed again afterwards.
-let opened = [];
-addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
-  for (const line of opened) line.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const line of opened) line.open = false;
-});
