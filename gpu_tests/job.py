@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gpu_tests.cases import Case, Experts
+from gpu_tests.cases import FLASHINFER_DTYPES, Case, Experts
 from gpu_tests.kernels import why_no_flashinfer
 from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
@@ -68,7 +68,9 @@ def choose_experts(asked: Experts | None, backend: str) -> tuple[Experts, str]:
     if asked == "flashinfer" and reason:
         raise VerifyError(f"--experts flashinfer: {reason}")
     chosen = asked or ("torch" if reason else "flashinfer")
-    because = f" ({reason or 'asked for'})" if chosen == "torch" else ""
+    because = f" ({reason or 'asked for'})"
+    if chosen == "flashinfer":
+        because = f" in {' and '.join(FLASHINFER_DTYPES)}, on torch otherwise"
     return chosen, f"Experts and fused all-reduce + norm run on {chosen}{because}."
 
 

@@ -17,7 +17,7 @@ from gpu_tests.block import MoEBlock, Shard
 from gpu_tests.ranks import Group, Ranks
 from gpu_tests.specs import EPSILON
 
-# compute capability 9: Hopper, for which the fused MoE has bfloat16 and float32 kernels
+# compute capability 9: Hopper
 OLDEST_ARCHITECTURE = 9
 # rows of the fused all-reduce's workspace; upstream fuses up to this many
 WORKSPACE_ROWS = 2048

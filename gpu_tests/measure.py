@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gpu_tests._cli import DEADLINE
-from gpu_tests.cases import DTYPES, EXPERTS, Dtype, Experts
+from gpu_tests.cases import DTYPES, EXPERTS, Dtype, Experts, experts_for
 from gpu_tests.job import check_world, choose_experts
 from gpu_tests.pool import RankFaultError, rank_pool
 from gpu_tests.timing import COLLECTIVES, ROWS, Bandwidth, Choice, Item, Share, Timings, measure
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_world(arguments.world_size, arguments.backend, local_ranks=arguments.world_size)
         experts, choice = choose_experts(arguments.experts, arguments.backend)
-        items = list(_items(arguments, experts))
+        items = list(_items(arguments, experts_for(arguments.dtype, wanted=experts)))
         with quiet() if arguments.quiet else nullcontext():
             timings = _run(items, arguments)
         report = _report(list(zip(items, timings, strict=True)), arguments, argv, choice)

@@ -104,6 +104,7 @@ class Outcome:
 
     def finding(self) -> Finding:
         """The problem as a finding."""
+        layout = self.case.deployment.layout
         return Finding(
             rule="ranks-disagree",
             message=f"{self.case.title}: {self.problem}",
@@ -112,4 +113,5 @@ class Outcome:
             row=self.case.row,
             deployment=self.case.deployment.as_json(),
             counts=self.counts,
+            groups={"EP": layout.ep, "MoE-TP": layout.moe_tp, "attention TP": layout.attn_tp},
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 
-from gpu_tests.cases import Case, Dtype, Experts
+from gpu_tests.cases import Case, Dtype, Experts, experts_for
 from gpu_tests.specs import SPECS, ModelSpec
 from oracles import SITES
 from verify import truth
@@ -31,7 +31,10 @@ def cases(
     experts: Experts = "torch",
     models: tuple[str, ...] = (),
 ) -> Iterator[Case]:
-    """Every case on `world_size` ranks. A deployment that a block cannot tell apart comes once."""
+    """Every case on `world_size` ranks. A deployment that a block cannot tell apart comes once.
+
+    `experts` are used where they take the dtype.
+    """
     for dtype in dtypes:
         for subject in subjects(models):
             seen = set()
@@ -43,7 +46,7 @@ def cases(
                     deployment=deployment,
                     guard=guard,
                     dtype=dtype,
-                    experts=experts,
+                    experts=experts_for(dtype, wanted=experts),
                 )
                 if case.communication not in seen:
                     seen.add(case.communication)
