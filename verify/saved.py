@@ -76,7 +76,7 @@ def finding_from(entry: Mapping[str, Json], path: Path) -> Finding:
             method=_value(entry, "method", str),
             row=_value(entry, "row", str),
             deployment=_value(entry, "deployment", dict),
-            counts=_rows(_value(entry, "counts", list)),
+            counts=_counts(_value(entry, "counts", list)),
             groups=_groups(_value(entry, "groups", dict)),
         )
     except TypeError as error:
@@ -88,6 +88,14 @@ def _value(entry: Mapping[str, Json], key: str, kind: type[T]) -> T | None:
     if value is None or isinstance(value, kind):
         return value
     raise TypeError(f"{key!r} is {type(value).__name__}, not {kind.__name__}")
+
+
+def _counts(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    """A square of counts. Raises `TypeError` for anything else."""
+    counts = _rows(rows)
+    if counts is not None and any(len(row) != len(counts) for row in counts):
+        raise TypeError("'counts' does not have a count for every two ranks")
+    return counts
 
 
 def _rows(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:

@@ -177,6 +177,8 @@ def test_a_source_is_scanned(on_disk, monkeypatch):
         ({"findings": [{"rule": "x", "line": "1"}]}, "'line' is str, not int"),
         ({"findings": [{"rule": "x", "counts": [["a"]]}]}, "holds something that is no number"),
         ({"findings": [{"rule": "x", "counts": [1]}]}, "is not iterable"),
+        ({"findings": [{"rule": "x", "counts": [[1], [1, 2]]}]}, "a count for every two ranks"),
+        ({"findings": [{"rule": "x", "groups": {"EP": [["a"]]}}]}, "something that is no number"),
         ({"sites": [1], "findings": []}, "'sites' is not a list of objects"),
         ({"sites": []}, "'findings' is not a list of objects"),
         ([], "holds no JSON object"),
