@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from verify.ledger.deployment import Deployment
-from verify.replay import environment, primitives, stack
+from verify.replay import environment, groups, primitives, stack
 from verify.replay.decoders import Decoder
 from verify.replay.deployments import ONE_RANK, tokens_of
 from verify.replay.judge import Judged, judge
 from verify.replay.model_config import MissingError, neutral
 from verify.replay.ranks import Rank, RanksError, run_ranks
-from verify.replay.standin import StandInError
 from verify.replay.tree import SourceFiles, Tree
 from verify.replay.witness import Seen, Witness
 from verify.source import PACKAGE
@@ -121,14 +120,21 @@ def _tree(source: Source, witness: Witness) -> Tree:
 
 
 def _failed(error: RanksError) -> Judged:
-    """A hang or a crash is the release's; what is missing here is ours to say."""
+    """What ranks say to each other is the release's doing; anything else may be ours.
+
+    A hang is the release's, and so is a collective that cannot be: tensors that do not fit, sizes
+    that do not fit the group. Any other exception may come from what was replaced.
+    """
     cause = error.__cause__
-    where = _last_line_in_source(cause)
     kind: str = error.kind
-    # only a run that fails while ranks talk to each other says something about the release
-    if isinstance(cause, StandInError | MissingError | Exception) and kind == "crash":
+    if cause is not None and not _in_a_collective(cause):
         kind = "cannot run"
-    return Judged(kind=kind, why=f"{error}{where}")
+    return Judged(kind=kind, why=f"{error}{_last_line_in_source(cause)}")
+
+
+def _in_a_collective(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(frame.filename == groups.__file__ for frame in frames)
 
 
 def _last_line_in_source(error: BaseException | None) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import asdict
 from importlib.util import find_spec
 
 from verify.errors import VerifyError
@@ -80,5 +81,5 @@ def chosen(world_size: int, filters: list[str]) -> tuple[Deployment, ...]:
 
 
 def _matches(deployment: Deployment, values: dict[str, str]) -> bool:
-    described = {"fusion": "off", "quantization": "None", **deployment.as_json()}
+    described = {**asdict(deployment.config), **asdict(deployment), **deployment.as_json()}
     return all(str(described.get(name)) == value for name, value in values.items())

@@ -144,7 +144,10 @@ class Child:
         return dict(json.loads(answer)) if answer else None
 
     def _loss(self, seconds: float) -> str:
-        code = self._process.poll() if self._process else None
+        try:
+            code = self._process.wait(timeout=1) if self._process else None
+        except subprocess.TimeoutExpired:
+            code = None
         if code is None:
             return f"no result within {seconds:g} s"
         return f"the process ended with {'signal' if code < 0 else 'code'} {abs(code)}"

@@ -1,0 +1,187 @@
+"""The command end to end, on a small server: what is right, and every way to be wrong."""
+
+import json
+
+import pytest
+
+from verify._cli import main
+
+DECODE = "dp_size=2,ep_size=2,padding=max_len,dense_fully_dp=False,quantization=None"
+PLAIN = "dp_size=1,ep_size=2,attn_cp_size=1,fusion=off,dense_fully_dp=False"
+
+
+@pytest.fixture
+def replay(capsys):
+    def run(source, *deployments, code):
+        filters = [word for text in deployments for word in ("--deployment", text)]
+        asked = ["replay", str(source), "--world-size", "2", "--jobs", "1", "--format", "json"]
+        assert main([*asked, *filters, "-q"]) == code
+        captured = capsys.readouterr()
+        return json.loads(captured.out) if code < 2 else captured.err
+
+    return run
+
+
+def test_the_small_server_adds_every_partial_sum_exactly_once(small_server, replay):
+    report = replay(small_server, DECODE, PLAIN, code=0)
+    assert report["source"]["version"] == "1.2.3"
+    assert [case["kind"] for case in report["cases"]] == ["exact"] * len(report["cases"])
+    assert {case["subject"] for case in report["cases"]} == {"oak/OakDecoderLayer"}
+    assert {case["row"] for case in report["cases"]} >= {"0000", "0010"}
+    assert all(case["counts"] == [[1, 1], [1, 1]] for case in report["cases"])
+    assert all(case["max_error"] == 0 for case in report["cases"])
+
+
+def test_the_report_says_what_was_replaced(small_server, replay):
+    replaced = replay(small_server, PLAIN, code=0)["replaced"]
+    assert replaced["sglang/srt/distributed/parallel_state.py:5 GroupCoordinator"] == "ours"
+    assert any(name.endswith(" UnquantizedFusedMoEMethod.apply") for name in replaced)
+    assert not any("OakBlock" in name or "LayerCommunicator" in name for name in replaced)
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "kind", "counts"),
+    [
+        pytest.param(
+            "models/oak.py",
+            "if not use_reduce_scatter:",
+            "if True:",
+            "double",
+            [[2, 2], [2, 2]],
+            id="the block reduces although a reduce-scatter follows",
+        ),
+        pytest.param(
+            "layers/communicator.py",
+            "        if self.will_reduce_scatter(forward_batch):",
+            "        if False:",
+            "missing",
+            [[1, 0], [0, 1]],
+            id="the block skips and nobody reduces",
+        ),
+        pytest.param(
+            "models/oak.py",
+            "        hidden_states = self.experts(hidden_states)\n",
+            "        hidden_states = self.experts(hidden_states) * (1 + get_tp_group().rank)\n",
+            "double",
+            [[1, 2], [1, 2]],
+            id="one rank's partial weighs twice",
+        ),
+        pytest.param(
+            "layers/communicator.py",
+            "            return rows\n        start",
+            "            return rows.flip(0)\n        start",
+            "exact",
+            [[1, 1], [1, 1]],
+            id="rows whose counts are alike may trade places unseen",
+        ),
+        pytest.param(
+            "models/oak.py",
+            "return hidden_states + self.communicator",
+            "return hidden_states.flip(0) + self.communicator",
+            "wrong tokens",
+            None,
+            id="a rank ends with its tokens in another order",
+        ),
+        pytest.param(
+            "models/oak.py",
+            "        for layer in self.layers:\n",
+            "        if get_tp_group().rank == 0:\n"
+            "            get_tp_group().all_reduce(hidden_states)\n"
+            "        for layer in self.layers[:0]:\n",
+            "hang",
+            None,
+            id="one rank waits for another that never comes",
+        ),
+        pytest.param(
+            "layers/communicator.py",
+            "            get_tp_group().reduce_scatter_tensor(rows, hidden_states)\n",
+            "            if get_tp_group().rank == 0:\n"
+            "                get_tp_group().reduce_scatter_tensor(rows, hidden_states)\n",
+            "crash",
+            None,
+            id="ranks of one group enter different collectives",
+        ),
+        pytest.param(
+            "layers/communicator.py",
+            "rows = get_local_dp_buffer()",
+            "rows = get_local_dp_buffer()[: 1 + get_tp_group().rank]",
+            "crash",
+            None,
+            id="the buffer is smaller than the share",
+        ),
+    ],
+)
+def test_a_broken_server_is_found(altered, replay, path, old, new, kind, counts):  # noqa: PLR0917 (pytest names them)
+    report = replay(altered(path, old, new), DECODE, code=int(kind != "exact"))
+    kinds = {case["kind"] for case in report["cases"]}
+    assert kinds == {kind}
+    case = report["cases"][0]
+    assert case["counts"] == counts
+    if kind != "exact":
+        finding = report["findings"][0]
+        assert finding["rule"] == f"replay-{kind.replace(' ', '-')}"
+        assert finding["file"] == "sglang/srt/models/oak.py"
+        assert finding["cls"] == "OakDecoderLayer"
+
+
+def test_what_cannot_be_executed_says_what_is_missing_and_is_no_finding(altered, replay):
+    source = altered(
+        "models/oak.py",
+        "        hidden_states = self.experts(hidden_states)\n",
+        "        from fast_kernels import gate\n"
+        "        hidden_states = self.experts(gate(hidden_states))\n",
+    )
+    (case, *_) = replay(source, PLAIN, code=0)["cases"]
+    assert case["kind"] == "cannot run"
+    assert "would call fast_kernels.gate, which is replaced here" in case["why"]
+    assert "models/oak.py" in case["why"]
+
+
+@pytest.mark.parametrize(
+    ("code_of_source", "said"),
+    [
+        ("__import__('socket').socket()", "the network (socket."),
+        ("__import__('subprocess').run(['true'])", "a program (subprocess.Popen)"),
+        ("open('/tmp/replayed', 'w')", "would write '/tmp/replayed': refused"),
+    ],
+)
+def test_replayed_code_gets_nowhere(altered, replay, code_of_source, said):
+    source = altered(
+        "models/oak.py",
+        "        hidden_states = self.experts(hidden_states)\n",
+        f"        {code_of_source}\n        hidden_states = self.experts(hidden_states)\n",
+    )
+    (case, *_) = replay(source, PLAIN, code=0)["cases"]
+    assert case["kind"] == "cannot run"
+    assert said in case["why"]
+
+
+def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):
+    source = altered(
+        "models/oak.py",
+        "        hidden_states = self.experts(hidden_states)\n",
+        "        __import__('os')._exit(7)\n",
+    )
+    cases = replay(source, PLAIN, DECODE, code=0)["cases"]
+    assert {case["why"] for case in cases} == {"the process ended with code 7"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--world-size", "9"), "--world-size 9: 1 to 8 ranks fit here"),
+        (("--deployment", "dp_size=3"), "--deployment dp_size=3: matches none of"),
+        (("--model", "elm"), "no model elm in"),
+    ],
+)
+def test_usage_errors_are_one_line(small_server, capsys, arguments, said):
+    assert main(["replay", str(small_server), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_help_says_that_it_executes_code(capsys):
+    with pytest.raises(SystemExit):
+        main(["replay", "--help"])
+    assert "EXECUTES third-party code" in capsys.readouterr().out
