@@ -1,11 +1,13 @@
 """`verify diff`: what appeared, vanished, moved, changed; which findings are new or fixed."""
 
 import json
+import random
 
 import pytest
 
 from verify._cli import main
 from verify.diff import build, match_sites, side_of
+from verify.render import RENDERERS
 from verify.report import Finding, Report
 
 
@@ -189,3 +191,42 @@ def test_what_is_no_report_is_refused_in_a_line(on_disk, capsys, report, message
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+DAMAGE = (None, 1, -1, "", [], {}, "\x1b[0m", True, [[1]], {"a": 1}, 1e999, "\ud800")
+
+
+def places(value, place=()):
+    """Where something can be replaced, at any depth."""
+    inner = value.items() if isinstance(value, dict) else ()
+    inner = enumerate(value) if isinstance(value, list) else inner
+    for key, part in inner:
+        yield (*place, key)
+        yield from places(part, (*place, key))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_reports_never_raise(on_disk, tmp_path, capsys, seed):
+    draw = random.Random(seed)
+    whole = json.loads(
+        json.dumps(
+            saved(
+                [site("amber"), site("birch")],
+                [finding("amber", counts=((2, 0), (1, 1)), groups={"EP": ((0, 1),)})] * 2,
+                source={"name": "sglang", "version": "1"},
+            )
+        )
+    )
+    old = on_disk("old.json", whole)
+    codes = set()
+    for _ in range(40):
+        damaged = json.loads(json.dumps(whole))
+        *parents, last = draw.choice(list(places(damaged)))
+        part = damaged
+        for key in parents:
+            part = part[key]
+        part[last] = draw.choice(DAMAGE)
+        also = [f"--also={name}={tmp_path / 'output'}" for name in RENDERERS]
+        codes.add(main(["diff", old, on_disk("new.json", damaged), *also]))
+        assert capsys.readouterr().err.count("\n") == 1
+    assert codes == {0, 1, 2}
