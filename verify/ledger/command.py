@@ -5,7 +5,6 @@ import os
 
 from verify import baseline
 from verify.errors import VerifyError
-from verify.ledger import source
 from verify.ledger.layer import RELEASE_0_5_11
 from verify.ledger.report import build, built_in_subjects
 from verify.report import Report
@@ -53,6 +52,8 @@ def run(arguments: argparse.Namespace) -> Report:
             only=arguments.subject,
             workers=workers,
         )
+    from verify.ledger import source  # noqa: PLC0415 (slow to import, and only read here)
+
     with open_source(arguments.source) as tree:
         sourced = source.read(tree)
     return build(

@@ -1,5 +1,6 @@
 """Faults as findings: one a cause, in words, with the smallest deployment that shows it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ FIXES: Mapping[Reader, str] = {
 class Story:
     """Faults of one cause: everyone who has it, and the smallest deployment of all.
 
+    `deployments`: in how many whoever has it most often has it.
     `own_doing`: the block could have answered better; otherwise its surroundings fail.
     """
 
@@ -104,6 +106,9 @@ def _told(
     first = faults[0]
     verdict = judge(first.example, first.guards, release=release)
     subjects = tuple(dict.fromkeys(name for fault in faults for name in names[fault.guards]))
+    shown_by: Counter[Guards] = Counter()
+    for fault in faults:
+        shown_by[fault.guards] += fault.weight
     finding = Finding(
         rule=RULES[verdict.kind],
         kind=verdict.kind,
@@ -118,7 +123,7 @@ def _told(
     return Story(
         finding=finding,
         subjects=subjects,
-        deployments=max(fault.weight for fault in faults),
+        deployments=max(shown_by.values()),
         verdict=verdict,
         deployment=first.example,
         own_doing=own_doing(first, release),
@@ -175,9 +180,8 @@ def _block(fault: Fault) -> str:
     over = " and ".join(COLLECTIVES[site] for site in fault.cause.sites)
     if fault.example.config.moe_dp_size > 1 and "tp_all_reduce" in fault.cause.sites:
         over += ", which holds several copies of the experts"
-    return (
-        f"{done}{', ' if done else ''}{what} reduces {'over ' if over else ''}{over or 'nothing'}"
-    )
+    reduces = f"{what} reduces over {over}" if over else f"{what} reduces nothing"
+    return f"{done}, {reduces}" if done else reduces
 
 
 def _reader_group(fault: Fault) -> str:

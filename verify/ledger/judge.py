@@ -102,13 +102,12 @@ def matrix(state: State, family: Family) -> Counts:
     """Per rank, how often it counts each rank's partial; ranks with copies show the same."""
     world_size = len(state.of)
     different = max(1, sum(lanes(state.owed, family, world_size)))
-    return tuple(
-        tuple(
-            lanes(_most_wrong(held, state.owed), family, world_size)[rank % different]
-            for rank in range(world_size)
-        )
-        for held in state.ranks
-    )
+    by_tensor = [
+        lanes(_most_wrong(held, state.owed), family, world_size)[:different]
+        for held in state.tensors
+    ]
+    copies = world_size // different
+    return tuple(by_tensor[index] * copies for index in state.of)
 
 
 def _most_wrong(held: Held, owed: int) -> int:

@@ -6,7 +6,7 @@ Source: 0.5.11, `layers/communicator.py` (`LayerCommunicator`) and the decoder l
 from dataclasses import dataclass
 from typing import Literal
 
-from helper import Path
+from helper import MoeConfig, Path
 from verify.flags import flag_names
 from verify.ledger.deployment import Deployment
 from verify.ledger.scene import Mode
@@ -39,7 +39,8 @@ class Release:
     (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
     norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
     `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `reduces_by_scatterv`: the DP flag exists.
+    `reduces_by_scatterv`: the DP flag exists. `copies_experts` and `splits_contexts`: the server
+    takes MoE data parallelism, and attention context parallelism (`server_args.py`).
     """
 
     name: str = "0.5.11"
@@ -47,6 +48,14 @@ class Release:
     unfused_group: UnfusedGroup = "moe_tp"
     fuses_hybrid: bool = True
     reduces_by_scatterv: bool = True
+    copies_experts: bool = True
+    splits_contexts: bool = True
+
+    def takes(self, config: MoeConfig) -> bool:
+        """Whether the server knows these sizes at all."""
+        return (self.copies_experts or config.moe_dp_size == 1) and (
+            self.splits_contexts or config.attn_cp_size == 1
+        )
 
 
 RELEASE_0_5_11 = Release()
@@ -122,7 +131,7 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
 
 
 def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
-    """The block's own reductions in `row`, in program order; empty groups are gated off."""
+    """The block's own reductions in `row`, in program order; a group of one rank has none."""
     config = deployment.config
     gates: tuple[tuple[Path, str, int], ...] = (
         (("EP", "ep_all_reduce", config.ep_size), ("TP", "moe_tp_all_reduce", config.moe_tp_size))

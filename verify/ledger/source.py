@@ -3,7 +3,8 @@
 What is read: every block's guards (`verify.scan`), how its decoder layer is wired (does the
 communicator reduce-scatter, is a fused tensor tagged, is the last layer known, does a pipeline
 stage complete its sum), and the steps that differ between releases (`layer.Release`). What is not
-read, and stays as in 0.5.11: which deployments are legal, and the other steps.
+read, and stays as in 0.5.11: which deployments are legal where the arguments exist, and the other
+steps.
 """
 
 import ast
@@ -23,6 +24,7 @@ from verify.source import SourceTree
 
 COMMUNICATOR = "sglang/srt/layers/communicator.py"
 NORM = "sglang/srt/layers/layernorm.py"
+ARGUMENTS = "sglang/srt/server_args.py"
 PRODUCERS: dict[str, Producer] = {
     "tensor_model_parallel_all_reduce": "one-site",
     "moe_expert_parallel_all_reduce": "two-site",
@@ -79,8 +81,15 @@ def read_release(tree: SourceTree) -> Release:
         fused_group="ep-or-moe-tp" if any(_is_moe_ep(name) for name in names) else "tp",
         unfused_group=_unfused_group(_function(communicator, "prepare_attn")),
         fuses_hybrid=announces is None or not any(_refuses_hybrid(announces)),
+        copies_experts=_mentions(tree, ARGUMENTS, "moe_dp_size"),
+        splits_contexts=_mentions(tree, ARGUMENTS, "attn_cp_size"),
         reduces_by_scatterv="should_use_dp_reduce_scatterv" in set(_names(communicator)),
     )
+
+
+def _mentions(tree: SourceTree, path: str, name: str) -> bool:
+    """Whether a file names something; a file that is not there cannot say no."""
+    return path not in tree.paths or re.search(rf"\b{name}\b", tree.read(path)) is not None
 
 
 def _parsed(tree: SourceTree, path: str) -> ast.Module:

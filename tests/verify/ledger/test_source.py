@@ -5,9 +5,11 @@ import textwrap
 
 import pytest
 
+from helper import MoeConfig
 from verify.errors import VerifyError
 from verify.ledger.lattice import prove
 from verify.ledger.source import read, read_release
+from verify.ledger.subject import Subject, helper_guards
 from verify.source import open_source
 
 COMMUNICATOR = """
@@ -80,6 +82,23 @@ def test_whether_fusion_is_refused_with_expert_and_tensor_parallelism(source):
     assert not release_of(source(refusal=REFUSAL.strip())).fuses_hybrid
     other = "if sizes().moe_ep_size > 1:\n            return False"
     assert release_of(source(refusal=other)).fuses_hybrid, "a refusal for another reason"
+
+
+def test_sizes_that_the_server_does_not_take_are_not_judged(source):
+    path = source()
+    assert release_of(path).copies_experts, "no arguments to read: nothing is ruled out"
+    arguments = path / "sglang/srt/server_args.py"
+    arguments.write_text("tp_size = ep_size = attn_cp_size = 1")
+    release = release_of(path)
+    assert (release.copies_experts, release.splits_contexts) == (False, True)
+    with_copies = MoeConfig(tp_size=2, moe_dp_size=2, attn_cp_size=2)
+    assert not release.takes(with_copies)
+    assert release.takes(MoeConfig(tp_size=2, attn_cp_size=2))
+    subjects = (Subject(name="one", guards=helper_guards("one-site")),)
+    everything = prove(subjects, max_world_size=2)
+    some = prove(subjects, max_world_size=2, release=release)
+    assert some.deployments < everything.deployments
+    assert all(fault.example.config.moe_dp_size == 1 for fault in some.faults.values())
 
 
 def test_the_guard_that_does_not_know_dp_is_found(mini_sglang):
