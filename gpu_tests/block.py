@@ -141,7 +141,7 @@ def whole_weights(spec: ModelSpec) -> Weights:
 
     def draw(*shape: int) -> Tensor:
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return values / shape[-1] ** 0.5
+        return values.div(shape[-1] ** 0.5)
 
     experts, hidden, inner = spec.experts, spec.hidden, spec.intermediate
     shared = spec.shared * inner

@@ -44,7 +44,7 @@ def route(logits: Tensor, bias: Tensor | None, spec: ModelSpec) -> Routing:
 
 def _keep_best_groups(choice: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     """Choice scores with the losing groups at minus infinity, and the gap between the groups."""
-    grouped = choice.unflatten(1, (spec.groups, spec.experts // spec.groups))
+    grouped = choice.view(len(choice), spec.groups, spec.experts // spec.groups)
     # groups compete by the sum of their two best experts (DeepSeek-V3's rule)
     strength = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
     best = strength.topk(min(spec.group_top_k + 1, spec.groups), dim=-1)

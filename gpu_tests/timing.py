@@ -11,7 +11,7 @@ from torch import Tensor
 from gpu_tests.block import MoEBlock, Shard, Weights
 from gpu_tests.cases import Case, Dtype, Experts
 from gpu_tests.clock import REPEATS, WARM_UP, Stopwatch, microseconds
-from gpu_tests.kernels import FusedNorm, flashinfer_experts
+from gpu_tests.kernels import flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
 from gpu_tests.plan import subjects
 from gpu_tests.ranks import Group, Ranks
@@ -113,7 +113,7 @@ def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object
 
             return dispatch_and_combine
     residual, weight = torch.zeros_like(states), torch.ones_like(states[0])
-    fused = FusedNorm(ranks=ranks)
+    fused = fused_norm(ranks)
     if item.experts == "flashinfer" and ranks.size > 1 and fused.fits(states):
         return lambda: fused(states, residual, weight)
 
@@ -240,7 +240,7 @@ def _layer(ranks: Ranks, item: Share) -> tuple[Layer, _Timed]:
 
 def _random_weights(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Weights:
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device, dtype=dtype) / shape[-1] ** 0.5
+        return torch.randn(*shape, device=device, dtype=dtype).div(shape[-1] ** 0.5)
 
     experts, hidden, inner = spec.experts, spec.hidden, spec.intermediate
     shared = spec.shared * inner

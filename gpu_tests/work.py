@@ -8,7 +8,7 @@ from torch import Tensor
 from gpu_tests.block import MoEBlock, Shard, whole_weights
 from gpu_tests.cases import Case
 from gpu_tests.judge import RankVerdict, judge_rank
-from gpu_tests.kernels import FusedNorm, Routed, flashinfer_experts
+from gpu_tests.kernels import Routed, flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.reference import Inputs, Model, Truth, draw_inputs, model
@@ -36,7 +36,7 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
         block=block,
         norm_weight=world.norm.to(ranks.device, dtype),
         routed=_flashinfer_experts(block, shards[ranks.rank]) if flashinfer else block.routed,
-        fused_norm=_fused_norm(ranks) if fuses else None,
+        fused_norm=fused_norm(ranks) if fuses else None,
     )
     ids = plan.ids[ranks.rank // case.deployment.config.attn_tp_size]
     try:
@@ -146,8 +146,3 @@ def _block(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.devi
 @lru_cache(maxsize=512)
 def _flashinfer_experts(block: MoEBlock, shard: Shard) -> Routed:
     return flashinfer_experts(block, shard)
-
-
-@lru_cache(maxsize=1)
-def _fused_norm(ranks: Ranks) -> FusedNorm:
-    return FusedNorm(ranks=ranks)

@@ -82,16 +82,6 @@ def test_the_fusion_pattern_exists(wheel):
     assert b"kARResidualRMSNorm = " in wheel.read("flashinfer/comm/trtllm_ar.py")
 
 
-def test_the_workspace_can_be_given_back(wheel):
-    source = wheel.read("flashinfer/comm/allreduce.py").decode()
-    (workspace,) = (
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ClassDef) and node.name == "TRTLLMAllReduceFusionWorkspace"
-    )
-    assert "destroy" in {item.name for item in workspace.body if isinstance(item, ast.FunctionDef)}
-
-
 def test_a_misnamed_argument_would_be_noticed(wheel):
     known = arguments_of(wheel, "flashinfer/fused_moe/core.py", "cutlass_fused_moe")
     assert "token_selected_expert" not in known
