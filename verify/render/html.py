@@ -30,6 +30,7 @@ from verify.rules import rule
 # columns of a table that a reader may filter by, in tables long enough to need it
 FACET_COLUMNS = ("model", "category", "path", "rule", "verdict")
 FILTERED_FROM_ROWS = 13
+FILE = re.compile(r"(\w+)\.py\b")
 CODE_COLUMNS = ("guard", "original guard", "reduction", "rule", "site", "where")
 # what a verdict means for its mark: good, bad or open
 TONES = {
@@ -177,7 +178,10 @@ def _all_facets(report: Report) -> Iterator[Mapping[str, str]]:
 def _row_facets(columns: tuple[str, ...], row: tuple[str, ...], rows: int) -> dict[str, str]:
     if rows < FILTERED_FROM_ROWS:
         return {}
-    return {name: row[columns.index(name)] for name in FACET_COLUMNS if name in columns}
+    cells = dict(zip(columns, row, strict=True))
+    facets = {name: cells[name] for name in FACET_COLUMNS if name in cells}
+    file = FILE.search(cells.get("site", ""))
+    return {"model": file[1], **facets} if file else facets
 
 
 def _finding_facets(finding: Finding) -> dict[str, str]:

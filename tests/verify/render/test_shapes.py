@@ -121,3 +121,11 @@ def test_annotations_are_worst_first_and_ten(sample_report):
     assert lines[10:] == [
         "::notice title=moe-allreduce-verify::3 more findings; the job summary lists them"
     ]
+
+
+def test_a_table_of_sites_is_filtered_by_model_too():
+    rows = tuple((f"models/m{i % 2}.py:{i} Block.forward TP", "covered") for i in range(13))
+    table = TableSection(title="t", columns=("site", "verdict"), rows=rows)
+    page = render(replace(EMPTY, sections=(table,)), format_name="html")
+    assert "<option>m0</option><option>m1</option>" in page
+    assert page.count('class="item" data-f0="m0"') == 7
