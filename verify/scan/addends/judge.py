@@ -1,70 +1,101 @@
 """Is what is added into a partial sum of the right kind? Judged where the tensor is consumed.
 
 - *replicated*: every rank adds the same complete value and the sum is completed afterwards;
-- *lost*: a slice that is sharded over the group is added where each rank has its own rows, which
+- *lost*: a slice that is sharded over the group is left where each rank has its own rows, which
   nobody sums up: every rank keeps its own slice and misses the others;
 - *mixed*: such a slice is summed up there, over ranks that hold different tokens.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from verify.scan.addends.machine import AddendMachine
-from verify.scan.addends.rows import LocalRows, local_rows
+from verify.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
+from verify.scan.index import Class, Index
+from verify.scan.judge import smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
-from verify.scan.primitives import FLAGS
-from verify.scan.state import Sink
-from verify.scan.values import Part, Place
-from verify.truth import row_bits, rows
-
-import re
+from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
+from verify.scan.state import MODELS, Sink
+from verify.scan.values import NONE, Place
 
 Kind = Literal["replicated", "lost", "mixed"]
-CONSUMERS = frozenset({"communicator", "boundary"})
+# what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
+# or a server flag that runs dense MLPs on local rows
+Cause = Literal["gathered", "FI", "backend", "dense"]
 WIDE = "tp_size > 1"
+BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
+# what the source's own rule computes, as against a model's
+_STANDARD_MODES = re.compile(r"(?:\w+\.)?init_new\b")
+_SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
+UTILS_FILE = "sglang/srt/layers/moe/utils.py"
+_MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
+ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
+_EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One addend of the wrong kind.
 
-    `places` are where it was added or, the outermost first, the calls that built it; `when` is over
-    the logic of its run, `sparse` whether routed experts are in the same tensor.
+    `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
+    table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
+    needs; `chosen`: whether the layer tells backends apart, so that it is meant for some.
     """
 
     kind: Kind
+    cause: Cause
     places: tuple[Place, ...]
     sink: Sink
-    sparse: bool
-    when: Cond
-    table: int
+    rows: int
+    backends: tuple[str, ...]
+    conditions: tuple[str, ...]
+    meant: bool
 
     @property
     def row(self) -> str:
-        """The row with the fewest flags, then the first in flag order."""
-        smallest = min(rows(self.table), key=lambda row: (bin(row).count("1"), -row))
-        return row_bits(smallest, len(FLAGS))
+        """The smallest row in which it happens."""
+        return smallest_row(self.rows)
 
 
 class Judge:
-    """Judges every sink of one run."""
+    """Judges every sink of one run. `backends` are the all-to-all backends that models know."""
 
-    def __init__(self, machine: AddendMachine, theory: Cond) -> None:
+    def __init__(self, machine: AddendMachine, theory: Cond, backends: tuple[str, ...]) -> None:
         self.machine = machine
         self.logic = machine.logic
         self.theory = theory
+        self.backends = backends
+        sinks = machine.state.sinks
+        # where the layer has routed experts at all
+        self.routed = self.logic.any_of(
+            *(part.present for sink in sinks for part in sink.parts if "EP" in part.axes)
+        )
+        self.known = frozenset(self.logic.support(theory)) | frozenset(FLAGS) | {WIDE}
+
+    @staticmethod
+    def _atom(backend: str) -> str:
+        return f"{BACKEND}.is_{backend}()"
 
     def faults(self) -> Iterator[Fault]:
-        """Every fault of the run."""
+        """Every fault of the run. Raises `TooLargeError` where its conditions outgrow the limit."""
         for sink in self.machine.state.sinks:
-            local = LocalRows(sparse=None, dense=None)
-            if sink.kind in CONSUMERS:
-                local = local_rows(self.machine, sink.kind)
+            local = self._local_rows(sink)
             yield from self._replicated(sink, local)
-            if sink.kind in CONSUMERS:
-                yield from self._sharded(sink, local)
+            yield from self._sharded(sink, local)
+
+    def _local_rows(self, sink: Sink) -> LocalRows:
+        stage = self.machine.stages.get(sink)
+        if sink.kind == "boundary":
+            size = stage.setting("dense_tp_size") if stage else None
+            return boundary_rows(self.machine, size or NONE)
+        if sink.kind == "communicator":
+            modes = stage.setting("layer_scatter_modes") if stage else None
+            if modes is not None and _STANDARD_MODES.match(self.machine.written(modes)):
+                return communicator_rows(self.machine)
+        return LocalRows(sparse=None, dense=None)
 
     def _replicated(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Complete values in a sum that is completed after they were added."""
@@ -72,41 +103,111 @@ class Judge:
         gathered = logic.negation(local.sparse) if local.sparse is not None else TRUE
         for part in sink.parts:
             place = self.machine.addends.get(part.origin)
-            if place is None:
-                continue
-            summed = logic.any_of(sink.sums, *part.reduced.values())
-            when = logic.all_of(self.theory, sink.when, gathered, part.present, summed)
-            yield from self._fault("replicated", (place,), sink, when, sparse=True)
+            if place is not None:
+                summed = logic.any_of(sink.sums, *part.reduced.values())
+                when = logic.all_of(sink.when, gathered, part.present, summed)
+                yield from self._fault("replicated", "gathered", (place,), sink, when)
 
     def _sharded(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Slices of a sharded layer on rows that only this rank has."""
         logic = self.logic
         routed = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+        if self.routed == FALSE:
+            return
+        # the routed experts' own reductions are another rule's business
+        shared_places = {p for part in sink.parts if "EP" in part.axes for p in part.reduced}
+        # what is fused or reduce-scattered later was gathered
+        stays = logic.negation(logic.either(logic.atom("AF"), logic.atom("RS")))
+        # one layer may be called on several paths: what holds on one of them needs no condition
+        found: dict[tuple[Kind, Cause, tuple[Place, ...]], Cond] = {}
         for part in sink.parts:
             if part.axes != ("TP",):
                 continue
             places = self.machine.built.get(part.origin, (part.place,))
-            there = logic.all_of(self.theory, sink.when, part.present)
-            for rows_local, among, sparse in (
-                (local.sparse, routed, True),
-                (local.dense, logic.negation(routed), False),
+            there = logic.all_of(sink.when, part.present, stays)
+            done = logic.any_of(*part.reduced.values())
+            alone = logic.any_of(
+                *(cond for place, cond in part.reduced.items() if place not in shared_places)
+            )
+            for cause, when in self._cases(
+                local, routed, own=part.origin not in self.machine.inside_block
             ):
-                if rows_local is None or routed == FALSE:
-                    continue
-                when = logic.all_of(there, rows_local, among)
-                done = logic.any_of(*part.reduced.values())
-                lost = logic.both(when, logic.negation(done))
-                yield from self._fault("lost", places, sink, lost, sparse=sparse)
-                mixed = logic.both(when, done)
-                yield from self._fault("mixed", places, sink, mixed, sparse=sparse)
+                lost = logic.all_of(there, when, logic.negation(done))
+                mixed = logic.all_of(there, when, alone)
+                kinds: tuple[tuple[Kind, Cond], ...] = (("lost", lost), ("mixed", mixed))
+                for kind, cond in kinds:
+                    key = (kind, cause, places)
+                    found[key] = logic.either(found.get(key, FALSE), cond)
+        for (kind, cause, places), cond in found.items():
+            yield from self._fault(kind, cause, places, sink, cond)
+
+    def _cases(self, local: LocalRows, routed: Cond, *, own: bool) -> Iterator[tuple[Cause, Cond]]:
+        """Why rows may be local: beside routed experts, or, for an MLP of its own, a dense one."""
+        logic = self.logic
+        none, own_work = logic.atom(A2A_NONE), logic.negation(logic.atom(LOCAL_WORK))
+        plain = logic.both(none, own_work)
+        if local.sparse is not None:
+            shared = logic.both(local.sparse, routed)
+            yield "FI", logic.all_of(shared, plain, logic.atom("FI"))
+            yield "backend", logic.all_of(shared, logic.negation(none), own_work)
+        if local.dense is not None and own:
+            yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
     def _fault(
-        self, kind: Kind, places: tuple[Place, ...], sink: Sink, when: Cond, *, sparse: bool
+        self, kind: Kind, cause: Cause, places: tuple[Place, ...], sink: Sink, when: Cond
     ) -> Iterator[Fault]:
-        when = self._on_every_rank(self.logic.both(when, self.logic.atom(WIDE)))
-        if when != FALSE:
-            table = self.logic.table(when, FLAGS)
-            yield Fault(kind=kind, places=places, sink=sink, sparse=sparse, when=when, table=table)
+        """The fault, where some configuration reaches it."""
+        logic = self.logic
+        told = {n for n in logic.support(when) if _RANK.search(n) or _EMPTY.search(n)}
+        # what the theory says nothing about is free: it need not be carried along
+        seen = logic.shadow(when, self.known | told)
+        seen = self._with_tokens(self._on_every_rank(seen))
+        reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
+        backends: tuple[str, ...] = ()
+        if cause == "backend" and reach != FALSE:
+            backends = tuple(
+                name
+                for name in self.backends
+                if logic.both(reach, logic.atom(self._atom(name))) != FALSE
+            )
+            named = logic.any_of(*(logic.atom(self._atom(name)) for name in backends))
+            reach = logic.both(reach, named)
+        if reach == FALSE:
+            return
+        conditions = self._conditions(when, reach)
+        yield Fault(
+            kind=kind,
+            cause=cause,
+            places=places,
+            sink=sink,
+            rows=logic.table(reach, FLAGS),
+            backends=backends,
+            conditions=conditions,
+            meant=cause != "dense" or self._beside(sink, seen, conditions),
+        )
+
+    def _beside(self, sink: Sink, seen: Cond, conditions: tuple[str, ...]) -> bool:
+        """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
+        both = self.logic.both(seen, self.logic.shadow(self.routed, self.known)) != FALSE
+        alone = not any("EP" in part.axes for part in sink.parts)
+        return (both and alone) or any("layer" in name for name in conditions)
+
+    def _conditions(self, when: Cond, reach: Cond) -> tuple[str, ...]:
+        """What the case needs besides flags, sizes and backends, in its smallest row."""
+        logic = self.logic
+        bits = tuple(zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True))
+        one = logic.both(reach, logic.row([(flag, bit == "1") for flag, bit in bits]))
+        values = logic.witness(one)
+        rest = logic.fix(when, values)
+        found = []
+        for name, value in (*values, *logic.witness(rest)):
+            if name in FLAGS or _SIZE.search(name) or name.startswith(BACKEND):
+                continue
+            atom = logic.atom(name) if value else logic.negation(logic.atom(name))
+            case = one if (name, value) in values else rest
+            if logic.implies(case, atom) and (case == rest or name not in self.known):
+                found.append(name if value else f"not {name}")
+        return tuple(found)
 
     def _on_every_rank(self, when: Cond) -> Cond:
         """The condition where it holds on every rank: what one rank alone adds counts once."""
@@ -115,3 +216,22 @@ class Judge:
                 fixed = (self.logic.assume(when, name, value=value) for value in (False, True))
                 when = self.logic.all_of(*fixed)
         return when
+
+    def _with_tokens(self, when: Cond) -> Cond:
+        """The condition where the batch is not empty: else there is nothing to sum."""
+        for name in self.logic.support(when):
+            match = _EMPTY.search(name)
+            if match:
+                when = self.logic.assume(when, name, value=match["sign"] == ">")
+        return when
+
+
+def known_backends(index: Index) -> tuple[str, ...]:
+    """The all-to-all backends of this source that some model asks about, by name."""
+    module = index.module(UTILS_FILE)
+    cls = module.lookup(A2A_BACKEND) if module else None
+    if not isinstance(cls, Class):
+        return ()
+    models = filter(None, map(index.module, index.tree.under(MODELS)))
+    asked = {name for model in models for name in ASKED.findall(model.text)}
+    return tuple(name for name in _MEMBER.findall(cls.text) if name in asked and name != "none")

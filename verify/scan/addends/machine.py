@@ -9,14 +9,14 @@ that sum is completed later, it counts once for every rank.
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from verify.scan.index import Class, Function
 from verify.scan.judge import SIZE_OF
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.machine import Machine
 from verify.scan.primitives import Axis
-from verify.scan.state import MODELS, State
+from verify.scan.state import MODELS, Sink, State
 from verify.scan.values import (
     NONE,
     Choice,
@@ -44,28 +44,24 @@ REPLICATED = "replicated"
 BRANCH_EXIT = "branch_output"
 
 # a method that only gives a tensor another shape or type, whatever its arguments
-_SHAPE_METHODS = frozenset(
-    "view reshape to type contiguous unsqueeze squeeze flatten expand transpose permute clone "
-    "float half bfloat16 detach view_as type_as expand_as".split()
+_SHAPE_METHOD = re.compile(
+    r"(?:view|reshape|to|type|contiguous|unsqueeze|squeeze|flatten|expand|transpose|permute|clone"
+    r"|float|half|bfloat16|detach|view_as|type_as|expand_as)"
 )
 # modules under layers/ whose weights every rank holds in full
-_WHOLE_MODULE = re.compile(r"^(?:Replicated)?Linear\(\)$|^\w*Norm\w*\(\)$|^TopK\(\)$|\.Linear\(")
+_WHOLE_MODULE = re.compile(
+    r"^ReplicatedLinear\(\)$|^\w*Norm\w*\(\)$|^TopK\(\)$|^(?:torch\.)?nn\.Linear\([^()]*\)$"
+)
 # functions that compute the same on every rank from arguments that are the same on every rank
-_LIBRARY = re.compile(r"^(?:torch|F|functional|nn)\.")
+_LIBRARY = re.compile(r"(?:torch|F|functional|nn)(?:\.\w+)+")
 # ... except those that fill a tensor with something else or ask which rank this is
 _FRESH = re.compile(r"zeros|empty|ones|full|rand|rank|scatter|gather|shard|split|chunk|local")
 # an argument that is the same on every rank: configuration, a type, a shape
-_SAME_EVERYWHERE = re.compile(r"config\b|^torch\.\w+$|^tensor\.\w+(?:\[\w+\])?$|hidden_size|dtype")
+_SAME_EVERYWHERE = re.compile(
+    r"config\b|^torch\.\w+$|^\w+\.(?:shape|device)(?:\[\w+\])?$|hidden_size|dtype"
+)
 _DEPENDS_ON_RANK = re.compile(r"\brank|_rank|world_size|Parameter\(|empty\(")
 _A_SIZE = re.compile(r"(?:tp|ep|world)_size")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Join:
-    """An addition of two tensors of which one is still owed."""
-
-    place: Place
-    when: Cond
 
 
 class AddendMachine(Machine):
@@ -73,10 +69,16 @@ class AddendMachine(Machine):
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
+        # by origin: what a block's input is called
+        self.names: dict[tuple[object, ...], str] = {}
         # by origin: where a sharded layer was built, from the outermost call to the innermost
         self.built: dict[tuple[object, ...], tuple[Place, ...]] = {}
         # by origin: the addition that put a complete value into a partial sum
         self.addends: dict[tuple[object, ...], Place] = {}
+        # by origin: whether it was born inside a block with routed experts of its own
+        self.inside_block: set[tuple[object, ...]] = set()
+        # by sink: the boundary's stage or the communicator that took the tensor
+        self.stages: dict[Sink, Primitive] = {}
         self.untold: set[Place] = set()
 
     # --- births
@@ -95,8 +97,17 @@ class AddendMachine(Machine):
             return
         first = [arg.arg for arg in function.node.args.args[1:2]]
         for name in first:
-            if isinstance(env.get(name), Text):
-                env[name] = Tensor((self.complete(TRUE),))
+            given = env.get(name)
+            if isinstance(given, Text):
+                part = self.complete(TRUE)
+                self.names[part.origin] = given.text
+                env[name] = Tensor((part,))
+
+    def written(self, value: Value) -> str:
+        """A stable text for a value; a block's input keeps the name it has without its part."""
+        if isinstance(value, Tensor) and len(value.parts) == 1:
+            return self.names.get(value.parts[0].origin, "tensor")
+        return super().written(value)
 
     def build(
         self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
@@ -133,6 +144,8 @@ class AddendMachine(Machine):
         for part in owed:
             if isinstance(built, Const) and isinstance(built.value, tuple):
                 self.built[part.origin] = built.value
+            if any(is_block(frame.env.get("self")) for frame in self.state.frames):
+                self.inside_block.add(part.origin)
         _, present = self._row_group(block)
         whole = self.logic.both(self.state.live, self.logic.negation(present))
         if whole == FALSE:
@@ -153,10 +166,14 @@ class AddendMachine(Machine):
         positional: tuple[Value, ...],
         keywords: Mapping[str, Value],
     ) -> Value | None:
-        """Call a block's method; a stage that runs beside another hands its output over early."""
-        if block.kind == "boundary" and name == BRANCH_EXIT and positional:
-            return self.finish(block, positional[0])
-        return super().block_method(block, name, positional, keywords)
+        """Call a block's method; a sink remembers what was declared to the one who takes it."""
+        before = len(self.state.sinks)
+        # a stage that runs beside another one hands its output over early
+        early = block.kind == "boundary" and name == BRANCH_EXIT
+        result = super().block_method(block, "finish" if early else name, positional, keywords)
+        if block.kind in ("boundary", "exit", "communicator"):
+            self.stages.update(dict.fromkeys(self.state.sinks[before:], block))
+        return result
 
     # --- operations
 
@@ -203,7 +220,7 @@ class AddendMachine(Machine):
                 if name.endswith("_"):
                     self.rebind(func.value, value)
                 return value
-            if name in _SHAPE_METHODS:
+            if _SHAPE_METHOD.fullmatch(name):
                 return receiver
             if _FRESH.search(name):
                 return self._owed_only(super()._by_method(receiver, func, positional, keywords))
@@ -229,7 +246,7 @@ class AddendMachine(Machine):
         """Whether what is called computes the same on every rank from the same arguments."""
         if _WHOLE_MODULE.search(name):
             return True
-        if _LIBRARY.search(name):
+        if _LIBRARY.fullmatch(name):
             return not _FRESH.search(name)
         if not name.isidentifier() or _FRESH.search(name):
             return False
@@ -242,8 +259,8 @@ class AddendMachine(Machine):
 
     def _same_everywhere(self, value: Value) -> bool:
         match value:
-            case Const() | Truth() | Primitive() | Routine():
-                return not isinstance(value, Primitive)
+            case Const() | Truth() | Routine():
+                return True
             case Tensor(parts):
                 return all(not part.axes and part.origin not in self.addends for part in parts)
             case Items(values):

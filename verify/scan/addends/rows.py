@@ -4,9 +4,11 @@ Read from the source: the stage boundary says so in `_ffn_on_rank_rows`, the lay
 `_compute_mlp_mode`, which returns SCATTERED there.
 """
 
+import ast
+import re
 from dataclasses import dataclass
 
-from verify.scan.index import Class, Function
+from verify.scan.index import Class, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.machine import Machine
 from verify.scan.state import Frame
@@ -23,6 +25,7 @@ from verify.scan.values import (
 
 FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
 ON_RANK_ROWS = "_ffn_on_rank_rows"
+_INLINE = re.compile(r"\bif sparse\s+else\b(?s:.*)\bdense_tp_size\b")
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
 SCATTER_MODES = "LayerScatterModes"
 MLP_MODE = "_compute_mlp_mode"
@@ -38,19 +41,51 @@ class LocalRows:
     dense: Cond | None
 
 
-def local_rows(machine: Machine, sink_kind: str) -> LocalRows:
-    """Ask the consumer of that kind, in words of the machine's own atoms."""
-    ask = _boundary if sink_kind == "boundary" else _communicator
-    return LocalRows(sparse=ask(machine, Truth(TRUE)), dense=ask(machine, Truth(FALSE)))
+def boundary_rows(machine: Machine, dense_size: Value) -> LocalRows:
+    """What the stage boundary says; `dense_size` is the size its stage declares for a dense FFN."""
+    # a size computed by the model may be the one its layer is built with: nothing can be told
+    told = all(isinstance(size, Const) for _, size in alternatives(dense_size))
+    return LocalRows(
+        sparse=_boundary(machine, Truth(TRUE), NONE),
+        dense=_boundary(machine, Truth(FALSE), dense_size) if told else None,
+    )
 
 
-def _boundary(machine: Machine, sparse: Value) -> Cond | None:
+def communicator_rows(machine: Machine) -> LocalRows:
+    """What the layer communicator says."""
+    return LocalRows(
+        sparse=_communicator(machine, Truth(TRUE)), dense=_communicator(machine, Truth(FALSE))
+    )
+
+
+def _boundary(machine: Machine, sparse: Value, dense_size: Value) -> Cond | None:
     module = machine.state.index.module(FACTORIES)
-    function = module.resolve(ON_RANK_ROWS) if module else None
-    if not isinstance(function, Function):
+    if module is None:
         return None
-    pairs = _returns(machine, function, (sparse, NONE))
-    return machine.logic.any_of(*(machine.logic.both(c, machine.truth(v)) for c, v in pairs))
+    function = module.resolve(ON_RANK_ROWS)
+    if isinstance(function, Function):
+        pairs = _returns(machine, function, (sparse, dense_size))
+        return machine.logic.any_of(*(machine.logic.both(c, machine.truth(v)) for c, v in pairs))
+    return _written_inline(machine, module, sparse, dense_size)
+
+
+def _written_inline(
+    machine: Machine, module: Module, sparse: Value, dense_size: Value
+) -> Cond | None:
+    """The release before has no function for it: `... if sparse else (... dense_tp_size ...)`."""
+    for name, (text, _) in module.heads.items():
+        if not _INLINE.search(text) or not isinstance(function := module.lookup(name), Function):
+            continue
+        for node in ast.walk(function.node):
+            if isinstance(node, ast.IfExp) and _INLINE.search(ast.unparse(node)):
+                frame = Frame(module, name, None, TRUE)
+                frame.env.update(sparse=sparse, dense_tp_size=dense_size)
+                machine.state.frames.append(frame)
+                try:
+                    return machine.truth(machine.evaluate(node))
+                finally:
+                    machine.state.frames.pop()
+    return None
 
 
 def _communicator(machine: Machine, sparse: Value) -> Cond | None:

@@ -1,0 +1,156 @@
+"""Addends of the wrong kind become findings, one for a place however many layers show it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from verify.report import Finding
+from verify.scan.addends.judge import ASKED, Fault
+from verify.scan.findings import CONSUMERS
+from verify.scan.index import Class
+from verify.scan.primitives import FLAGS
+from verify.scan.values import Place
+from verify.truth import table_bits
+
+REGISTRIES = "sglang/srt/configs/"
+MAX_CONDITIONS = 4
+_ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+Key = tuple[str, Place]
+
+
+@dataclass(eq=False)
+class Broken:
+    """One rule broken at one place, over all layers that show it."""
+
+    rule: str
+    place: Place
+    fault: Fault
+    rows: int = 0
+    backends: set[str] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
+    meant: bool = False
+
+    def add(self, cls: Class, fault: Fault, backends: tuple[str, ...]) -> None:
+        """Another layer, or another consumer, that shows it."""
+        if _plainness(fault) < _plainness(self.fault):
+            self.fault = fault
+        self.rows |= fault.rows
+        self.backends |= set(backends)
+        self.layers.add(cls.name)
+        self.meant = self.meant or (fault.meant and _reachable(cls, fault, self.place))
+
+
+@dataclass(eq=False)
+class Addends:
+    """What all layers showed. Findings are what a layer is meant for; the rest is advice."""
+
+    broken: dict[Key, Broken] = field(default_factory=dict)
+    untold: set[str] = field(default_factory=set)
+
+    def add(self, cls: Class, faults: tuple[Fault, ...], untold: frozenset[Place]) -> None:
+        """Count one layer's run."""
+        self.untold |= {f"{place.file}:{place.line}" for place in untold}
+        for fault in faults:
+            backends = tuple(_supported(cls, fault.backends))
+            if fault.cause == "backend" and not backends:
+                continue
+            place = fault.places[-2] if len(fault.places) > 1 else fault.places[-1]
+            rule = rule_of(fault)
+            one = self.broken.setdefault(
+                (f"{rule} {fault.cause}", place), Broken(rule, place, fault)
+            )
+            one.add(cls, fault, backends)
+
+    def findings(self, *, meant: bool) -> tuple[Finding, ...]:
+        """The findings, or with `meant` False the advice, in no particular order."""
+        return tuple(_finding(one) for one in self.broken.values() if one.meant == meant)
+
+
+def rule_of(fault: Fault) -> str:
+    """The id of the rule that the fault breaks."""
+    if fault.kind == "replicated":
+        return "replicated-addend"
+    if fault.cause == "dense":
+        return "sharded-dense"
+    return "lost-addend" if fault.kind == "lost" else "mixed-addend"
+
+
+def _plainness(fault: Fault) -> tuple[int, int]:
+    return (fault.row.count("1"), len(fault.conditions))
+
+
+def _reachable(cls: Class, fault: Fault, place: Place) -> bool:
+    """Whether the model is built for what the fault takes: attention DP (FI), backends by name."""
+    words = {"FI": _ATTENTION_GROUP, "backend": ASKED}.get(fault.cause)
+    own = cls.module.index.module(place.file)
+    texts = [ancestor.module.text for ancestor in cls.ancestors] + ([own.text] if own else [])
+    return words is None or any(words.search(text) for text in texts)
+
+
+def _supported(cls: Class, backends: tuple[str, ...]) -> Iterator[str]:
+    """The backends without those that the source keeps a list of models for, without this one."""
+    index = cls.module.index
+    for backend in backends:
+        lists = [
+            module.text
+            for path in index.tree.under(REGISTRIES)
+            if "registry" in path and (module := index.module(path)) is not None
+            if f"def register_{backend}_model" in module.text
+        ]
+        named = set(_CLASS.findall(cls.module.text))
+        if not lists or any(f'"{name}"' in text for text in lists for name in named):
+            yield backend
+
+
+def _finding(broken: Broken) -> Finding:
+    place, fault = broken.place, broken.fault
+    layers = ", ".join(sorted(broken.layers)[:4])
+    rows = " ".join(table_bits(broken.rows, len(FLAGS)))
+    what = MESSAGES[broken.rule].format(
+        consumer=f"{CONSUMERS[fault.sink.kind]} ({fault.sink.file}:{fault.sink.line})",
+        where=_where(broken),
+    )
+    named = [name for name in fault.conditions if not name.startswith("enable_moe_dense")]
+    needs = f" ({'; '.join(named[:MAX_CONDITIONS])})" if named else ""
+    return Finding(
+        rule=broken.rule,
+        message=f"{what}{needs}; rows {rows}; in {layers}",
+        fix=FIXES[broken.rule],
+        subject=layers,
+        kind={"replicated": "double", "lost": "lost"}.get(fault.kind, "mixed"),
+        file=place.file,
+        line=place.line,
+        cls=place.cls,
+        method=place.method,
+        row=fault.row,
+    )
+
+
+def _where(broken: Broken) -> str:
+    match broken.fault.cause:
+        case "FI":
+            return "where the FP4 dispatcher sums in combine (FI)"
+        case "backend":
+            return f"with the all-to-all backend {', '.join(sorted(broken.backends))}"
+        case "dense":
+            return "with moe_dense_tp_size 1"
+    return "where the sum is still owed"
+
+
+MESSAGES: Mapping[str, str] = {
+    "replicated-addend": "{where}, every rank adds a value that it holds in full to its partial "
+    "sum, and it is summed up afterwards, handed to {consumer}: it counts once for every rank",
+    "lost-addend": "{where}, each rank has its own rows and {consumer} sums nothing up, but this "
+    "layer beside the routed experts is sharded: of its sum each rank keeps its own slice only",
+    "mixed-addend": "{where}, each rank has its own rows, but this layer beside the routed experts "
+    "is sharded and sums its output up over ranks that hold other tokens",
+    "sharded-dense": "{where}, {consumer} takes a dense MLP for complete on this rank's own rows, "
+    "but this one is sharded: its slices are not summed up, or over other ranks' tokens",
+}
+FIXES: Mapping[str, str] = {
+    "replicated-addend": "add it on one rank only while the sum is owed, or after the reduction",
+    "lost-addend": "build it replicated wherever rows are rank-local, by the same condition",
+    "mixed-addend": "build it replicated wherever rows are rank-local, by the same condition",
+    "sharded-dense": "build it replicated where the flag is set, or refuse the flag for this model",
+}

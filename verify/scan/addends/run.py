@@ -1,1 +1,0 @@
-"""Run a layer with the machine that follows addends, and judge what its consumers get."""
