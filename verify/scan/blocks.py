@@ -45,20 +45,26 @@ class Blocks(Expressions):
 
     def is_attention(self, cls: Class) -> bool:
         """Whether the class is a token mixer: its reductions are not an MLP's."""
-        return any(ATTENTION.search(ancestor.text) for ancestor in cls.ancestors)
+        return cls.has(ATTENTION)
 
     def reduce(self, value: Value, axes: tuple[Axis, ...], *, when: Cond = TRUE) -> Value:
         """Sum a tensor up over the groups `axes`, where the path leads here and `when` holds."""
-        live = self.logic.both(self.state.live, when)
+        live = self.logic.both(self.state.here, when)
         if live == FALSE:
             return value
-        place = self.state.place(axes)
-        self.state.reductions.append(Reduction(place, live))
+        place = self._reduction(axes, when)
         parts = parts_of(self.logic, value)
         if not parts:
             # summed up, so it was owed; where it was born is not known
-            parts = (Part(self.state.origin(), place, axes, self.state.live),)
+            parts = (Part(self.state.origin(), place, axes, self.state.here, born=False),)
         return Tensor(tuple(self._summed(part, place, live) for part in parts))
+
+    def _reduction(self, axes: tuple[Axis, ...], when: Cond) -> Place:
+        place = self.state.place(axes)
+        live = self.logic.both(self.state.live, when)
+        if live != FALSE:
+            self.state.reductions.append(Reduction(place, live))
+        return place
 
     def _summed(self, part: Part, place: Place, live: Cond) -> Part:
         before = part.reduced.get(place, FALSE)
@@ -213,14 +219,13 @@ class Blocks(Expressions):
             self.logic.negation(self.truth(skip)),
             self.logic.negation(self.published_skip()),
         )
-        live = self.logic.both(self.state.live, present)
+        live = self.logic.both(self.state.here, present)
         if live == FALSE:
             return Items((self.combined(*positional), Text("bias")))
-        place = self.state.place(axes)
-        part = Part(self.state.origin(), place, axes, live)
         when = self.logic.both(live, reduces)
+        place = self._reduction(axes, self.logic.both(present, reduces))
+        part = Part(self.state.origin(), place, axes, live)
         if when != FALSE:
-            self.state.reductions.append(Reduction(place, when))
             part = self._summed(part, place, when)
         return Items((Tensor((part,)), Text("bias")))
 
@@ -262,11 +267,10 @@ class Blocks(Expressions):
             self.logic.atom(LOCAL_WORK) if self.works_locally() else FALSE,
             self._sums_inside(keywords),
         )
-        place = self.state.place(MOE_AXES)
-        part = Part(self.state.origin(), place, MOE_AXES, self.state.live, arrives)
         reduces = self.truth(settings.get("reduce_results", Truth(FALSE)))
-        when = self.logic.both(self.state.live, reduces)
+        place = self._reduction(MOE_AXES, reduces)
+        part = Part(self.state.origin(), place, MOE_AXES, self.state.here, arrives)
+        when = self.logic.both(self.state.here, reduces)
         if when != FALSE:
-            self.state.reductions.append(Reduction(place, when))
             part = self._summed(part, place, when)
         return Tensor((part,))

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from verify.scan.index import Class, Function
-from verify.scan.logic import FALSE, Cond
+from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.named import Named
 from verify.scan.primitives import (
     COLLECTIVES,
@@ -259,7 +259,8 @@ class Calls(Named):
             module=function.module,
             method=function.name,
             owner=function.owner,
-            live=self.state.live,
+            live=TRUE,
+            base=self.state.live,
             env=dict(routine.scope or {}),
         )
         self.state.entered.add((function.module.path, function.node.lineno))
@@ -302,7 +303,8 @@ class Calls(Named):
         pairs = list(frame.returns)
         if frame.live != FALSE:
             pairs.append((frame.live, NONE))
-        self.state.frame.live = self.logic.any_of(*(cond for cond, _ in pairs))
+        came_back = self.logic.any_of(*(cond for cond, _ in pairs))
+        self.state.frame.live = self.logic.both(self.state.frame.live, came_back)
         result = pairs[-1][1] if pairs else NONE
         for cond, value in reversed(pairs[:-1]):
             result = merge(self.logic, cond, value, result)

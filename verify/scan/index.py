@@ -8,9 +8,9 @@ lines in the first column) the whole file is.
 import ast
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 
 from verify.errors import VerifyError
 from verify.source import SourceTree
@@ -20,6 +20,7 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _HEAD = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
 # a line that begins a new top-level statement: not indented, no comment, no closing bracket
 _START = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)
+_CAPITALISED = re.compile(r"\b[A-Z]\w*")
 _IMPORT = re.compile(
     r"^(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
     r"(?P<names>\([^)]*\)|[^\n(][^\n]*)",
@@ -113,6 +114,26 @@ class Class:
         found = (self.module.resolve(name) for name in self.base_names)
         return tuple(base for base in found if isinstance(base, Class))
 
+    def mentions(self, words: tuple[str, ...]) -> bool:
+        """Whether its own text has one of the words."""
+        known = self._mentions.get(words)
+        if known is None:
+            known = self._mentions[words] = any(word in self.text for word in words)
+        return known
+
+    def has(self, words: tuple[str, ...]) -> bool:
+        """Whether its text or an ancestor's has one of the words."""
+        return any(ancestor.mentions(words) for ancestor in self.ancestors)
+
+    @cached_property
+    def _mentions(self) -> dict[tuple[str, ...], bool]:
+        return {}
+
+    @cached_property
+    def capitalised(self) -> frozenset[str]:
+        """The names in it that classes have."""
+        return frozenset(_CAPITALISED.findall(self.text))
+
     def named(self, name: str) -> bool:
         """Whether this class or an ancestor, in the source or not, has that name."""
         return any(name in (c.name, *c.base_names) for c in self.ancestors)
@@ -157,12 +178,9 @@ class Module:
     @cached_property
     def heads(self) -> dict[str, tuple[str, int]]:
         """Top-level classes and functions: name -> text and first line."""
-        starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
-        if any(_cuts_string(self.text[a:b]) for a, b in pairwise(starts)):
-            return self._heads_by_parsing()
         found: dict[str, tuple[str, int]] = {}
         line, at = 1, 0
-        for start, end in pairwise(starts):
+        for start, end in self._pieces():
             line += self.text.count("\n", at, start)
             at = start
             head = _HEAD.match(self.text, start)
@@ -170,19 +188,20 @@ class Module:
                 found[head[1]] = (self.text[start:end], line)
         return found
 
-    def _heads_by_parsing(self) -> dict[str, tuple[str, int]]:
-        try:
-            nodes = parse(self.text, shown=self.path).body
-        except UnreadableError as error:
-            self.index.unread[self.path] = str(error)
-            return {}
-        lines = self.text.splitlines(keepends=True)
-        kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        return {
-            node.name: ("".join(lines[node.lineno - 1 : node.end_lineno]), node.lineno)
-            for node in nodes
-            if isinstance(node, kinds)
-        }
+    def _pieces(self) -> Iterator[tuple[int, int]]:
+        """Top-level statements: from one line in the first column to the next.
+
+        Lines in the first column of a long string are not cut at: a piece with an odd number of
+        triple quotes goes on.
+        """
+        starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
+        begin = 0
+        for index, end in enumerate(starts[1:], 1):
+            if _quotes_are_closed(self.text, starts[begin], end):
+                yield starts[begin], end
+                begin = index
+        if begin < len(starts) - 1:
+            yield starts[begin], starts[-1]
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
@@ -246,9 +265,8 @@ class Module:
         return module.resolve(attribute, hops=hops - 1)
 
 
-def _cuts_string(piece: str) -> bool:
-    """Whether a cut may have gone through a long string."""
-    return piece.count('"""') % 2 == 1 or piece.count("'''") % 2 == 1
+def _quotes_are_closed(text: str, start: int, end: int) -> bool:
+    return not any(text.count(quote, start, end) % 2 for quote in ('"""', "'''"))
 
 
 class Index:

@@ -126,6 +126,9 @@ def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[F
         yield from _fault(scene, "backend", (place,), axis, other)
     for (first, a), (second, b) in combinations(over_axis.items(), 2):
         yield from _fault(scene, "twice", (first, second), axis, logic.all_of(owed, a, b))
+    if not part.born:
+        # whether it was owed at all is not known: not summing it may be right
+        return
     places = tuple(over_axis) or (part.place,)
     lost = logic.all_of(owed, logic.negation(done), logic.negation(sums))
     yield from _fault(scene, "lost", places, axis, lost)

@@ -9,7 +9,7 @@ from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
 from verify.scan.machine import Machine
 from verify.scan.primitives import FLAGS
 from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
-from verify.scan.theory import definitions, general, published_flags
+from verify.scan.theory import definitions, general, of_atoms, published_flags
 from verify.scan.values import Instance, Routine, Text, Value
 
 # what following a source may run into; anything else is a defect of this tool
@@ -24,6 +24,7 @@ class Facts:
     logic: Logic
     defined: Cond
     published: tuple[str, ...]
+    known: frozenset[str]
 
     def state(self, *, open_flags: bool = False) -> State:
         """A fresh run that starts from these facts."""
@@ -56,7 +57,10 @@ def read_facts(index: Index) -> Facts:
         defined = definitions(state)
     except CANNOT_FOLLOW:
         defined = TRUE
-    return Facts(index, state.logic, defined, published_flags(state))
+    defined = state.logic.both(defined, general(state))
+    defined = state.logic.both(defined, of_atoms(state, frozenset()))
+    known = frozenset(state.logic.atoms())
+    return Facts(index, state.logic.copy(), defined, published_flags(state), known)
 
 
 def unknown(function: Function) -> dict[str, Value]:
@@ -79,7 +83,7 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
             machine.call(Routine(init, layer), (), unknown(init))
         state.reductions.clear()
         machine.sink("return", machine.call(layer, (), {}), FALSE)
-        theory = state.logic.both(facts.defined, general(state))
+        theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
         run.faults = tuple(faults(state, theory))
     except CANNOT_FOLLOW as error:
         run.unresolved = str(error) or type(error).__name__

@@ -4,7 +4,6 @@ Collectives, the flags and where they are published, the communicator's and the 
 the linear and expert layers that leave or complete a partial sum. Read from 0.5.1 to 0.5.23.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -80,6 +79,7 @@ SIZES: Mapping[str, str] = {
     "get_tensor_model_parallel_world_size()": "tp_size",
     "get_parallel().tp_size": "tp_size",
     "get_tp_group().world_size": "tp_size",
+    "get_tensor_model_parallel_group().world_size": "tp_size",
     "get_moe_expert_parallel_world_size()": "moe_ep_size",
     "get_parallel().moe_ep_size": "moe_ep_size",
     "get_moe_tensor_parallel_world_size()": "moe_tp_size",
@@ -90,15 +90,19 @@ SIZES: Mapping[str, str] = {
     "get_parallel().attn_dp_size": "attn_dp_size",
 }
 
-ATTENTION = re.compile(
-    r"\b(?:RadixAttention|RadixLinearAttention|VisionAttention|get_rope|get_rope_wrapper"
-    r"|MambaMixer2?|attn_backend|rotary_emb|DsaIndexer|cu_seqlens)\b"
+# words that tell what a class is for
+ATTENTION = (
+    "RadixAttention",
+    "RadixLinearAttention",
+    "VisionAttention",
+    "get_rope",
+    "MambaMixer",
+    "attn_backend",
+    "rotary_emb",
+    "DsaIndexer",
+    "cu_seqlens",
 )
-NORM = re.compile(r"\b\w*Norm\w*\(")
-PRODUCER = re.compile(
-    r"\b(?:" + "|".join((ROW_LINEAR, *EXPERT_LAYERS, EXPERT_FACTORY, *EXPERT_FUNCTIONS)) + r")\b"
-    r"|all_reduce\("
-)
-CONSUMER = re.compile(
-    rf"\b(?:{COMMUNICATOR_EXIT}|{FUSION_MARK}|{'|'.join(STAGE_FACTORIES)})\b|{COMMUNICATOR}\("
-)
+NORM = ("Norm",)
+PRODUCER = (ROW_LINEAR, *EXPERT_LAYERS, EXPERT_FACTORY, *EXPERT_FUNCTIONS, "all_reduce(")
+CONSUMER = (COMMUNICATOR_EXIT, FUSION_MARK, *STAGE_FACTORIES, f"{COMMUNICATOR}(")
+MODEL = ("make_layers(", "make_pp_layers(", "VocabParallelEmbedding(", "ParallelLMHead(")

@@ -5,15 +5,11 @@ linear or expert layers, or a collective), has a norm or a consumer of its own, 
 not build layers), and is not built by another layer.
 """
 
-import re
 from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, UnreadableError
-from verify.scan.primitives import ATTENTION, CONSUMER, NORM, PRODUCER
+from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
 from verify.scan.state import MODELS
-
-_BUILT = re.compile(r"\b([A-Z]\w*)\b")
-_MODEL = re.compile(r"\b(?:make_layers|make_pp_layers|VocabParallelEmbedding|ParallelLMHead)\(")
 
 
 @dataclass(eq=False)
@@ -52,26 +48,24 @@ def find_roots(index: Index) -> Roots:
                 found = module.lookup(name)
                 if isinstance(found, Class):
                     classes.append(found)
-    whole = {cls: "\n".join(a.text for a in cls.ancestors) for cls in classes}
-    produces = {cls for cls in classes if PRODUCER.search(whole[cls])}
+    produces = {cls for cls in classes if cls.has(PRODUCER)}
     built = {cls: _built(cls) for cls in classes}
     candidates = [
         cls
         for cls in classes
-        if not _MODEL.search(cls.text)
-        and "def forward" in whole[cls]
-        and (NORM.search(whole[cls]) or CONSUMER.search(whole[cls]))
+        if not cls.mentions(MODEL)
+        and cls.has(("def forward",))
+        and cls.has((*NORM, *CONSUMER))
         and (
-            CONSUMER.search(whole[cls])
-            or any(b in produces and not mixes_tokens(b) for b in built[cls])
+            cls.has(CONSUMER)
+            or any(inner in produces and not mixes_tokens(inner) for inner in built[cls])
         )
-        and not (mixes_tokens(cls) and not CONSUMER.search(whole[cls]) and not built[cls])
     ]
     chosen = set(candidates)
-    models = {cls for cls in candidates if built[cls] & chosen and not CONSUMER.search(cls.text)}
+    models = {cls for cls in candidates if built[cls] & chosen and not cls.mentions(CONSUMER)}
     chosen -= models
     held = {inner for cls in chosen for inner in built[cls] if inner in chosen}
-    held -= {cls for cls in held if CONSUMER.search(whole[cls])}
+    held -= {cls for cls in held if cls.has(CONSUMER)}
     roots.layers = [cls for cls in candidates if cls in chosen and cls not in held]
     for cls, inner_classes in built.items():
         for inner in inner_classes:
@@ -81,14 +75,14 @@ def find_roots(index: Index) -> Roots:
 
 def mixes_tokens(cls: Class) -> bool:
     """Whether the class is attention or another token mixer."""
-    return any(ATTENTION.search(ancestor.text) for ancestor in cls.ancestors)
+    return cls.has(ATTENTION)
 
 
 def _built(cls: Class) -> set[Class]:
     """The classes of the source that this class's text or an ancestor's names."""
     found: set[Class] = set()
     for ancestor in cls.ancestors:
-        for name in set(_BUILT.findall(ancestor.text)):
+        for name in ancestor.capitalised:
             if name in ancestor.base_names or name == ancestor.name:
                 continue
             try:

@@ -49,7 +49,7 @@ class Call:
     @property
     def mixes_tokens(self) -> bool:
         """Whether it stands in attention or another token mixer."""
-        return self.cls is not None and any(ATTENTION.search(a.text) for a in self.cls.ancestors)
+        return self.cls is not None and self.cls.has(ATTENTION)
 
 
 @dataclass(frozen=True, kw_only=True)

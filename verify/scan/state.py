@@ -21,12 +21,18 @@ class UnresolvedError(Exception):
 
 @dataclass(eq=False)
 class Frame:
-    """One call in progress. `live` is the condition under which the next statement runs."""
+    """One call in progress.
+
+    `live` is the condition under which its next statement runs, counted from its own start, and
+    `base` the condition under which it was called at all. Values inside a call are conditioned on
+    what happens inside it; they meet the rest where they are merged into the caller's.
+    """
 
     module: Module
     method: str
     owner: Class | None
     live: Cond
+    base: Cond = TRUE
     env: dict[str, Value] = field(default_factory=dict)
     returns: list[tuple[Cond, Value]] = field(default_factory=list)
     called: ast.Call | None = None
@@ -86,7 +92,14 @@ class State:
 
     @property
     def live(self) -> Cond:
-        """The path condition of the innermost call."""
+        """The path condition from the start of the run."""
+        if not self.frames:
+            return TRUE
+        return self.logic.both(self.frames[-1].base, self.frames[-1].live)
+
+    @property
+    def here(self) -> Cond:
+        """The path condition inside the innermost call."""
         return self.frames[-1].live if self.frames else TRUE
 
     def place(self, axes: tuple[Axis, ...]) -> Place:

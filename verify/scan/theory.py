@@ -109,10 +109,9 @@ def _same(machine: Machine, flag: Cond, body: Cond) -> Cond:
 
 
 def general(state: State) -> Cond:
-    """What holds for the atoms met so far, whatever the source."""
+    """What holds in every source: groups divide the TP group, a backend is one backend."""
     logic = state.logic
     atom = logic.atom
-    names = frozenset(logic.atoms())
 
     def implied(condition: str, then: Cond) -> Cond:
         return logic.either(logic.negation(atom(condition)), then)
@@ -120,17 +119,27 @@ def general(state: State) -> Cond:
     rules = [implied(f"{size} > 1", atom("tp_size > 1")) for size in PARTS_OF_TP]
     rules += [implied(flag, atom(ATTENTION_DP)) for flag in ("DP", "FI", "attn_dp_size > 1")]
     rules.append(implied("DP", atom("moe_ep_size > 1")))
-    if names >= {"attn_dp_size == moe_ep_size", "attn_dp_size == tp_size"}:
-        alone = logic.both(atom("attn_dp_size == moe_ep_size"), atom("attn_dp_size == tp_size"))
-        rules.append(logic.negation(logic.both(alone, atom("moe_tp_size > 1"))))
-    # that scatter moves tokens between attention data-parallel groups
+    alone = logic.both(atom("attn_dp_size == moe_ep_size"), atom("attn_dp_size == tp_size"))
+    rules.append(logic.negation(logic.both(alone, atom("moe_tp_size > 1"))))
+    rules += _one_backend(state, frozenset())
+    return logic.all_of(*rules)
+
+
+def of_atoms(state: State, known: frozenset[str]) -> Cond:
+    """What holds for the atoms that came up in this run and are not among `known`."""
+    logic = state.logic
+    names = frozenset(logic.atoms()) - known
     moves = [name for name in names if "_scatter_hidden_states" in name and " is " in name]
-    rules += [implied(name, atom(ATTENTION_DP)) for name in sorted(moves)]
-    rules += _one_backend(state, names) + _one_platform(state, names)
-    # context parallelism has communicators of its own, which are not read
-    rules += [
-        logic.negation(atom(name)) for name in sorted(names) if _CONTEXT_PARALLEL.search(name)
+    rules = [
+        # that scatter moves tokens between attention data-parallel groups
+        logic.either(logic.negation(logic.atom(name)), logic.atom(ATTENTION_DP))
+        for name in sorted(moves)
     ]
+    # context parallelism has communicators of its own, which are not read
+    parallel = sorted(name for name in names if _CONTEXT_PARALLEL.search(name))
+    rules += [logic.negation(logic.atom(name)) for name in parallel]
+    rules += _one_backend(state, names) if any(map(_BACKEND.match, names)) else []
+    rules += _one_platform(state, frozenset(logic.atoms()))
     return logic.all_of(*rules)
 
 
@@ -159,8 +168,9 @@ def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
         if match and match[1].endswith("backend()"):
             groups.setdefault(match[1], set()).add(name)
     a2a = A2A_NONE.rpartition(".")[0]
-    if a2a in groups:
-        groups[a2a] |= {f"{a2a}.{method}()" for method in backends(state)}
+    listed = {f"{a2a}.{method}()" for method in backends(state)}
+    if a2a in groups or not names:
+        groups.setdefault(a2a, set()).update(listed)
     rules: list[Cond] = []
     for owner, members in sorted(groups.items()):
         ordered = sorted(members)

@@ -35,8 +35,9 @@ class Part:
     """One partial sum inside a tensor.
 
     `origin` tells two parts apart; `axes` are the groups it must be summed over; `arrives` is where
-    it is complete when it is born (a dispatcher's combine summed it up); `present` where the tensor
-    holds it; `reduced` where which call summed it up.
+    it is complete when it is born (a dispatcher's combine summed it up); `born` says whether that
+    was seen, or only that somebody summed it up; `present` where the tensor holds it; `reduced`
+    where which call summed it up.
     """
 
     origin: tuple[object, ...]
@@ -44,6 +45,7 @@ class Part:
     axes: tuple[Axis, ...]
     present: Cond
     arrives: Cond = FALSE
+    born: bool = True
     reduced: Mapping[Place, Cond] = field(default_factory=dict)
 
 
