@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--deadline",
-        type=float,
+        type=positive_seconds,
         default=DEADLINE,
         metavar="SECONDS",
         help="for one case on all ranks; the first case starts GPU libraries too",
@@ -121,3 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     return parser
+
+
+def positive_seconds(text: str) -> float:
+    """An argument that is a time limit."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return seconds

@@ -14,7 +14,7 @@ from torch import Tensor
 from gpu_tests.block import MoEBlock
 from gpu_tests.cases import Case, fused_groups, site_group
 from gpu_tests.kernels import FusedNorm, Routed, sum_and_norm
-from gpu_tests.ranks import Ranks, StepError, group_of
+from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.specs import EPSILON
 from gpu_tests.tokens import TokenPlan
 
@@ -68,7 +68,7 @@ class Layer:
         for site in self.case.sites:
             group = group_of(site_group(site, self.case.deployment.layout), self.ranks.rank)
             if len(group) > 1 and self.case.reduces(site, announced=announced):
-                self._require_equal_rows()
+                self._require_equal_rows(routed, group)
                 routed = self.ranks.all_reduce(routed, group)
         return routed
 
@@ -121,7 +121,7 @@ class Layer:
         completed here, over the group that this deployment's norm really reduces over.
         """
         if announced:
-            self._require_own_rows(out)
+            self._require_own_rows(out, residual)
             group = group_of(fused_groups(self.case.deployment), self.ranks.rank)
             if self.fused_norm is not None and self.fused_norm.covers(group):
                 return sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
@@ -183,13 +183,20 @@ class Layer:
         marks = torch.zeros(len(ids), columns, dtype=dtype, device=ids.device)
         return marks.scatter(1, column.clamp(min=0).unsqueeze(1), real.to(dtype))
 
-    def _require_equal_rows(self) -> None:
-        """FI leaves each rank its own rows: a sum over ranks needs them equally many."""
-        if self.case.deployment.fp4_allgather and len(set(self.plan.rows)) > 1:
-            raise StepError(f"all-reduce over ranks that hold {self.plan.rows} rows")
+    def _require_equal_rows(self, out: Tensor, group: Group) -> None:
+        """Under FI each rank holds its own rows, and a sum over ranks needs equally many."""
+        if self.case.deployment.fp4_allgather:
+            rows = self.ranks.each(len(out), group)
+            if len(set(rows)) > 1:
+                raise StepError(f"all-reduce over ranks that hold {rows} rows")
 
-    def _require_own_rows(self, out: Tensor) -> None:
-        """AF takes `postprocess` out of the layer, so rows of other groups stay in the tensor."""
-        deployment = self.case.deployment
-        if deployment.config.attn_dp_size > 1 and not deployment.scattered:
-            raise StepError(f"{sum(self.plan.rows)} rows meet residuals of {self.plan.rows} rows")
+    def _require_own_rows(self, out: Tensor, residual: Tensor) -> None:
+        """AF takes `postprocess` out of the layer, so that rows of other groups may stay.
+
+        Ranks tell each other: one whose rows happen to fit must not go on alone.
+        """
+        if self.case.deployment.config.attn_dp_size > 1:
+            world = self.case.deployment.layout.tp[0]
+            rows, own = self.ranks.each(len(out), world), self.ranks.each(len(residual), world)
+            if rows != own:
+                raise StepError(f"{rows} rows by rank meet residuals of {own} rows")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from gpu_tests._cli import DEADLINE
+from gpu_tests._cli import DEADLINE, positive_seconds
 from gpu_tests.cases import DTYPES, EXPERTS, Dtype, Experts, experts_for
 from gpu_tests.job import check_world, choose_experts
 from gpu_tests.pool import RankFaultError, rank_pool
@@ -213,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=_numbers, default=TOKENS, metavar="N,N,...")
     parser.add_argument("--hidden", type=_numbers, default=HIDDEN, metavar="N,N,...")
     parser.add_argument("--intermediate", type=int, default=INTERMEDIATE, metavar="N")
-    parser.add_argument("--deadline", type=float, default=DEADLINE, metavar="SECONDS")
+    parser.add_argument("--deadline", type=positive_seconds, default=DEADLINE, metavar="SECONDS")
     parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
@@ -221,10 +221,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(word) for word in text.split(","))
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers of at least 1")
-    return numbers
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers from 1 up")
+    return tuple(map(int, words))
 
 
 if __name__ == "__main__":

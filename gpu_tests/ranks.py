@@ -87,6 +87,12 @@ class Ranks:
             dist.reduce_scatter(mine, parts, group=self._handle(group))
         return mine
 
+    def each(self, number: int, group: Group) -> list[int]:
+        """Every member's `number`, in group order: what ranks tell each other about their rows."""
+        own = torch.tensor([number], device=self.device)
+        told: list[int] = self.all_gather(own, group, [1] * len(group)).tolist()
+        return told
+
     def _handle(self, group: Group) -> dist.ProcessGroup | None:
         return None if len(group) == self.size else self._groups[group]
 

@@ -167,3 +167,11 @@ def test_measure_reports_ratios_of_one_run(tmp_path):
 def test_measure_says_what_cannot_be_run(capsys):
     assert measure(("--world-size", "0")) == 2
     assert capsys.readouterr().err.startswith("gpu_tests.measure: --world-size 0 fits no layout")
+
+
+@pytest.mark.parametrize("words", [("--tokens", "1,x"), ("--hidden", "0"), ("--deadline", "-1")])
+def test_numbers_that_are_none_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        measure(words)
+    assert caught.value.code == 2
+    assert f"argument {words[0]}" in capsys.readouterr().err
