@@ -93,12 +93,15 @@ def test_filters_hide_what_has_another_value(show, sample_report, label, value, 
 
 def test_text_filter_says_where_nothing_is_left_and_reset_brings_all_back(show, sample_report):
     chrome = show(sample_report)
+    status = chrome.find_element(By.CSS_SELECTOR, "[role=status]")
+    assert status.text == "5 shown"
     chrome.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("no such name")
     assert shown(chrome, ".item") == []
     assert len(shown(chrome, ".none")) == 2
     chrome.find_element(By.CSS_SELECTOR, "button[type=reset]").click()
     assert len(shown(chrome, ".item")) == 5
     assert shown(chrome, ".none") == []
+    assert status.text == "5 shown"
 
 
 def test_keyboard_opens_a_site_to_its_guard_and_findings(show, sample_report):
@@ -122,6 +125,9 @@ def test_a_screen_reader_hears_the_truth_table(show, sample_report):
     )
     assert ("heading", "Findings") in tree
     assert ("search", "Filter sites and findings") in tree
+    assert [name for role, name in tree if role == "columnheader"][-4:] == [
+        f"rank {rank}" for rank in range(4)
+    ]
     unnamed = {role for role, name in tree if not name and role in NAMED_ROLES}
     assert unnamed == set()
 

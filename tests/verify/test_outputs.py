@@ -5,7 +5,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from verify import progress
 from verify._cli import main
+from verify.report import Report
 from verify.repository import file_prefix
 
 
@@ -60,3 +62,25 @@ def test_prefix_is_empty_outside_a_repository(checkout, monkeypatch):
 
 def test_prefix_is_empty_without_files(checkout):
     assert file_prefix(checkout, []) == ""
+
+
+def test_quiet_reaches_the_command(monkeypatch, capsys):
+    """Progress inside a command is silent under -q, whatever standard error is."""
+    seen = []
+
+    class Fake:
+        @staticmethod
+        def add_arguments(parser):
+            pass
+
+        @staticmethod
+        def run(_arguments):
+            seen.append(progress._QUIET.get())
+            return Report(
+                command="scan", title="t", summary="s", payload={}, sections=(), findings=()
+            )
+
+    monkeypatch.setattr("verify._cli.import_module", lambda _name: Fake)
+    assert main(["scan"]) == main(["scan", "-q"]) == 0
+    assert seen == [False, True]
+    assert capsys.readouterr().err == "s\n"

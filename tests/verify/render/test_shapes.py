@@ -7,6 +7,7 @@ import html5lib
 import pytest
 
 from verify.render import RENDERERS, render
+from verify.render.html import findings_of
 from verify.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
 
 EMPTY = Report(command="scan", title="t", summary="s", payload={}, sections=(), findings=())
@@ -97,6 +98,26 @@ def test_html_of_a_whole_release_stays_under_a_megabyte():
     )
     many = replace(EMPTY, sections=(grid(flags=4, lines=400), table), findings=findings)
     assert 400_000 < len(render(many, format_name="html").encode()) < 1_000_000
+
+
+def test_a_short_table_is_not_filtered():
+    rows = tuple((f"m{i}", "holds") for i in range(12))
+    table = TableSection(title="t", columns=("model", "verdict"), rows=rows)
+    page = render(replace(EMPTY, sections=(table,)), format_name="html")
+    assert '<form class="filters"' not in page
+    assert 'class="item"' not in page
+
+
+def test_findings_stand_with_the_line_they_are_about():
+    line = GridLine(label="oak/OakBlock.forward/TP", cells=("skip",), facets={})
+    section = GridSection(title="g", flags=(), rows=("",), lines=(line,))
+    at_the_method = Finding(
+        rule="x-y", message="", file="sglang/srt/models/oak.py", cls="OakBlock", method="forward"
+    )
+    of_the_site = Finding(rule="x-y", message="", subject=line.label)
+    elsewhere = replace(at_the_method, method="other")
+    report = replace(EMPTY, sections=(section,), findings=(at_the_method, of_the_site, elsewhere))
+    assert findings_of(line, report) == (at_the_method, of_the_site)
 
 
 def test_letters_go_on_after_z():

@@ -36,7 +36,7 @@ def test_a_name_is_never_cut():
 
 
 def test_numbers_stand_to_the_right_and_rows_do_not():
-    lines = drawn(("1", "0010"), ("1,000", "0100"), columns=("number", "row"))
+    lines = drawn(("1", "0010"), ("1,000", "0100"), columns=("number", "row of flags"))
     assert lines[3:] == ["     1   0010", " 1,000   0100"]
 
 
