@@ -4,8 +4,13 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from verify.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
+
+# how long an example takes says how busy the machine is, not whether the example is right
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 FLAGS = ("AF", "RS", "DP", "FI")
 ROWS = tuple("".join(bits) for bits in product("01", repeat=4))
