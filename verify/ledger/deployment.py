@@ -290,12 +290,10 @@ def _fusions(config: MoeConfig) -> tuple[Fusion, ...]:
 
 
 def _shared(config: MoeConfig) -> tuple[Shared, ...]:
-    """DeepSeek-V2's rule replicates them with an all-to-all backend or FI; other models shard."""
+    """Behind an all-to-all backend nobody shards them; `layer.applies` knows each block's rule."""
     if config.moe_a2a_backend != "none":
         return ("none", "replicated")
-    if uses_flashinfer_fp4_allgather(config):
-        return ("none", "fused", "sharded", "replicated")
-    return ("none", "fused", "sharded")
+    return ("none", "fused", "sharded", "replicated")
 
 
 def _divisors(number: int) -> tuple[int, ...]:

@@ -275,7 +275,7 @@ class _Sweep:
         config: MoeConfig,
         stands_for: int,
     ) -> None:
-        own = case.program[len(case.plan.before) : -len(case.plan.after)]
+        own = case.program[len(case.plan.before) : -len(case.plan.last + case.plan.after)]
         cause = Cause(*verdict, case.plan.reader, own, case.plan.before, case.plan.after)
         weight = case.weight * stands_for
         known = self.tally.faults.get((cause, guards))

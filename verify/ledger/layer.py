@@ -3,12 +3,13 @@
 Source: 0.5.11, `layers/communicator.py` (`LayerCommunicator`) and the decoder layers' forward().
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from helper import MoeConfig, Path
 from verify.flags import flag_names
-from verify.ledger.deployment import Deployment
+from verify.ledger.deployment import Deployment, Shared
 from verify.ledger.scene import Mode
 from verify.ledger.subject import Guards, Producer
 
@@ -26,6 +27,13 @@ Reader = Literal[
     "other stage",
     "stage completes",
 ]
+SHARED_STEPS: Mapping[Shared, tuple[str, ...]] = {
+    "none": (),
+    # one more routed expert: its partial is the routed one
+    "fused": (),
+    "sharded": ("shared_sharded",),
+    "replicated": ("shared_replicated",),
+}
 SCATTERS = ("dp_reduce_scatterv", "dp_reduce_scatter", "dp_scatter", "moe_cp_slice")
 FusedGroup = Literal["ep-or-moe-tp", "tp"]
 UnfusedGroup = Literal["moe_tp", "tp", "none"]
@@ -65,18 +73,20 @@ RELEASE_0_5_11 = Release()
 class Plan:
     """The row that a layer is in and its steps before and after the block's own reductions.
 
-    `reader` is who is left to complete the sum, or why nobody is.
+    `reader` is who is left to complete the sum, or why nobody is. `last` are steps that the block
+    takes after its reductions.
     """
 
     row: int
     mode: Mode
     reader: Reader
     before: tuple[str, ...]
+    last: tuple[str, ...]
     after: tuple[str, ...]
 
     def steps(self, sites: tuple[str, ...]) -> tuple[str, ...]:
         """All steps, given the block's own reductions."""
-        return self.before + sites + self.after
+        return self.before + sites + self.last + self.after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +99,7 @@ class LayerTraits:
     tags_fusion: bool
     knows_last_layer: bool
     completes_stage: bool
+    adds_shared: Literal["before", "after"]
 
     @classmethod
     def of(cls, guards: Guards) -> "LayerTraits":
@@ -100,6 +111,7 @@ class LayerTraits:
             tags_fusion=guards.tags_fusion,
             knows_last_layer=guards.knows_last_layer,
             completes_stage=guards.completes_stage,
+            adds_shared=guards.adds_shared,
         )
 
 
@@ -121,11 +133,14 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
         reader = _postprocess_reader(deployment, mode, release, reduce_scatter=reduce_scatter)
         summed = (reader,) if reader in SCATTERS else ()
     gathered = ("attention_gather",) if mode == "scattered" else ()
+    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
+    early = traits.adds_shared == "before"
     return Plan(
         row=row,
         mode=mode,
         reader=reader,
-        before=_producer(deployment, traits),
+        before=_producer(deployment, traits) + (shared if early else ()),
+        last=() if early else shared,
         after=(*summed, "residual_add", *gathered),
     )
 
@@ -159,18 +174,11 @@ def _mode(deployment: Deployment, traits: LayerTraits) -> Mode:
 def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
     if traits.producer == "dense":
         return ("dense_mlp_fully_dp",) if deployment.dense_fully_dp else ("dense_mlp",)
-    shared = {
-        "none": (),
-        # one more routed expert: its partial is the routed one
-        "fused": (),
-        "sharded": ("shared_sharded",),
-        "replicated": ("shared_replicated",),
-    }[deployment.shared]
     if deployment.fp4_allgather:
-        return ("fp4_dispatch", "routed_experts", "fp4_combine", *shared)
+        return ("fp4_dispatch", "routed_experts", "fp4_combine")
     if deployment.config.moe_a2a_backend != "none":
-        return ("all_to_all_experts", *shared)
-    return ("routed_experts", *shared)
+        return ("all_to_all_experts",)
+    return ("routed_experts",)
 
 
 def _announces_fusion(deployment: Deployment, traits: LayerTraits, release: Release) -> bool:
@@ -256,6 +264,11 @@ def applies(deployment: Deployment, guards: Guards) -> bool:
     rule, shared = guards.shared_experts, deployment.shared
     if rule == "none":
         return shared == "none"
+    if guards.adds_shared == "after":
+        # what is added to a sum already made has to be whole on every rank
+        return shared != "sharded"
+    if not deployment.scattered:
+        return shared != "replicated"
     if not deployment.fp4_allgather or rule == "any":
         return True
     return shared != ("sharded" if rule == "replicated for FI" else "replicated")

@@ -55,7 +55,7 @@ def read(tree: SourceTree) -> Sourced:
     subjects: list[Subject] = []
     left_out: list[str] = []
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
-        block = tuple(members)
+        block = _one_a_path(members)
         why = _unjudged(block, tree.read(block[0].file))
         name = block[0].id.rpartition("/")[0]
         if why:
@@ -121,14 +121,20 @@ def _guards(block: Sequence[GuardedSite], tree: SourceTree) -> Guards:
     )
 
 
+def _one_a_path(sites: Iterable[GuardedSite]) -> tuple[GuardedSite, ...]:
+    """Reductions of one path with equal guards are one reduction, written in two branches."""
+    return tuple({(site.path, site.reduces): site for site in sites}.values())
+
+
 def _unjudged(block: Sequence[GuardedSite], text: str) -> str:
     """Why these reductions are not a block of a layer that the ledger knows; empty if they are."""
     first = block[0]
+    paths = {site.path for site in block}
     in_layer = first.cls is not None and LAYER_CLASS.search(first.cls) is not None
     reasons = {
         "its file has no layer with a LayerCommunicator": "LayerCommunicator(" not in text,
         "not a method": first.cls is None,
-        "several reductions of one path": len(block) != len({site.path for site in block}),
+        "several reductions of one path, by different guards": len(block) > len(paths),
         "one of two reductions only": _producer(block) == "two-site" and len(block) == 1,
         "a layer's own, and no flag decides": in_layer and not any(s.skips_on for s in block),
         "completes a pipeline stage": any("is_last_rank" in site.guard for site in block),

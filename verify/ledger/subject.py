@@ -25,7 +25,8 @@ class Guards:
     reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
     layer, whether it knows that it is the last, whether its model completes a fused sum before a
     pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
-    an all-to-all backend reaches these sites.
+    it adds them before its own reductions or after, and whether an all-to-all backend reaches
+    these sites.
     """
 
     producer: Producer
@@ -37,6 +38,7 @@ class Guards:
     knows_last_layer: bool = True
     completes_stage: bool = False
     shared_experts: SharedRule = "any"
+    adds_shared: Literal["before", "after"] = "before"
     reached_by_all_to_all: bool = False
 
     def skips(self, path: Path, row: int) -> bool:

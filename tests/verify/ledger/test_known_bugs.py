@@ -9,7 +9,7 @@ from helper import MoeConfig
 from verify.flags import argument_flags
 from verify.ledger.deployment import Deployment, deployments
 from verify.ledger.judge import judge
-from verify.ledger.layer import Release
+from verify.ledger.layer import Release, applies
 from verify.ledger.subject import Guards, dense_subject, helper_guards, skip_table
 
 DP4 = MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True)
@@ -90,7 +90,8 @@ def test_the_helper_holds_wherever_only_its_flags_matter(producer):
         deployment = weighted.deployment
         config = deployment.config
         if (
-            deployment.fusion == "off"
+            applies(deployment, guards)
+            and deployment.fusion == "off"
             and config.moe_dp_size == 1
             and not deployment.fp4_allgather
             and not (deployment.dp_reduce_scatterv and config.attn_tp_size > 1)
@@ -114,3 +115,20 @@ def test_ep_reduction_after_combine_is_wrong_in_the_original_and_in_the_helper()
     assert judge(Deployment(config=config), helper_guards("one-site")).kind == "exact"
     uneven = Deployment(config=config, padding="sum_len", tokens="uneven")
     assert judge(uneven, helper_guards("two-site")).kind == "crash"
+
+
+def test_a_whole_shared_expert_added_after_a_sum_that_is_left_to_a_later_step():
+    """glm4_moe before 0.5.4, EP: added after the reduction, whether or not that took place."""
+    guards = Guards(
+        producer="one-site",
+        skip_tp=skip_table(["AF"]),
+        accepts=frozenset(["AF"]),
+        adds_shared="after",
+    )
+    config = MoeConfig(tp_size=4, ep_size=4)
+    reduced = Deployment(config=config, shared="replicated")
+    assert judge(reduced, guards).kind == "exact"
+    left = Deployment(config=config, shared="replicated", fusion="flashinfer")
+    verdict = judge(left, guards)
+    assert (verdict.kind, verdict.family) == ("double", "shared")
+    assert verdict.counts == ((4,) * 4,) * 4
