@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify import truth
@@ -44,12 +44,14 @@ def as_list(table: int, flags: Sequence[str]) -> list[bool]:
     return [bool(table >> row & 1) for row in range(1 << len(flags))]
 
 
+@settings(max_examples=50)
 @given(flag_lists.flatmap(lambda flags: st.tuples(st.just(flags), guards(flags))))
 def test_a_table_is_the_naive_evaluation(case: tuple[list[str], str]) -> None:
     flags, guard = case
     assert as_list(tabulate(guard, flags), flags) == naive(guard, flags)
 
 
+@settings(max_examples=50)
 @given(flag_lists.flatmap(lambda flags: st.tuples(st.just(flags), guards(flags), guards(flags))))
 def test_the_xor_of_two_tables_is_the_pointwise_diff(case: tuple[list[str], str, str]) -> None:
     flags, left, right = case
