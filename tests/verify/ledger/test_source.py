@@ -166,3 +166,28 @@ def test_23734_is_in_0_5_10(tmp_path):
         for fault in tally.faults.values()
         if fault.cause.reader == "dp_reduce_scatter" and fault.cause.kind == "double"
     )
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "reader", "last", "fixed"),
+    [
+        pytest.param("gpt_oss", "dp_reduce_scatterv", "0.5.19", "0.5.20", id="37199"),
+        pytest.param("glm4_moe", "dp_reduce_scatter", "0.5.3.post3", "0.5.4", id="11665"),
+    ],
+)
+def test_double_sums_until_they_were_fixed(model, reader, last, fixed):
+    found = {}
+    for version in (last, fixed):
+        with open_source(f"sglang=={version}") as tree:
+            sourced = read(tree)
+        blocks = {s.guards for s in sourced.subjects if s.name.startswith(f"{model}/")}
+        assert blocks
+        tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+        found[version] = any(
+            fault.guards in blocks and fault.cause.reader == reader and fault.cause.sites
+            for fault in tally.faults.values()
+            if fault.cause.kind == "double"
+        )
+    assert found == {last: True, fixed: False}
