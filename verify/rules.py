@@ -89,6 +89,27 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="lost-addend",
+        title="A sharded addend stays where nobody completes its sum",
+        help=(
+            "A layer beside the routed experts, such as a shared expert, is sharded over the "
+            "group, but the block runs on rows that only this rank has, where nobody sums up. "
+            "Every rank keeps its own slice of that layer and misses the others. Build it "
+            "replicated by the condition that makes the rows local, not by a list of backends "
+            "written by hand."
+        ),
+    ),
+    Rule(
+        id="lost-past-end",
+        title="The last layer leaves its sum to a next layer that does not exist",
+        help=(
+            "The layer asks whether to fuse its all-reduce into the next layer's norm, and its "
+            "communicator was not told which layer is the last. There the block skips its "
+            "reduction and the final norm reads a partial sum. Build the communicator with "
+            "is_last_layer."
+        ),
+    ),
+    Rule(
         id="lost-sum",
         title="The block skips and nobody completes the sum",
         help=(
@@ -131,6 +152,16 @@ _ALL: tuple[Rule, ...] = (
             "The guard does not know a reason to skip. In the row shown the partial sums are "
             "added up twice: on k ranks the output is about k times too large, and nothing "
             "crashes. Ask the canonical predicate, or add the missing flag to the guard."
+        ),
+    ),
+    Rule(
+        id="mixed-addend",
+        title="A sharded addend is summed over ranks that hold other tokens",
+        help=(
+            "A layer beside the routed experts is sharded and reduces its own output, but the "
+            "block runs on rows that only this rank has. The sum mixes different tokens, or hangs "
+            "where the ranks have different numbers of them. Build the layer replicated where the "
+            "rows are local."
         ),
     ),
     Rule(
@@ -219,6 +250,26 @@ _ALL: tuple[Rule, ...] = (
             "Run as it is on in-process ranks, a partial sum of one token is added to another "
             "token. Ranks that hold different tokens must be gathered first, or summed by a "
             "reduce-scatter."
+        ),
+    ),
+    Rule(
+        id="replicated-addend",
+        title="A value that every rank holds goes into a sum that is completed later",
+        help=(
+            "Every rank adds the same complete value to its partial sum, and a later step adds "
+            "the partial sums up: the value counts once for every rank, so the output depends on "
+            "how many there are. Add it on one rank only while the sum is owed, or after the "
+            "reduction."
+        ),
+    ),
+    Rule(
+        id="sharded-dense",
+        title="A dense MLP is taken for complete and is sharded",
+        help=(
+            "With moe_dense_tp_size 1 a dense MLP runs on this rank's own rows and its output is "
+            "taken for complete, but this model builds it sharded all the same. Its slices are "
+            "not summed up, or are summed over ranks that hold other tokens. Build it replicated "
+            "where the flag is set, or refuse the flag for this model."
         ),
     ),
     Rule(

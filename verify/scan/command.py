@@ -65,6 +65,7 @@ def report(result: ScanResult) -> Report:
             "sites": [_json(judged) for judged in result.sites],
             "advice": [advice.as_json() for advice in result.advice],
             "set_aside": result.set_aside,
+            "untold": result.untold,
             "unread": result.unread,
         },
         sections=tuple(sections),

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from verify.scan.addends.judge import Addends, judged
+from verify.scan.addends.machine import AddendMachine
 from verify.scan.index import Class, Function, Index, UnreadableError
-from verify.scan.judge import Fault, faults
+from verify.scan.judge import Fault, faults, past_the_end
 from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
-from verify.scan.machine import Machine
 from verify.scan.primitives import FLAGS
 from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
 from verify.scan.theory import definitions, general, of_atoms, published_flags
@@ -43,6 +44,7 @@ class LayerRun:
     cls: Class
     state: State
     faults: tuple[Fault, ...] = ()
+    addends: Addends = field(default_factory=Addends)
     unresolved: str = ""
     reductions: Sequence[Reduction] = field(default_factory=tuple)
     sinks: Sequence[Sink] = field(default_factory=tuple)
@@ -73,7 +75,7 @@ def unknown(function: Function) -> dict[str, Value]:
 def run_layer(facts: Facts, cls: Class) -> LayerRun:
     """Build the layer with unknown arguments, run its forward, judge what leaves it."""
     state = facts.state()
-    machine = Machine(state)
+    machine = AddendMachine(state)
     state.frames.append(Frame(cls.module, "<layer>", None, TRUE))
     run = LayerRun(cls, state)
     try:
@@ -84,7 +86,8 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         state.reductions.clear()
         machine.sink("return", machine.call(layer, (), {}), FALSE)
         theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
-        run.faults = tuple(faults(state, theory))
+        run.faults = (*faults(state, theory), *past_the_end(state))
+        run.addends = judged(machine, theory)
     except CANNOT_FOLLOW as error:
         run.unresolved = str(error) or type(error).__name__
     run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)

@@ -42,8 +42,9 @@ class JudgedSite:
 class ScanResult:
     """What the scan found.
 
-    `set_aside` are reductions of something else than an MLP's output; `advice` is what would go
-    wrong with an all-to-all backend that the model may not be meant for.
+    `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
+    partial sum of which the kind cannot be told; `advice` is what would go wrong with an
+    all-to-all backend, or another choice, that the model may not be meant for.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ScanResult:
     findings: tuple[Finding, ...]
     advice: tuple[Finding, ...]
     set_aside: tuple[str, ...]
+    untold: tuple[str, ...]
     unread: tuple[str, ...]
     layers: int
 
@@ -88,20 +90,26 @@ def scan(tree: SourceTree) -> ScanResult:
         for key, call in sorted(calls.items())
         if key not in aside
     )
-    found = sorted(
-        (finding(broken) for broken in _broken(tally, guards, calls)),
-        key=lambda one: (one.file or "", one.line or 0, one.rule, one.row or ""),
-    )
+    found = [finding(broken) for broken in _broken(tally, guards, calls)]
+    advice = [one for one in found if one.rule == ADVICE]
+    found = [one for one in found if one.rule != ADVICE]
     return ScanResult(
         name=tree.name,
         version=tree.version,
         generation=tree.generation,
         sites=sites,
-        findings=tuple(one for one in found if one.rule != ADVICE),
-        advice=tuple(one for one in found if one.rule == ADVICE),
+        findings=_in_order(*found, *tally.addends.findings(meant=True)),
+        advice=_in_order(*advice, *tally.addends.findings(meant=False)),
+        untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values()), *tally.given_up),
         layers=len(roots.layers),
+    )
+
+
+def _in_order(*findings: Finding) -> tuple[Finding, ...]:
+    return tuple(
+        sorted(findings, key=lambda one: (one.file or "", one.line or 0, one.rule, one.row or ""))
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from verify.scan.addends.findings import Collected
 from verify.scan.index import Class
 from verify.scan.judge import Fault
 from verify.scan.layers import LayerRun
@@ -18,6 +19,7 @@ class Tally:
     faults: dict[Key, list[tuple[Fault, Class]]] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
     given_up: list[str] = field(default_factory=list)
+    addends: Collected = field(default_factory=Collected)
 
     def add(self, run: LayerRun) -> None:
         """Count one layer's run."""
@@ -31,6 +33,7 @@ class Tally:
             for place in fault.places:
                 key = (place.file, place.line, place.column)
                 self.faults.setdefault(key, []).append((fault, run.cls))
+        self.addends.add(run.cls, run.addends)
         if run.unresolved:
             where = f"{run.cls.module.path}:{run.cls.line}"
             self.given_up.append(f"{where}: {run.cls.name} cannot be followed: {run.unresolved}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from verify.report import Finding
-from verify.scan.addends.judge import ASKED, Fault
+from verify.scan.addends.judge import ASKED, Addends, Fault
 from verify.scan.findings import CONSUMERS
 from verify.scan.index import Class
 from verify.scan.primitives import FLAGS
@@ -42,16 +42,16 @@ class Broken:
 
 
 @dataclass(eq=False)
-class Addends:
+class Collected:
     """What all layers showed. Findings are what a layer is meant for; the rest is advice."""
 
     broken: dict[Key, Broken] = field(default_factory=dict)
     untold: set[str] = field(default_factory=set)
 
-    def add(self, cls: Class, faults: tuple[Fault, ...], untold: frozenset[Place]) -> None:
+    def add(self, cls: Class, addends: Addends) -> None:
         """Count one layer's run."""
-        self.untold |= {f"{place.file}:{place.line}" for place in untold}
-        for fault in faults:
+        self.untold |= {f"{place.file}:{place.line}" for place in addends.untold}
+        for fault in addends.faults:
             backends = tuple(_supported(cls, fault.backends))
             if fault.cause == "backend" and not backends:
                 continue

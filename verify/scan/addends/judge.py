@@ -9,6 +9,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from verify.scan.addends.machine import AddendMachine
@@ -60,6 +61,20 @@ class Fault:
         return smallest_row(self.rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Addends:
+    """One run's faults, and the additions to a partial sum of which nothing could be told."""
+
+    faults: tuple[Fault, ...] = ()
+    untold: frozenset[Place] = frozenset()
+
+
+def judged(machine: AddendMachine, theory: Cond) -> Addends:
+    """Judge a run that has ended. Raises `TooLargeError` where its conditions outgrow the limit."""
+    judge = Judge(machine, theory, known_backends(machine.state.index))
+    return Addends(faults=tuple(judge.faults()), untold=frozenset(machine.untold))
+
+
 class Judge:
     """Judges every sink of one run. `backends` are the all-to-all backends that models know."""
 
@@ -80,7 +95,7 @@ class Judge:
         return f"{BACKEND}.is_{backend}()"
 
     def faults(self) -> Iterator[Fault]:
-        """Every fault of the run. Raises `TooLargeError` where its conditions outgrow the limit."""
+        """Every fault of the run."""
         for sink in self.machine.state.sinks:
             local = self._local_rows(sink)
             yield from self._replicated(sink, local)
@@ -226,6 +241,7 @@ class Judge:
         return when
 
 
+@lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
     """The all-to-all backends of this source that some model asks about, by name."""
     module = index.module(UTILS_FILE)

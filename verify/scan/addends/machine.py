@@ -18,12 +18,9 @@ from verify.scan.machine import Machine
 from verify.scan.primitives import Axis
 from verify.scan.state import MODELS, Sink, State
 from verify.scan.values import (
-    NONE,
-    Choice,
     Const,
     Instance,
     Items,
-    Mapped,
     Part,
     Place,
     Primitive,
@@ -33,15 +30,12 @@ from verify.scan.values import (
     Truth,
     Value,
     alternatives,
-    merge,
     parts_of,
     union,
 )
 
 ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 ADDING_FUNCTIONS = frozenset({"torch.add", "torch.sub"})
-REPLICATED = "replicated"
-BRANCH_EXIT = "branch_output"
 
 # a method that only gives a tensor another shape or type, whatever its arguments
 _SHAPE_METHOD = re.compile(
@@ -147,17 +141,10 @@ class AddendMachine(Machine):
             if any(is_block(frame.env.get("self")) for frame in self.state.frames):
                 self.inside_block.add(part.origin)
         _, present = self._row_group(block)
-        whole = self.logic.both(self.state.live, self.logic.negation(present))
+        whole = self.logic.both(self.state.here, self.logic.negation(present))
         if whole == FALSE:
             return result
         return Items((Tensor((*owed, self.complete(whole))), Text("bias")))
-
-    def _row_group(self, block: Primitive) -> tuple[tuple[Axis, ...], Cond]:
-        axes, present = super()._row_group(block)
-        for cond, group in alternatives(self.setting(block, "parallel_group", Text(""))):
-            if group == Const(REPLICATED):
-                present = self.logic.both(present, self.logic.negation(cond))
-        return axes, present
 
     def block_method(
         self,
@@ -168,26 +155,12 @@ class AddendMachine(Machine):
     ) -> Value | None:
         """Call a block's method; a sink remembers what was declared to the one who takes it."""
         before = len(self.state.sinks)
-        # a stage that runs beside another one hands its output over early
-        early = block.kind == "boundary" and name == BRANCH_EXIT
-        result = super().block_method(block, "finish" if early else name, positional, keywords)
+        result = super().block_method(block, name, positional, keywords)
         if block.kind in ("boundary", "exit", "communicator"):
             self.stages.update(dict.fromkeys(self.state.sinks[before:], block))
         return result
 
     # --- operations
-
-    def _ifexp(self, node: ast.IfExp) -> Value:
-        if not isinstance(node.body, ast.Call | ast.Dict):
-            return super()._ifexp(node)
-        # keyword arguments that are there under a condition: both sides are kept
-        test = self.truth(self.evaluate(node.test))
-        opposite = self.logic.negation(test)
-        then = self.under(test, node.body) if test != FALSE else NONE
-        otherwise = self.under(opposite, node.orelse) if opposite != FALSE else NONE
-        if isinstance(then, Mapped) and isinstance(otherwise, Mapped):
-            return Choice(((test, then), (opposite, otherwise)))
-        return merge(self.logic, test, then, otherwise)
 
     def _binop(self, node: ast.BinOp) -> Value:
         left, right = self.evaluate(node.left), self.evaluate(node.right)
@@ -305,7 +278,7 @@ class AddendMachine(Machine):
             if not other and not isinstance(value, Const):
                 self.untold.add(place)
             for part in other:
-                when = self.logic.all_of(self.state.live, owed, part.present)
+                when = self.logic.all_of(self.state.here, owed, part.present)
                 if not part.axes and part.origin not in self.addends and when != FALSE:
                     addend = replace(part, origin=self.state.origin(), place=place, present=when)
                     self.addends[addend.origin] = place
