@@ -23,10 +23,8 @@ _REFUSED = (
     ("os.posix_spawn", "a program"),
     ("os.fork", "a process"),
     ("os.kill", "a signal"),
-    ("os.remove", "deleting a file"),
-    ("os.rename", "moving a file"),
-    ("shutil.", "changing files"),
 )
+_ON_PATHS = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod")
 
 
 def leave_network() -> str:
@@ -61,6 +59,8 @@ def refuse(*, scratch: Path) -> None:
         for prefix, what in _REFUSED:
             if event.startswith(prefix):
                 raise PermissionError(f"replayed code asked for {what} ({event}): refused")
+        if event in _ON_PATHS and not _below(details[0], folder):
+            raise PermissionError(f"replayed code would change {details[0]!r}: refused")
         if event == "open" and _writes(details) and not _below(details[0], folder):
             raise PermissionError(f"replayed code would write {details[0]!r}: refused")
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from verify.ledger.deployment import Deployment
+from verify.replay.model_config import PLAIN_MODEL
 from verify.replay.ranks import Rank
 from verify.replay.standin import StandIn
 from verify.replay.tree import Namespace, Tree
-from verify.replay.witness import HIDDEN_SIZE
 
 _ROOT = "sglang.srt."
 _NO_GRAPH = SimpleNamespace(bs=(), max_bs=0, backend="disabled")
@@ -65,8 +65,11 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
             "backend": "nccl",
         },
     )
-    model = SimpleNamespace(hidden_size=HIDDEN_SIZE, dtype=torch.float32, hf_config=_HfConfig())
-    known = {"server_args": arguments, "model_config": model, **_dp_attention(deployment, rank)}
+    known = {
+        "server_args": arguments,
+        "model_config": PLAIN_MODEL,
+        **_dp_attention(deployment, rank),
+    }
     attention = tree.module(f"{_ROOT}layers.dp_attention")
     for name in ("initialize_dp_attention", "init_dp_gathered_buffer"):
         if attention.binds(name):
@@ -158,22 +161,13 @@ def attention_dp_rank(tree: Tree) -> int:
     return int(tree.module(f"{_ROOT}runtime_context")["get_parallel"]().attn_dp_rank)
 
 
-class _HfConfig:
-    """A model of no special architecture: no name that marks one is there."""
-
-    model_type = "replayed"
-    architectures = ("Replayed",)
-
-    def get_text_config(self) -> "_HfConfig":
-        """It is all text."""
-        return self
-
-
 class _ModelRunner:
     """What batch preparation asks the model runner: every optional feature is off."""
 
-    model_config = SimpleNamespace(hf_config=_HfConfig())
-    attn_backend = SimpleNamespace(get_cuda_graph_seq_len_fill_value=lambda: 1)
+    model_config = PLAIN_MODEL
+    attn_backend = SimpleNamespace(
+        get_cuda_graph_seq_len_fill_value=lambda: 1, late_layer_num_tokens=lambda batch: None
+    )
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("enable_", "is_", "use_")):

@@ -33,6 +33,8 @@ class Judged:
 def judge(ranks: Sequence[Seen], *, reference: Seen) -> Judged:
     """Compare what all ranks hold with the one-rank `reference`."""
     scale = float(reference.found[0] / reference.marks[0])
+    if not torch.allclose(reference.found, reference.marks * scale):
+        return Judged(kind="cannot run", why="on one rank, tokens do not keep their marks")
     for rank, seen in enumerate(ranks):
         wanted = seen.marks * scale
         if not torch.allclose(seen.found[: len(wanted)], wanted.to(seen.found.dtype)):

@@ -13,6 +13,7 @@ import torch
 
 from verify.replay.groups import ProcessGroup
 from verify.replay.ranks import current_rank
+from verify.replay.witness import embed
 
 COMPUTE_CAPABILITY = (9, 0)
 _TENSOR_TO: Callable[..., Any] = torch.Tensor.to
@@ -44,6 +45,7 @@ def imitate() -> None:
     # transformers adds it to every logger
     _replace(logging.Logger, warning_once=logging.Logger.warning)
     _replace(torch.nn.Linear, forward=_no_output)
+    _replace(torch.nn.Embedding, forward=lambda module, ids: embed(ids))
     _replace(torch.nn.LayerNorm, forward=lambda module, x: x)
     _replace(torch.Tensor, to=_on_cpu(_TENSOR_TO), cuda=lambda tensor, *args: tensor)
     _replace(

@@ -7,6 +7,7 @@ the failed attempt and given a neutral value for the next.
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -47,8 +48,8 @@ _KNOWN: dict[str, Any] = {
     "num_hidden_layers": LAYERS,
     "hidden_act": "silu",
     "hidden_activation": "gelu_pytorch_tanh",
-    "intermediate_size": INTERMEDIATE,
-    "moe_intermediate_size": INTERMEDIATE,
+    "intermediate_size": Neutral(INTERMEDIATE),
+    "moe_intermediate_size": Neutral(INTERMEDIATE),
     "rms_norm_eps": 1e-6,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "rope_scaling": None,
@@ -116,3 +117,23 @@ def neutral(name: str) -> float:
     """A value for a name that code insists on."""
     value = next(value for pattern, value in _NEUTRAL if re.search(pattern, name))
     return Neutral(value) if isinstance(value, int) else value
+
+
+class _PlainConfig:
+    """A model of no special architecture: no name that marks one is there."""
+
+    model_type = "replayed"
+    architectures = ("Replayed",)
+
+    def get_text_config(self) -> "_PlainConfig":
+        """It is all text."""
+        return self
+
+
+# what a server knows of its model before it builds it
+PLAIN_MODEL = SimpleNamespace(
+    hf_config=_PlainConfig(),
+    hf_text_config=_PlainConfig(),
+    hidden_size=HIDDEN_SIZE,
+    dtype=torch.float32,
+)

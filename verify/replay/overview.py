@@ -8,6 +8,7 @@ from typing import Any
 from verify.errors import VerifyError
 from verify.ledger.deployment import Deployment
 from verify.progress import track
+from verify.replay.agreement import Statics, against_prove, against_scan, read_statics
 from verify.replay.decoders import Decoder, Models
 from verify.replay.deployments import row_of
 from verify.replay.processes import Case, run_cases
@@ -34,7 +35,11 @@ def survey(
             for model in models or found.names
             for index, decoder in enumerate(found.decoders(model))
         ]
-        name, version, generation = tree.name, tree.version, tree.generation
+        about: dict[str, Json] = {
+            "name": tree.name,
+            "version": tree.version,
+            "generation": tree.generation,
+        }
     # a deployment's ranks start once for all layers
     batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
     if not batches:
@@ -48,7 +53,9 @@ def survey(
     )
     order = {decoder: place for place, (_, decoder) in enumerate(layers)}
     results.sort(key=lambda result: order[result[0].decoder])
-    return _report(results, source={"name": name, "version": version, "generation": generation})
+    with open_source(location) as tree:
+        statics = read_statics(tree)
+    return _report(results, statics, source=about)
 
 
 def _local(source: str) -> str:
@@ -69,20 +76,31 @@ def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Deployment) -> lis
     ]
 
 
-def _report(results: Sequence[Result], *, source: dict[str, Json]) -> Report:
+def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Json]) -> Report:
     findings = tuple(_finding(case, out) for case, out in results if out["kind"] in WRONG)
     kinds = Counter(out["kind"] for _, out in results)
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    beside_prove, disagreements = against_prove(results, statics)
     return Report(
         command="replay",
         title=f"{source['name']} {source['version']}, executed",
-        summary=f"{len(results)} cases executed: {said}; {len(findings)} findings",
+        summary=(
+            f"{len(results)} cases executed: {said}; {len(findings)} findings; "
+            f"{len(disagreements)} disagreements with prove"
+        ),
         payload={
             "source": source,
             "cases": [_case(case, out) for case, out in results],
+            "disagreements": disagreements,
             "replaced": _replaced(results),
         },
-        sections=(_kinds(results), _cannot(results), _substitutes(results)),
+        sections=(
+            _kinds(results),
+            beside_prove,
+            against_scan(results, statics),
+            _cannot(results),
+            _substitutes(results),
+        ),
         findings=findings,
     )
 

@@ -13,7 +13,8 @@ import torch
 from verify.replay import kernels
 from verify.replay.groups import GroupCoordinator
 from verify.replay.machine import COMPUTE_CAPABILITY
-from verify.replay.witness import HIDDEN_SIZE, Witness
+from verify.replay.model_config import PLAIN_MODEL
+from verify.replay.witness import Witness, embed
 
 # other vendors' packages, and all-to-all backends that are not part of any deployment here
 ABSENT = frozenset(
@@ -36,6 +37,7 @@ def platform() -> dict[str, Any]:
     answers |= {name: _always(value=False) for name in _FALSE}
     return answers | {
         "mambaish_config": _always(value=None),
+        "model_config_of": _always(value=PLAIN_MODEL),
         "get_device_sm": _always(value=10 * COMPUTE_CAPABILITY[0] + COMPUTE_CAPABILITY[1]),
         "get_device_capability": _always(value=COMPUTE_CAPABILITY),
         "get_device_memory_capacity": _always(value=80 * 1024.0),
@@ -53,7 +55,7 @@ def arithmetic(witness: Witness) -> dict[str, Any]:
         "UnquantizedFusedMoEMethod.create_weights": _nothing,
         "UnquantizedFusedMoEMethod.create_moe_runner": _nothing,
         "UnquantizedLinearMethod.apply": _linear_apply(witness),
-        "VocabParallelEmbedding.forward": _embed,
+        "VocabParallelEmbedding.forward": lambda module, ids, *args, **options: embed(ids),
         "zero_experts_compute_triton": _zero_experts(witness),
         "TopK.forward": _top_k,
         "*Norm.forward": _add_residual,
@@ -68,6 +70,7 @@ def communication() -> dict[str, Any]:
     """Groups' collectives, buffers, kernels that communicate."""
     return {
         "GroupCoordinator": GroupCoordinator,
+        "in_the_same_node_as": lambda group, *args, **options: [True] * group.size(),
         "use_symmetric_memory": lambda *args, **options: nullcontext(),
         "memcpy_triton": kernels.memcpy,
         "register_custom_op": _decorator,
@@ -102,13 +105,6 @@ def _add_residual(
 
 def _native(self: Any) -> Any:
     return self.forward_native
-
-
-def _embed(self: Any, input_: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-    """Each token starts with its own mark, complete on every rank that has the token."""
-    hidden = torch.zeros((input_.shape[0], HIDDEN_SIZE))
-    hidden[:, 0] = input_.to(hidden.dtype)
-    return hidden
 
 
 def _halve(self: Any, x: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:

@@ -169,8 +169,9 @@ class Namespace(dict[str, Any]):
         )
         self.tree = tree
         self.proxy = _ModuleProxy(self)
-        # dataclasses look their own module up there; an empty one is all they need
-        sys.modules.setdefault(name, ModuleType(name))
+        # dataclasses and structs look their own module up there, and what marks no field
+        placeholder = sys.modules.setdefault(name, ModuleType(name))
+        vars(placeholder).setdefault("ClassVar", typing.ClassVar)
         self._source = source
         self._done: set[int] = set()
 

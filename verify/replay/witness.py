@@ -13,6 +13,13 @@ import torch
 HIDDEN_SIZE = 1024
 
 
+def embed(ids: torch.Tensor) -> torch.Tensor:
+    """Where tokens start: each with its own mark, complete on every rank that has the token."""
+    hidden = torch.zeros((ids.shape[0], HIDDEN_SIZE))
+    hidden[:, 0] = ids.to(hidden.dtype)
+    return hidden
+
+
 @dataclass(frozen=True, kw_only=True)
 class Producer:
     """Who leaves partial sums: its slot, and which of `shards` pieces of the work the rank has."""
