@@ -24,6 +24,7 @@ SIZES = {
     "dp_size": "dp",
     "attn_cp_size": "cp",
 }
+USUAL = (("padding", "max_len"), ("tokens", "even"))
 COLLECTIVES = {
     "ep_all_reduce": "EP",
     "moe_tp_all_reduce": "MoE-TP",
@@ -68,7 +69,7 @@ FIXES: Mapping[Reader, str] = {
 class Story:
     """Faults of one cause: everyone who has it, and the smallest deployment of all.
 
-    `deployments`: in how many whoever has it most often has it.
+    `deployments`: in how many whoever has it most often has it. `fault` is the first of them.
     `own_doing`: the block could have answered better; otherwise its surroundings fail.
     """
 
@@ -77,20 +78,22 @@ class Story:
     deployments: int
     verdict: Verdict
     deployment: Deployment
+    fault: Fault
     own_doing: bool
 
 
 def stories(
     faults: Sequence[Fault], subjects: Sequence[Subject], release: Release
 ) -> tuple[Story, ...]:
-    """One story a cause, the smallest deployments first."""
+    """One story a cause: first what blocks do wrong themselves, the smallest deployments first."""
     names: dict[Guards, list[str]] = {}
     for subject in subjects:
         names.setdefault(subject.guards, []).append(subject.name)
     groups: dict[tuple[object, ...], list[Fault]] = {}
     for fault in faults:
         groups.setdefault(_same_cause(fault), []).append(fault)
-    return tuple(_told(group, names, release) for group in groups.values())
+    told = [_told(group, names, release) for group in groups.values()]
+    return tuple(sorted(told, key=lambda story: not story.own_doing))
 
 
 def _same_cause(fault: Fault) -> tuple[object, ...]:
@@ -126,6 +129,7 @@ def _told(
         deployments=max(shown_by.values()),
         verdict=verdict,
         deployment=first.example,
+        fault=first,
         own_doing=own_doing(first, release),
     )
 
@@ -167,6 +171,8 @@ def in_words(deployment: Deployment) -> str:
         if name in SIZES:
             if value != 1 or name == "tp_size":
                 words.append(f"{SIZES[name]}={value}")
+        elif (name, value) in USUAL:
+            continue
         elif value is True:
             words.append(name)
         else:
@@ -202,13 +208,16 @@ def _effect(fault: Fault, verdict: Verdict) -> str:
 
 
 def causes(stories: Sequence[Story]) -> Iterator[tuple[str, ...]]:
-    """A line for each story in the table that a person reads."""
+    """A line for each story in the table that a person reads; the findings say it in words."""
     for story in stories:
+        sites = story.fault.cause.sites
+        over = " and ".join(COLLECTIVES[site].removeprefix("the ") for site in sites) or "nothing"
         yield (
             story.verdict.kind,
             "block" if story.own_doing else "surroundings",
             str(len(story.subjects)),
             story.verdict.row,
             in_words(story.deployment),
-            story.finding.message.partition(": ")[2],
+            f"dense, {over}" if story.fault.guards.producer == "dense" else over,
+            story.fault.cause.reader,
         )

@@ -86,11 +86,20 @@ def _cause(story: Story) -> dict[str, Json]:
 def _causes(told: Sequence[Story]) -> TableSection:
     return TableSection(
         title="What is not counted exactly once, by cause",
-        columns=("verdict", "whose", "subjects", "row", "smallest deployment", "what happens"),
+        columns=(
+            "verdict",
+            "whose",
+            "subjects",
+            "row",
+            "smallest deployment",
+            "block reduces over",
+            "then",
+        ),
         rows=tuple(causes(told)),
         notes=(
-            "whose: block where it could have answered better by the flags it is given, "
-            "surroundings where no answer is right or the later step that a flag promises fails.",
+            "then: what is left to complete the sum. whose: block where it could have answered "
+            "better by the flags it is given, surroundings where no answer is right or the later "
+            "step that a flag promises fails. The findings say each cause in words.",
         ),
     )
 

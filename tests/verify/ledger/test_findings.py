@@ -39,8 +39,8 @@ SENTENCES = {
         "sums over MoE-TP only; each rank lacks 1 of 2 partial sums"
     ),
     "EP after combine": (
-        "tp=2 ep=2 dp=2 moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 "
-        "padding=max_len tokens=even: the dispatcher's combine has completed the sum, the block "
+        "tp=2 ep=2 dp=2 moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4"
+        ": the dispatcher's combine has completed the sum, the block "
         "reduces over EP, no later step sums; tensors of different tokens are added to each other"
     ),
     "copies of the experts": (
@@ -48,18 +48,18 @@ SENTENCES = {
         "the experts, no later step sums; partial sums are counted 2 times"
     ),
     "sizes that do not fit": (
-        "tp=4 ep=2 dp=2 padding=max_len tokens=even: the block reduces nothing, "
+        "tp=4 ep=2 dp=2: the block reduces nothing, "
         "LayerCommunicator sums by reduce_scatterv over the TP group; it stops: a list of 2 sizes "
         "for a group of 4 ranks"
     ),
     "a dense layer under DP": (
-        "tp=2 ep=2 dp=2 padding=max_len tokens=even allow_reduce_scatter=False: the dense MLP "
+        "tp=2 ep=2 dp=2 allow_reduce_scatter=False: the dense MLP "
         "reduces over the TP group, LayerCommunicator sums by reduce_scatterv over the TP group; "
         "partial sums are counted 2 times"
     ),
     "a sharded shared expert under FI": (
         "tp=2 ep=2 dp=2 moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 "
-        "padding=max_len tokens=even shared=sharded: the dispatcher's combine has completed the "
+        "shared=sharded: the dispatcher's combine has completed the "
         "sum, the block reduces nothing, no later step sums; each rank lacks 1 of 2 shared "
         "expert's parts"
     ),
