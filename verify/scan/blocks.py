@@ -14,6 +14,7 @@ from verify.scan.primitives import (
     COMMUNICATOR_EXIT,
     COMMUNICATOR_FLAGS,
     GROUPS,
+    IS_LAST,
     LOCAL_WORK,
     WHOLE,
     Axis,
@@ -36,6 +37,7 @@ from verify.scan.values import (
     parts_of,
 )
 
+DEFERRED = "exit.defer_moe_finalize"
 MOE_AXES: tuple[Axis, ...] = ("EP", "MOE_TP")
 PUBLISHED_SKIP = "should_skip_mlp_all_reduce"
 
@@ -116,6 +118,7 @@ class Blocks(Expressions):
         first = positional[0] if positional else keywords.get("hidden_states", NONE)
         match block.kind, name:
             case "communicator", _ if name in COMMUNICATOR_FLAGS:
+                self._asked(block, name)
                 flag = self.logic.atom(COMMUNICATOR_FLAGS[name])
                 allowed = self.allowed(block) if COMMUNICATOR_FLAGS[name] == "RS" else TRUE
                 return Truth(self.logic.both(allowed, flag))
@@ -124,7 +127,7 @@ class Blocks(Expressions):
                 return Items((Text("hidden_states"), Text("residual")))
             case "communicator", "prepare_attn" | "prepare_mlp" | _ if name.startswith("prepare"):
                 return Items((Text("hidden_states"), Text("residual")))
-            case "boundary", "finish" | "complete_now":
+            case "boundary", "finish" | "complete_now" | "branch_output":
                 reduced = self.truth(keywords.get("already_reduced", Truth(FALSE)))
                 return self.finish(block, first, already=reduced)
             case "boundary", "exit" | "ffn_exit":
@@ -143,6 +146,13 @@ class Blocks(Expressions):
             case "many", _:
                 return None
         return clipped(f"{block.kind}.{name}()")
+
+    def _asked(self, communicator: Primitive, name: str) -> None:
+        """Note a layer that asks whether to leave its sum to the next and never says it is last."""
+        if COMMUNICATOR_FLAGS[name] == "AF" and communicator.setting(IS_LAST) is None:
+            module = self.state.index.module("sglang/srt/layers/communicator.py")
+            if module is not None and IS_LAST in module.text:
+                self.state.past_the_end.append(self.state.place(()))
 
     def allowed(self, communicator: Primitive) -> Cond:
         """When the communicator was told that the block can leave its sum to a reduce-scatter."""
@@ -193,7 +203,13 @@ class Blocks(Expressions):
             published = [self.logic.atom(flag) for flag in self.state.published]
             owed = self.logic.any_of(*published) if published else TRUE
             done = self.logic.either(complete, already)
+            frame = self.state.frame
+            before = frame.live
+            # where it asked for a deferred finalize it is given a handoff, not the sum
+            handed = self.logic.negation(self.logic.atom(DEFERRED))
+            frame.live = self.logic.both(before, handed)
             self.sink("boundary", value, self.logic.both(owed, self.logic.negation(done)))
+            frame.live = before
         return Text("hidden_states")
 
     def boundary(self, item: Value) -> Value:
@@ -238,9 +254,12 @@ class Blocks(Expressions):
                 present = self.logic.both(present, self.logic.negation(cond))
             elif isinstance(size, Text) and "attn" in size.text:
                 axes = ("ATTN_TP",)
-        group = block.setting("parallel_group")
-        attention = block.setting("use_dp_attention_reduce")
-        if group == Const("attn_tp") or attention == Truth(TRUE):
+        for cond, group in alternatives(self.setting(block, "parallel_group", NONE)):
+            if group == Const("replicated"):
+                present = self.logic.both(present, self.logic.negation(cond))
+            elif group == Const("attn_tp"):
+                axes = ("ATTN_TP",)
+        if block.setting("use_dp_attention_reduce") == Truth(TRUE):
             axes = ("ATTN_TP",)
         return axes, present
 

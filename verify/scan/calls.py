@@ -47,6 +47,8 @@ _WORTH_FOLLOWING = re.compile(
 RELEVANT = re.compile(
     rf"^(?:{'|'.join(FLAGS)})$|_size > 1|backend\(\)\.|_dp|dp_|parallel|reduce_results|sparse"
 )
+# norms and linear layers: what comes out is a new value, not the sum that went in
+_NEW_VALUE = ("Norm()", "Linear()", "LayerNorm()", "Norm().forward", "Linear().forward")
 # what they return is named by the call itself
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
 
@@ -183,6 +185,8 @@ class Calls(Named):
         keywords: Mapping[str, Value],
     ) -> Value:
         """A call that is not followed: the partial sums that go in may come out."""
+        if target.text.endswith(_NEW_VALUE):
+            return clipped(f"{target.text}(...)")
         values = [*positional, *keywords.values(), *([receiver] if receiver else [])]
         parts = union(self.logic, *(parts_of(self.logic, value) for value in values))
         if parts:
@@ -250,6 +254,9 @@ class Calls(Named):
         keywords: Mapping[str, Value],
     ) -> Value:
         if not self._followed(function):
+            if function.owner is not None:
+                # an object that carries the tensor on, and what is left to do to it
+                return Text(f"{function.owner.name}.{function.name}()")
             return self._opaque(Text(function.name), None, positional, keywords)
         if len(self.state.frames) >= MAX_DEPTH:
             raise UnresolvedError(f"calls nested deeper than {MAX_DEPTH}")

@@ -3,7 +3,7 @@
 import ast
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from verify.scan.index import Class, Function
@@ -105,11 +105,10 @@ class Expressions(ABC):
         """Evaluate where `cond` holds only."""
         frame = self.state.frame
         before = frame.live
-        frame.live = self.logic.both(before, cond)
-        try:
-            return self.evaluate(node)
-        finally:
-            frame.live = before
+        entered = frame.live = self.logic.both(before, cond)
+        value = self.evaluate(node)
+        frame.live = self._left(before, ((entered, frame.live),))
+        return value
 
     def over(self, value: Value, function: Callable[[Value], Value]) -> Value:
         """Apply `function` to each alternative, each where it holds, and merge the results."""
@@ -118,15 +117,23 @@ class Expressions(ABC):
         frame = self.state.frame
         before = frame.live
         result: Value | None = None
-        try:
-            for cond, item in value.alternatives:
-                frame.live = self.logic.both(before, cond)
-                if frame.live != FALSE:
-                    found = function(item)
-                    result = found if result is None else merge(self.logic, cond, found, result)
-        finally:
-            frame.live = before
+        ways: list[tuple[Cond, Cond]] = []
+        for cond, item in value.alternatives:
+            entered = frame.live = self.logic.both(before, cond)
+            if entered != FALSE:
+                found = function(item)
+                result = found if result is None else merge(self.logic, cond, found, result)
+                ways.append((entered, frame.live))
+        frame.live = self._left(before, ways)
         return result if result is not None else Text("unreachable")
+
+    def _left(self, before: Cond, ways: Iterable[tuple[Cond, Cond]]) -> Cond:
+        """The path condition after ways that were entered; some may have ended on the way."""
+        for entered, after in ways:
+            if after != entered:
+                ended = self.logic.both(entered, self.logic.negation(after))
+                before = self.logic.both(before, self.logic.negation(ended))
+        return before
 
     def written(self, value: Value) -> str:
         """A stable text for a value, the name of the atoms made from it."""
@@ -205,6 +212,9 @@ class Expressions(ABC):
 
     def _instance_attribute(self, owner: Instance, name: str) -> Value:
         if name in owner.attributes:
+            frame = self.state.frame
+            # a path that reads what was never set there ends
+            frame.live = self.logic.both(frame.live, owner.assigned.get(name, TRUE))
             return owner.attributes[name]
         method = owner.cls.method(name)
         if method is not None:

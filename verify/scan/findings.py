@@ -35,6 +35,7 @@ _OBVIOUS: tuple[str, ...] = (
 _OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_fp4", "_use_aiter")
 _OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
 MAX_CONDITIONS = 5
+SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
 
 
 def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Call]) -> str:
@@ -42,11 +43,12 @@ def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Ca
     place = fault.places[0]
     guard = guards.get((place.file, place.line, place.column))
     row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
-    if fault.kind in ("backend", "twice"):
-        return {"backend": ADVICE, "twice": "reduced-twice"}[fault.kind]
+    by_kind = {"backend": ADVICE, "twice": "reduced-twice", "past the end": "lost-past-end"}
+    if fault.kind in by_kind:
+        return by_kind[fault.kind]
     reads = guard.flags if guard else frozenset()
     if fault.kind == "lost":
-        return "flag-misbound" if reads and row_flags and not row_flags & reads else "lost-sum"
+        return "flag-misbound" if guard and _must(guard, fault.row) else "lost-sum"
     if row_flags and row_flags <= reads and guard and _skips(guard, fault.row):
         return "flag-lost"
     if not reads:
@@ -56,6 +58,12 @@ def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Ca
 
 def _skips(guard: Guard, row: str) -> bool:
     return not guard.logic.table(guard.when, FLAGS) >> int(row, 2) & 1
+
+
+def _must(guard: Guard, row: str) -> bool:
+    """Whether the method by itself reduces in that row, whatever else it asks for."""
+    when = guard.logic.fix(guard.when, [(f"{size} > 1", True) for size in SIZES])
+    return bool(guard.logic.table(when, FLAGS, always=True) >> int(row, 2) & 1)
 
 
 def _sibling_skips(
@@ -117,7 +125,11 @@ def _message(broken: Broken) -> str:
     flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
     where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
     rows = table_bits(broken.rows, len(FLAGS))
-    conditions = [name for name in fault.conditions if not any(w in name for w in _OBVIOUS)]
+    conditions = [
+        "an all-to-all backend" if name == f"not {A2A_NONE}" else name
+        for name in fault.conditions
+        if name == f"not {A2A_NONE}" or not any(word in name for word in _OBVIOUS)
+    ]
     case = f"where {where}"
     if conditions:
         case += f" ({'; '.join(conditions[:MAX_CONDITIONS])})"
@@ -126,6 +138,8 @@ def _message(broken: Broken) -> str:
         "double": f"{place.collective} has summed the output and {consumer} sums it again",
         "combined": f"{place.collective} sums what the dispatcher's combine has already summed",
         "backend": f"{place.collective} sums what the dispatcher's combine has already summed",
+        "past the end": "also the last layer leaves its sum to the next: its communicator is "
+        "not told is_last_layer, and the final norm sums nothing up",
         "twice": f"{place.collective} sums it, and line {fault.places[-1].line} again",
         "lost": f"{place.collective} does not sum the output and the one who takes it, "
         f"{consumer}, does not either",
@@ -144,6 +158,8 @@ def _fix(fault: Fault, rule: str) -> str:
             return f"skip the reduction on {' and '.join(flags)}"
         case "combined" | "backend", _:
             return "skip the reduction where the dispatcher combines"
+        case "past the end", _:
+            return "build the communicator with is_last_layer"
         case "twice", _:
             return "keep one of the two reductions"
     return "reduce here, or hand the tensor to a consumer that does"

@@ -25,7 +25,7 @@ SIZE_OF: dict[Axis, str] = {
 }
 
 
-Kind = Literal["double", "lost", "combined", "backend", "twice"]
+Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,21 @@ def faults(state: State, theory: Cond) -> Iterator[Fault]:
             for axis in _axes(part):
                 if axis != "ATTN_TP":
                     yield from _part_faults(scene, when, part, axis)
+
+
+def past_the_end(state: State) -> Iterator[Fault]:
+    """A layer that leaves its sum to the next one, also when it is the last."""
+    fused = [sink for sink in state.sinks if sink.kind == "fused norm"]
+    if fused and state.past_the_end:
+        only_af = 1 << (len(FLAGS) - 1 - FLAGS.index("AF"))  # the row, as a number
+        yield Fault(
+            kind="past the end",
+            places=(state.past_the_end[0],),
+            sink=fused[0],
+            axis="TP",
+            rows=1 << only_af,
+            conditions=(),
+        )
 
 
 def _axes(part: Part) -> tuple[Axis, ...]:
@@ -147,9 +162,10 @@ def _fault(
     bits = _bits(smallest_row(table))
     one = logic.both(reach, logic.row(bits))
     usual = logic.both(one, scene.plain)
-    one = usual if usual != FALSE else one
+    given = logic.both(scene.theory, logic.row(bits))
+    if usual != FALSE:
+        one, given = usual, logic.both(given, scene.plain)
     values = logic.witness(one)
-    given = logic.both(logic.both(scene.theory, scene.plain), logic.row(bits))
     needed = [*_needed(logic, one, given, values)]
     rest = logic.fix(case, values)
     needed += _needed(logic, rest, TRUE, logic.witness(rest))

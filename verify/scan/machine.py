@@ -175,6 +175,8 @@ class Machine(Calls):
                 item.attributes[name] = (
                     merge(self.logic, when, value, before) if known and before else value
                 )
+                set_before = item.assigned.get(name, FALSE)
+                item.assigned[name] = self.logic.either(set_before, when)
 
     def _mark_fusion(self, node: ast.expr, owner: Value, marked: Cond) -> None:
         """The next layer's norm will sum this tensor up."""

@@ -140,16 +140,21 @@ class Named(Blocks):
 
     def _getattr(self, owner: ast.expr, name: str, default: Sequence[ast.expr]) -> Value:
         value = self.evaluate(owner)
-        if isinstance(value, Instance) and default:
-            known = name in value.attributes or value.cls.method(name)
-            if not known and not any(name in c.assigned for c in value.cls.ancestors):
-                return self.evaluate(default[0])
-        return self.attribute(value, name)
+        if not isinstance(value, Instance) or not default:
+            return self.attribute(value, name)
+        if name in value.attributes:
+            known = value.assigned.get(name, TRUE)
+            otherwise = self.evaluate(default[0])
+            return merge(self.logic, known, value.attributes[name], otherwise)
+        if value.cls.method(name) or any(name in c.assigned for c in value.cls.ancestors):
+            return self.attribute(value, name)
+        return self.evaluate(default[0])
 
     def _hasattr(self, owner: Value, name: str) -> Value:
         if isinstance(owner, Instance):
-            known = name in owner.attributes or owner.cls.method(name) is not None
-            return Truth(TRUE if known else FALSE)
+            if name in owner.attributes:
+                return Truth(owner.assigned.get(name, TRUE))
+            return Truth(TRUE if owner.cls.method(name) is not None else FALSE)
         return Truth(self.logic.atom(clipped(f"hasattr({self.written(owner)}, {name!r})").text))
 
     def _isinstance(self, owner: Value, kind: ast.expr) -> Value:

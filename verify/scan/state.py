@@ -74,6 +74,7 @@ class State:
     steps: int = 0
     reductions: list[Reduction] = field(default_factory=list)
     sinks: list[Sink] = field(default_factory=list)
+    past_the_end: list[Place] = field(default_factory=list)
     communicators: int = 0
     births: int = 0
     entered: set[tuple[str, int]] = field(default_factory=set)

@@ -119,6 +119,10 @@ def general(state: State) -> Cond:
     rules = [implied(f"{size} > 1", atom("tp_size > 1")) for size in PARTS_OF_TP]
     rules += [implied(flag, atom(ATTENTION_DP)) for flag in ("DP", "FI", "attn_dp_size > 1")]
     rules.append(implied("DP", atom("moe_ep_size > 1")))
+    # server_args: with an all-to-all backend every rank is an expert-parallel rank
+    whole = logic.both(atom("moe_ep_size > 1"), logic.negation(atom("moe_tp_size > 1")))
+    single = logic.negation(atom("tp_size > 1"))
+    rules.append(logic.any_of(atom(A2A_NONE), single, whole))
     alone = logic.both(atom("attn_dp_size == moe_ep_size"), atom("attn_dp_size == tp_size"))
     rules.append(logic.negation(logic.both(alone, atom("moe_tp_size > 1"))))
     rules += _one_backend(state, frozenset())

@@ -93,10 +93,11 @@ class Mapped:
 
 @dataclass(eq=False)
 class Instance:
-    """An object of a class of the source."""
+    """An object of a class of the source; `assigned` says when an attribute was set at all."""
 
     cls: Class
     attributes: "dict[str, Value]" = field(default_factory=dict)
+    assigned: dict[str, Cond] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -224,8 +225,10 @@ def merge(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
 def _dull(value: Value) -> bool:
     """Whether nothing that is followed depends on the value."""
     if isinstance(value, Items):
-        return all(_dull(item) for item in value.values)
-    return isinstance(value, Text | Mapped)
+        return all(map(_dull, value.values))
+    if isinstance(value, Mapped):
+        return all(map(_dull, value.values.values()))
+    return isinstance(value, Text)
 
 
 def _merge_tensors(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Tensor:
