@@ -186,8 +186,8 @@ def _needed(
 
 
 def smallest_row(table: int) -> str:
-    """The row with the fewest flags, then the first in flag order."""
-    smallest = min(rows(table), key=lambda row: (bin(row).count("1"), -row))
+    """The row with the fewest flags, then the smallest as a number."""
+    smallest = min(rows(table), key=lambda row: (row.bit_count(), row))
     return row_bits(smallest, len(FLAGS))
 
 

@@ -1,0 +1,96 @@
+"""Released wheels: public bugs are found where they are, and are gone where they were fixed."""
+
+import json
+import os
+import random
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from verify.scan.scan import ScanResult, scan
+from verify.scan.sites import read_sites
+from verify.source import SourceTree, open_source
+
+pytestmark = pytest.mark.network
+
+# public bug -> releases with it, file, class, method, row, first release without it
+BUGS = {
+    "#23734": (
+        ("0.5.10", "0.5.10.post1"),
+        "qwen3_moe.py",
+        "Qwen3MoeSparseMoeBlock",
+        "0100",
+        "0.5.11",
+    ),
+    "#37199": (("0.5.11", "0.5.19"), "gpt_oss.py", "GptOssSparseMoeBlock", "0010", "0.5.20"),
+    "#11665": (("0.5.1", "0.5.3.post3"), "glm4_moe.py", "Glm4MoeSparseMoeBlock", "0100", "0.5.4"),
+}
+
+
+@lru_cache(maxsize=4)
+def scanned(version: str) -> ScanResult:
+    with open_source(f"sglang=={version}") as tree:
+        return scan(tree)
+
+
+def rows(version: str, file: str, cls: str) -> set[str | None]:
+    found = scanned(version).findings
+    return {f.row for f in found if f.cls == cls and str(f.file).endswith(f"/{file}")}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_public_bug(bug: str) -> None:
+    releases, file, cls, row, fixed = BUGS[bug]
+    for version in releases:
+        assert row in rows(version, file, cls), version
+    assert row not in rows(fixed, file, cls)
+
+
+def test_the_pull_requests_22_sites_are_read() -> None:
+    facts = Path("/work/shared/facts/sites.json")
+    if not facts.exists():
+        pytest.skip("the list of sites lies beside the checkout only where it was made")
+    wanted = json.loads(facts.read_text())["sites"]
+    with open_source("sglang==0.5.11") as tree:
+        sites = {site.id: site for site in read_sites(tree)}
+    short = {"AF": "should_allreduce_fusion", "RS": "use_reduce_scatter"}
+    for fact in wanted:
+        site = sites[fact["id"].replace("mimo_v2_flash", "mimo_v2")]
+        assert [short[flag] for flag in site.accepts] == fact["forward_accepts"]
+        assert sorted(site.passes) == sorted(fact["migrated_call_passes"])
+
+
+@pytest.mark.parametrize("version", ["0.5.3", "0.5.10.post1", "0.5.16", "0.5.20", "0.5.21"])
+def test_summary_adds_up(version: str) -> None:
+    result = scanned(version)
+    assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+    assert result.counts["covered"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_mutations_of_real_files_never_raise() -> None:
+    draw = random.Random(11)
+    rounds = int(os.environ.get("VERIFY_MUTATIONS", "300"))
+    with open_source("sglang==0.5.11") as tree:
+        models = [p for p in tree.under("sglang/srt/models/") if "moe" in p or "deepseek" in p]
+        for _ in range(rounds):
+            path = draw.choice(models)
+            text = tree.read(path)
+            at = draw.randrange(len(text))
+            cut = draw.choice(("", "(", ")", ":", "\n", "    ", "self", "=", "*", "\0", "None"))
+            broken = text[:at] + cut + text[at + draw.randrange(12) :]
+            result = scan(_with(tree, path, broken))
+            assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+
+
+def _with(tree: SourceTree, path: str, text: str) -> SourceTree:
+    """The source with one file replaced and the other models left out."""
+    kept = tuple(p for p in tree.paths if "/models/" not in p or p == path)
+
+    def load(shown: str) -> bytes:
+        raw = text if shown == path else tree.read(shown)
+        return raw.encode("utf-8", "surrogatepass")
+
+    return SourceTree(name=tree.name, version=tree.version, paths=kept, _load=load)
