@@ -209,10 +209,12 @@ class AddendMachine(Machine):
         called = self.state.frame.called
         if target.text in ADDING_FUNCTIONS and len(positional) > 1 and called is not None:
             return self.added(called, positional[0], positional[1])
-        value = super()._opaque(target, receiver, positional, keywords)
         values = (*positional, *keywords.values())
         if self._alike(target.text) and all(self._same_everywhere(item) for item in values):
-            return value
+            parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
+            if parts:
+                return Tensor(parts)
+        value = super()._opaque(target, receiver, positional, keywords)
         return self._owed_only(value) or value
 
     def _alike(self, name: str) -> bool:
