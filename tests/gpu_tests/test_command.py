@@ -10,7 +10,7 @@ import pytest
 from gpu_tests._cli import main
 from gpu_tests.measure import main as measure
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks")]
+pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
 
 SMALL = ("--model", "llama4", "--dtype", "float32")
 
