@@ -153,24 +153,23 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
     """
     index = Index(tree)
     calls, guards = helper_calls(index), read_sites(tree)
+    found = tuple(
+        Found(
+            comparison=comparison,
+            call=_pick(comparison.site, calls),
+            guard=_pick(comparison.site, guards),
+        )
+        for comparison in comparisons
+    )
+    stated = [each.call for each in found]
     whole = len(comparisons) == len(SITES)
-    stated = {_key(site) for site in SITES}
     asking = {(call.cls, call.method) for call in calls}
     return Release(
         name=tree.name,
         version=tree.version,
         generation=tree.generation,
-        found=tuple(
-            Found(
-                comparison=comparison,
-                call=_pick(comparison.site, calls),
-                guard=_pick(comparison.site, guards),
-            )
-            for comparison in comparisons
-        ),
-        strays=tuple(
-            call for call in calls if whole and (call.cls, call.method, call.path) not in stated
-        ),
+        found=found,
+        strays=tuple(call for call in calls if whole and call not in stated),
         open_coded=tuple(
             guard for guard in guards if guard.skips_on and (guard.cls, guard.method) not in asking
         ),
@@ -236,13 +235,13 @@ def beside(found: Found, *, absent: Collection[str]) -> str:
     return "; ".join(words) or f"differs in rows {_listed(rows)}"
 
 
-def _key(site: Site) -> tuple[str, str, str]:
-    return (site.cls, site.method, site.path)
-
-
 def _pick(site: Site, candidates: Sequence[Place]) -> Place | None:
     """By class, method and path: a file may be renamed; of several, the one in the model's file."""
-    same = [c for c in candidates if (c.cls, c.method, c.path) == _key(site)]
+    same = [
+        candidate
+        for candidate in candidates
+        if (candidate.cls, candidate.method, candidate.path) == (site.cls, site.method, site.path)
+    ]
     return next((c for c in same if c.file == site.file), same[0] if same else None)
 
 

@@ -45,6 +45,17 @@ def test_a_renamed_file_is_found_all_the_same(source: Path) -> None:
     assert read(source).findings() == ()
 
 
+def test_a_second_file_of_the_same_names_is_a_stray(source: Path) -> None:
+    """The model's own file is the one compared; sorted by name the copy would come first."""
+    text = (source / MODELS / "llama4.py").read_text()
+    (source / MODELS / "a_copy.py").write_text(
+        text.replace("is_tp_path=True, ", "is_tp_path=True, x=1, ")
+    )
+    release = read(source)
+    assert set(against(release).values()) == {"as stated"}
+    assert [stray.file for stray in release.strays] == [f"{MODELS}/a_copy.py"]
+
+
 CORRUPTIONS = {
     "a keyword dropped": (
         "llada2",
@@ -253,6 +264,28 @@ def test_the_command_with_a_source(source: Path, capsys: pytest.CaptureFixture[s
         "generation": "helper-arguments",
     }
     assert len(payload["calls"]) == 22
+    assert payload["calls"][0] == {
+        "id": "bailing_moe/BailingMoESparseMoeBlock.forward_normal/TP",
+        "call": {
+            "file": f"{MODELS}/bailing_moe.py",
+            "line": 9,
+            "cls": "BailingMoESparseMoeBlock",
+            "method": "forward_normal",
+            "path": "TP",
+            "passes": {
+                "use_reduce_scatter": "use_reduce_scatter",
+                "should_allreduce_fusion": "should_allreduce_fusion",
+            },
+        },
+        "guard": {
+            "file": f"{MODELS}/bailing_moe.py",
+            "line": 10,
+            "guard": "not AF and not RS and not DP and not FI and "
+            "BailingMoESparseMoeBlock.tp_size > 1",
+            "skips_on": ["AF", "RS", "DP", "FI"],
+        },
+        "against": "as stated",
+    }
     (claim,) = (c for c in payload["claims"] if c["id"] == "all-migrated")
     assert claim["verdict"] == "holds"
     assert captured.err.endswith("22 of 22 sites as the oracles state\n")
