@@ -100,6 +100,15 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="lost-at-pipeline",
+        title="A sum left to the next layer is dropped between pipeline stages",
+        help=(
+            "The last layer of a pipeline stage skips its reduction because the next layer's norm "
+            "would sum its output up. The tensor that is sent to the next stage has lost the mark "
+            "that says so, and nobody sums it up. Complete the sum before sending."
+        ),
+    ),
+    Rule(
         id="lost-past-end",
         title="The last layer leaves its sum to a next layer that does not exist",
         help=(

@@ -60,6 +60,7 @@ COMMUNICATOR_FLAGS: Mapping[str, str] = {
 COMMUNICATOR_EXIT = "postprocess_layer"
 ALLOW = "allow_reduce_scatter"
 IS_LAST = "is_last_layer"
+PIPELINE_HANDOFF = "PPProxyTensors("
 FUSION_MARK = "_sglang_needs_allreduce_fusion"
 FUSED_NORM = "forward_with_allreduce_fusion"
 

@@ -9,6 +9,7 @@ from verify.report import Finding
 from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
 from verify.scan.layers import Facts, LayerRun, read_facts, run_layer
+from verify.scan.pipeline import lost_at_pipeline
 from verify.scan.roots import find_roots
 from verify.scan.sites import (
     Call,
@@ -98,7 +99,9 @@ def scan(tree: SourceTree) -> ScanResult:
         version=tree.version,
         generation=tree.generation,
         sites=sites,
-        findings=_in_order(*found, *tally.addends.findings(meant=True)),
+        findings=_in_order(
+            *found, *lost_at_pipeline(roots, tally.fusing), *tally.addends.findings(meant=True)
+        ),
         advice=_in_order(*advice, *tally.addends.findings(meant=False)),
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),

@@ -19,6 +19,7 @@ class Tally:
     faults: dict[Key, list[tuple[Fault, Class]]] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
     given_up: list[str] = field(default_factory=list)
+    fusing: list[Class] = field(default_factory=list)
     addends: Collected = field(default_factory=Collected)
 
     def add(self, run: LayerRun) -> None:
@@ -29,6 +30,8 @@ class Tally:
         for sink in run.sinks:
             for place in {place for part in sink.parts for place in part.reduced}:
                 self._note(place, run.cls, sink.kind)
+        if any(sink.kind == "fused norm" for sink in run.sinks):
+            self.fusing.append(run.cls)
         for fault in run.faults:
             for place in fault.places:
                 key = (place.file, place.line, place.column)
