@@ -120,7 +120,10 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Tally:
-    """How often each kind of verdict fell, by guards and row, and the faults."""
+    """How often each kind of verdict fell, by guards and row, and the faults.
+
+    `deployments` are those that some subject can be in, `cases` those of each subject together.
+    """
 
     deployments: int = 0
     cases: int = 0
@@ -241,13 +244,14 @@ class _Sweep:
         found: dict[_Way, dict[int, list[tuple[Deployment, Plan]]]] = {}
         layer_count = 0
         for deployment in layers(config):
-            layer_count += 1
+            concerned = [
+                index for index, each in enumerate(self.guards) if applies(deployment, each)
+            ]
+            layer_count += bool(concerned)
             plans = {each: plan(deployment, each, self.release) for each in set(traits)}
             tokens = Scene.token_kind(deployment)
-            for index, each in enumerate(self.guards):
-                if not applies(deployment, each):
-                    continue
-                layer = plans[traits[index]]
+            for index in concerned:
+                each, layer = self.guards[index], plans[traits[index]]
                 scene = SceneKey(layer.mode, tokens, deployment.context_parallel_extend)
                 program = layer.steps(sites(deployment, each, layer.row))
                 way = _Way(scene, program, layer.row, layer.reader)
@@ -255,11 +259,10 @@ class _Sweep:
         cases = []
         for way, takers in found.items():
             # guards with as many layers behind them, from the same one on, are one case
-            alike: dict[tuple[Deployment, int], list[int]] = {}
+            alike: dict[tuple[tuple[Deployment, Plan], int], list[int]] = {}
             for index, taken in takers.items():
-                alike.setdefault((taken[0][0], len(taken)), []).append(index)
-            for (example, weight), members in alike.items():
-                layer = takers[members[0]][0][1]
+                alike.setdefault((taken[0], len(taken)), []).append(index)
+            for ((example, layer), weight), members in alike.items():
                 cases.append(Case(way.scene, way.program, layer, example, weight, tuple(members)))
         return tuple(cases), layer_count
 
