@@ -19,6 +19,8 @@ _EXPERTS = re.compile(r"^(get_moe_impl_class|FusedMoE|EPMoE|DeepEPMoE|\w*FusedMo
 # norms are named after what they precede
 _ATTENTION = re.compile(r"^(?!.*norm).*(attn|attention|mixer|mamba|short_conv|^mix$)")
 
+_BOUNDARY = re.compile(r"layers\.(communicator|layer_boundary)|boundary$")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
@@ -82,7 +84,7 @@ class Models:
                     if not self._is_block(model, name)
                 ),
                 attention_outputs=_attention_outputs(forward),
-                boundary=bool(built & {"LayerCommunicator", "append_stages"}),
+                boundary=not _boundary_names(source).isdisjoint(_names(cls)),
             )
 
     def _source(self, model: str) -> SourceFile:
@@ -126,6 +128,17 @@ def _classes(source: SourceFile) -> Iterator[ast.ClassDef]:
     for statement in source.statements:
         if isinstance(statement.node, ast.ClassDef):
             yield statement.node
+
+
+def _boundary_names(source: SourceFile) -> set[str]:
+    """What the file imports from the modules that move tensors between layers."""
+    return {
+        alias.asname or alias.name
+        for statement in source.statements
+        if isinstance(statement.node, ast.ImportFrom)
+        and _BOUNDARY.search(statement.node.module or "")
+        for alias in statement.node.names
+    }
 
 
 def _stacks(source: SourceFile, layer: str) -> Iterator[str]:

@@ -18,6 +18,8 @@ _TOLERANCE = 1e-5
 class Judged:
     """`kind`: exact, double, missing, mixed, wrong tokens, crash, hang or cannot run.
 
+    `mixed` is some sums too large and others too small, or sums over different tokens.
+
     `counts[r][s]`: how often rank s's contribution is in what rank r holds, for the producer and
     token that are furthest from right; `max_error` relative to the right value; `producers` maps
     each producer to its kind.
@@ -46,6 +48,8 @@ def judge(ranks: Sequence[Seen], *, reference: Seen) -> Judged:
     worst, worst_name = -1.0, ""
     for name in {name: None for seen in ranks for name in seen.counts}:
         error, kind = _error(ranks, name, unit=_unit(reference, name))
+        if _other_tokens(ranks, name, reference):
+            error, kind = max(error, 1.0), "mixed"
         producers[name] = kind
         if error > worst:
             worst, worst_name = error, name
@@ -83,6 +87,23 @@ def _error(ranks: Sequence[Seen], name: str, *, unit: float) -> tuple[float, str
     high, low = above > _TOLERANCE, below > _TOLERANCE
     kind = "mixed" if high and low else "double" if high else "missing" if low else "exact"
     return max(above, below), kind
+
+
+def _other_tokens(ranks: Sequence[Seen], name: str, reference: Seen) -> bool:
+    """Whether contributions made from other tokens are in a rank's tokens.
+
+    Contributions say which mark they were made from, by a factor that one rank shows.
+    """
+    if name not in reference.counts:
+        return False
+    factor = float(reference.worked_on[name][0] / reference.marks[0])
+    for seen in ranks:
+        if name in seen.counts and factor:
+            unit = _unit(reference, name)
+            own = seen.marks * seen.counts[name].sum(dim=1) * factor / unit
+            if not torch.allclose(seen.worked_on[name], own.to(torch.float32), rtol=1e-4):
+                return True
+    return False
 
 
 def _matrix(ranks: Sequence[Seen], name: str, *, unit: float) -> Counts:

@@ -53,14 +53,13 @@ def allreduce_fusion_kernels() -> dict[str, Any]:
 
 
 def fp4_kernels() -> dict[str, Any]:
-    """flashinfer's FP4 quantisation: shapes only, for experts here do not read their input."""
+    """flashinfer's FP4 quantisation: shapes and the tokens' marks, all that experts read."""
 
     def quantize(x: torch.Tensor, *args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         tokens, width = x.shape
-        return (
-            torch.zeros((tokens, width // 2), dtype=torch.uint8),
-            torch.zeros((tokens, width // 16), dtype=torch.uint8),
-        )
+        packed = torch.zeros((tokens, width // 2), dtype=torch.uint8)
+        packed[:, 0] = x[:, 0].to(torch.uint8)
+        return packed, torch.zeros((tokens, width // 16), dtype=torch.uint8)
 
     return {
         "flashinfer.fp4_quantize": quantize,

@@ -130,7 +130,6 @@ def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
             layer,
             shard=shard,
             shards=shards,
-            like=x,
             tokens=x.shape[0],
         )
 
@@ -141,7 +140,7 @@ def _zero_experts(witness: Witness) -> Callable[..., torch.Tensor]:
     def compute(*args: Any, **options: Any) -> torch.Tensor:
         """Experts that pass tokens on: whole on every rank that computes them."""
         hidden = options["hidden_states"] if "hidden_states" in options else args[-1]
-        return witness.whole("zero experts", like=hidden)
+        return witness.whole("zero experts", marks=hidden[:, 0])
 
     return compute
 
@@ -177,8 +176,8 @@ def _experts_apply(witness: Witness) -> Callable[..., Any]:
             layer,
             shard=layer.moe_ep_rank * tp_size + tp_rank,
             shards=layer.moe_ep_size * tp_size,
-            like=x,
             tokens=x.shape[0],
+            marks=x[:, 0],
         )
         if dispatched is None or isinstance(dispatched, torch.Tensor):
             return output

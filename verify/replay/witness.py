@@ -1,9 +1,9 @@
 """Partial sums that can be told apart: which rank's contribution, of which producer, how often.
 
-A producer (one layer's experts, one row-parallel linear) owns a slot of the hidden dimension, one
-entry a rank. What rank r contributes is a one at entry r of the slot, so that after any sequence
-of sums, gathers and copies the hidden state itself says how often each contribution is in it.
-Slot 0 holds the token's own mark.
+A producer (one layer's experts, one row-parallel linear) owns a slot of the hidden dimension: one
+entry a rank, and one for the mark of the token it worked on. What rank r contributes is a one at
+entry r, so that after any sequence of sums, gathers and copies the hidden state itself says how
+often each contribution is in it. Slot 0 starts with the token's own mark.
 """
 
 from dataclasses import dataclass, field
@@ -35,12 +35,14 @@ class Seen:
     """What one rank holds at the end for its own tokens.
 
     `marks` and `found` are `[tokens]`: the marks it should and does have; `counts[name]` is
-    `[tokens, ranks]`; `shards[name]` is (this rank's shard, number of shards).
+    `[tokens, ranks]`; `worked_on[name]` is `[tokens]`, the sum of the marks that the contributions
+    were made from; `shards[name]` is (this rank's shard, number of shards).
     """
 
     marks: torch.Tensor
     found: torch.Tensor
     counts: dict[str, torch.Tensor]
+    worked_on: dict[str, torch.Tensor]
     shards: dict[str, tuple[int, int]]
 
 
@@ -59,30 +61,45 @@ class Witness:
         self.producers.clear()
         self._whole.clear()
         modules = [(name, m) for name, m in model.named_modules() if _may_contribute(m)]
-        if (len(modules) + 1) * self.world_size > HIDDEN_SIZE:
+        if (len(modules) + 1) * self._stride > HIDDEN_SIZE:
             raise ValueError(f"{len(modules)} producers on {self.world_size} ranks: no room")
         self.names = {id(m): (slot, name) for slot, (name, m) in enumerate(modules, start=1)}
 
     def partial(
-        self, owner: object, *, shard: int, shards: int, like: torch.Tensor, tokens: int
+        self,
+        owner: object,
+        *,
+        shard: int,
+        shards: int,
+        tokens: int,
+        marks: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What this rank's part of `owner` contributes for `tokens` tokens."""
+        """What this rank's part of `owner` contributes; `marks` are those of its input's tokens."""
         slot, name = self.names[id(owner)]
-        producer = Producer(name=name, slot=slot * self.world_size, shard=shard, shards=shards)
+        producer = Producer(name=name, slot=slot * self._stride, shard=shard, shards=shards)
         self.producers[id(owner)] = producer
-        output = torch.zeros((tokens, HIDDEN_SIZE), dtype=torch.float32, device=like.device)
-        output[:, producer.slot + self.rank] = 1
-        return output
+        return self._contribution(producer, tokens=tokens, marks=marks)
 
-    def whole(self, name: str, *, like: torch.Tensor) -> torch.Tensor:
+    def whole(self, name: str, *, marks: torch.Tensor) -> torch.Tensor:
         """What a rank contributes that computes all of something; numbered in order of calls."""
-        slot = HIDDEN_SIZE // self.world_size - 1 - len(self._whole)
+        slot = HIDDEN_SIZE // self._stride - 1 - len(self._whole)
         producer = Producer(
-            name=f"{name} {len(self._whole)}", slot=slot * self.world_size, shard=0, shards=1
+            name=f"{name} {len(self._whole)}", slot=slot * self._stride, shard=0, shards=1
         )
         self._whole.append(producer)
-        output = torch.zeros((like.shape[0], HIDDEN_SIZE), dtype=torch.float32)
+        return self._contribution(producer, tokens=len(marks), marks=marks)
+
+    @property
+    def _stride(self) -> int:
+        return self.world_size + 1
+
+    def _contribution(
+        self, producer: Producer, *, tokens: int, marks: torch.Tensor | None
+    ) -> torch.Tensor:
+        output = torch.zeros((tokens, HIDDEN_SIZE), dtype=torch.float32)
         output[:, producer.slot + self.rank] = 1
+        if marks is not None:
+            output[:, producer.slot + self.world_size] = marks.to(output.dtype)
         return output
 
     def read(self, hidden: torch.Tensor, marks: torch.Tensor) -> Seen:
@@ -92,6 +109,7 @@ class Witness:
             marks=marks,
             found=hidden[:, 0],
             counts={p.name: hidden[:, p.slot : p.slot + self.world_size] for p in mine},
+            worked_on={p.name: hidden[:, p.slot + self.world_size] for p in mine},
             shards={p.name: (p.shard, p.shards) for p in mine},
         )
 
