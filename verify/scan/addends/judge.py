@@ -15,7 +15,7 @@ from typing import Literal
 from verify.scan.addends.machine import AddendMachine
 from verify.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
 from verify.scan.index import Class, Index
-from verify.scan.judge import smallest_row
+from verify.scan.judge import SIZE_OF, smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
 from verify.scan.state import MODELS, Sink
@@ -162,9 +162,12 @@ class Judge:
         none, own_work = logic.atom(A2A_NONE), logic.negation(logic.atom(LOCAL_WORK))
         plain = logic.both(none, own_work)
         if local.sparse is not None:
-            shared = logic.both(local.sparse, routed)
+            # a dispatcher that moves tokens to their experts is expert parallelism
+            shared = logic.all_of(local.sparse, routed, logic.atom(SIZE_OF["EP"]))
             yield "FI", logic.all_of(shared, plain, logic.atom("FI"))
-            yield "backend", logic.all_of(shared, logic.negation(none), own_work)
+            # the FP4 all-gather is a step of the plain dispatcher
+            other = logic.negation(logic.either(none, logic.atom("FI")))
+            yield "backend", logic.all_of(shared, other, own_work)
         if local.dense is not None and own:
             yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
