@@ -30,8 +30,9 @@ class HelperCall:
 
     @property
     def name(self) -> str:
-        """`Class.method/PATH`."""
-        return f"{self.cls}.{self.method}/{self.path}"
+        """`Class.method/PATH`; `?` where the path is not written as a literal."""
+        owner = f"{self.cls}." if self.cls else ""
+        return f"{owner}{self.method}/{self.path or '?'}"
 
 
 def helper_calls(index: Index) -> tuple[HelperCall, ...]:

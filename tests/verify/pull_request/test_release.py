@@ -174,6 +174,17 @@ def test_a_call_nobody_states_is_a_finding(source: Path) -> None:
     assert (finding.file, finding.line) == (f"{MODELS}/newest.py", 3)
 
 
+def test_a_call_outside_a_class_is_seen_too(source: Path) -> None:
+    (source / MODELS / "plain.py").write_text(
+        "def reduced(x, is_tp):\n"
+        "    skip = moe.should_skip_post_experts_all_reduce(is_tp_path=is_tp)\n"
+        "    return x if skip else tensor_model_parallel_all_reduce(x)\n"
+    )
+    (finding,) = read(source).findings()
+    assert (finding.cls, finding.method, finding.line) == (None, "reduced", 2)
+    assert finding.subject == "reduced/?"
+
+
 def test_a_flag_defined_otherwise_is_a_finding(source: Path) -> None:
     utils = source / "sglang/srt/layers/moe/utils.py"
     utils.write_text(utils.read_text().replace("get_attention_dp_size() > 1", "True"))
