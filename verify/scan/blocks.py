@@ -16,6 +16,7 @@ from verify.scan.primitives import (
     GROUPS,
     IS_LAST,
     LOCAL_WORK,
+    OWN_FORWARD,
     WHOLE,
     Axis,
 )
@@ -288,7 +289,9 @@ class Blocks(Expressions):
         )
         reduces = self.truth(settings.get("reduce_results", Truth(FALSE)))
         place = self._reduction(MOE_AXES, reduces)
-        part = Part(self.state.origin(), place, MOE_AXES, self.state.here, arrives)
+        own = self.truth(settings.get(OWN_FORWARD, Truth(FALSE))) == TRUE
+        here = self.state.here
+        part = Part(self.state.origin(), place, MOE_AXES, here, arrives, born=not own)
         when = self.logic.both(self.state.here, reduces)
         if when != FALSE:
             part = self._summed(part, place, when)

@@ -14,6 +14,7 @@ from verify.scan.primitives import (
     EXPERT_LAYERS,
     FLAGS,
     GROUP_METHODS,
+    OWN_FORWARD,
     ROW_LINEAR,
     SIZES,
 )
@@ -227,7 +228,8 @@ class Calls(Named):
         if cls.named(ROW_LINEAR):
             return Primitive("row", self.settings(cls, positional, keywords))
         if any(cls.named(name) for name in EXPERT_LAYERS):
-            return Primitive("experts", self.settings(cls, positional, keywords))
+            known = self.settings(cls, positional, keywords)
+            return Primitive("experts", (*known, (OWN_FORWARD, Truth(self._own_forward(cls)))))
         if not cls.module.path.startswith(MODELS):
             return Text(f"{cls.name}()")
         if self.is_attention(cls):
@@ -237,6 +239,12 @@ class Calls(Named):
         if init is not None:
             self.call(Routine(init, instance), positional, keywords)
         return instance
+
+    def _own_forward(self, cls: Class) -> Cond:
+        """Whether an expert layer runs code of its own: what that sums is not known."""
+        forward = cls.method("forward")
+        owner = forward.owner if forward else None
+        return FALSE if owner is None or owner.module.path.startswith(f"{LAYERS}moe/") else TRUE
 
     def settings(
         self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]

@@ -69,6 +69,7 @@ STAGE_DECLARATIONS: Mapping[str, str] = {"declare_ffn": "ffn", "declare_attn": "
 
 ROW_LINEAR = "RowParallelLinear"
 EXPERT_LAYERS = ("FusedMoE", "EPMoE")
+OWN_FORWARD = "its own forward"
 EXPERT_FACTORY = "get_moe_impl_class"
 EXPERT_FUNCTIONS = ("fused_moe", "fused_experts")
 A2A_BACKEND = "MoeA2ABackend"
