@@ -329,6 +329,11 @@ def test_dense_mlp_that_ignores_the_flag_is_still_sharded(judged: Scan) -> None:
     }
 
 
+def test_layer_declared_dense_runs_on_gathered_rows(judged: Scan) -> None:
+    dense = ("is_layer_sparse=sparse", "is_layer_sparse=False")
+    assert found(judged(dense, FORGETS_FI)) == []
+
+
 def test_modes_of_the_models_own_are_not_guessed(judged: Scan) -> None:
     own = ("LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1)", "modes(sparse)")
     assert found(judged(own, FORGETS_FI)) == []

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from verify.scan.addends.machine import AddendMachine
+from verify.scan.addends.machine import SPARSE, AddendMachine
 from verify.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
 from verify.scan.index import Class, Index
 from verify.scan.judge import SIZE_OF, smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
 from verify.scan.state import MODELS, Sink
-from verify.scan.values import NONE, Place
+from verify.scan.values import NONE, Place, Primitive
 
 Kind = Literal["replicated", "lost", "mixed"]
 # what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
@@ -28,8 +28,6 @@ Cause = Literal["gathered", "FI", "backend", "dense"]
 WIDE = "tp_size > 1"
 BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
-# what the source's own rule computes, as against a model's
-_STANDARD_MODES = re.compile(r"(?:\w+\.)?init_new\b")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
@@ -102,15 +100,18 @@ class Judge:
             yield from self._sharded(sink, local)
 
     def _local_rows(self, sink: Sink) -> LocalRows:
-        stage = self.machine.stages.get(sink)
+        """What the consumer was told about the layer, and what it makes of it."""
+        taker = self.machine.stages.get(sink)
+        if taker is None:
+            return LocalRows()
         if sink.kind == "boundary":
-            size = stage.setting("dense_tp_size") if stage else None
-            return boundary_rows(self.machine, size or NONE)
-        if sink.kind == "communicator":
-            modes = stage.setting("layer_scatter_modes") if stage else None
-            if modes is not None and _STANDARD_MODES.match(self.machine.written(modes)):
-                return communicator_rows(self.machine)
-        return LocalRows(sparse=None, dense=None)
+            size = taker.setting("dense_tp_size") or NONE
+            return boundary_rows(self.machine, taker.setting("sparse"), size)
+        modes = taker.setting("layer_scatter_modes")
+        if isinstance(modes, Primitive) and modes.kind == "scatter modes":
+            return communicator_rows(self.machine, modes.setting(SPARSE))
+        # modes of the model's own making are not guessed
+        return LocalRows()
 
     def _replicated(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Complete values in a sum that is completed after they were added."""

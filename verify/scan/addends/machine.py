@@ -35,6 +35,9 @@ from verify.scan.values import (
 )
 
 ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
+# how a communicator is told what kind of layer it serves
+MODES_FACTORY = "init_new"
+SPARSE = "is_layer_sparse"
 ADDING_FUNCTIONS = frozenset({"torch.add", "torch.sub"})
 
 # a method that only gives a tensor another shape or type, whatever its arguments
@@ -127,6 +130,15 @@ class AddendMachine(Machine):
             for frame in self.state.frames
             if frame.called is not None and frame.module.path.startswith(MODELS)
         )
+
+    def call(
+        self, target: Value, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    ) -> Value:
+        """Call a value; a communicator's modes remember what kind of layer they were made for."""
+        named = isinstance(target, Routine) and target.target.name == MODES_FACTORY
+        if named and SPARSE in keywords:
+            return Primitive("scatter modes", ((SPARSE, keywords[SPARSE]),))
+        return super().call(target, positional, keywords)
 
     def row(
         self, block: Primitive, positional: tuple[Value, ...], keywords: Mapping[str, Value]

@@ -37,24 +37,44 @@ SCATTERED = Const("SCATTERED")
 class LocalRows:
     """When a sparse and a dense FFN run on rank-local rows; None where the source does not say."""
 
-    sparse: Cond | None
-    dense: Cond | None
+    sparse: Cond | None = None
+    dense: Cond | None = None
 
 
-def boundary_rows(machine: Machine, dense_size: Value) -> LocalRows:
-    """What the stage boundary says; `dense_size` is the size its stage declares for a dense FFN."""
+def boundary_rows(machine: Machine, sparse: Value | None, dense_size: Value) -> LocalRows:
+    """What the stage boundary makes of the stage's declaration."""
     # a size computed by the model may be the one its layer is built with: nothing can be told
     told = all(isinstance(size, Const) for _, size in alternatives(dense_size))
-    return LocalRows(
-        sparse=_boundary(machine, Truth(TRUE), NONE),
-        dense=_boundary(machine, Truth(FALSE), dense_size) if told else None,
+    return _declared(
+        machine,
+        sparse,
+        LocalRows(
+            sparse=_boundary(machine, Truth(TRUE), NONE),
+            dense=_boundary(machine, Truth(FALSE), dense_size) if told else None,
+        ),
     )
 
 
-def communicator_rows(machine: Machine) -> LocalRows:
-    """What the layer communicator says."""
+def communicator_rows(machine: Machine, sparse: Value | None) -> LocalRows:
+    """What the layer communicator makes of the kind of layer it was told."""
+    return _declared(
+        machine,
+        sparse,
+        LocalRows(
+            sparse=_communicator(machine, Truth(TRUE)), dense=_communicator(machine, Truth(FALSE))
+        ),
+    )
+
+
+def _declared(machine: Machine, sparse: Value | None, rows: LocalRows) -> LocalRows:
+    """Each kind of rows where the layer was declared to be of that kind."""
+    if sparse is None:
+        return rows
+    logic, declared = machine.logic, machine.truth(sparse)
+    dense = logic.negation(declared)
     return LocalRows(
-        sparse=_communicator(machine, Truth(TRUE)), dense=_communicator(machine, Truth(FALSE))
+        sparse=None if rows.sparse is None else logic.both(declared, rows.sparse),
+        dense=None if rows.dense is None else logic.both(dense, rows.dense),
     )
 
 
