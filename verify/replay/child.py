@@ -42,7 +42,8 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         decoder = list(models.decoders(request["model"]))[request["index"]]
-        _say(answers, run_case(source, decoder, deployment_from(request["deployment"])))
+        result = run_case(source, decoder, deployment_from(request["deployment"]))
+        _say(answers, {**result, "network": network})
 
 
 def deployment_from(values: dict[str, Any]) -> Deployment:

@@ -1,7 +1,8 @@
 """From cases to a report: what ran, what was wrong, what was real and what was replaced."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from verify.report import Finding, Json, Report, TableSection
 from verify.source import open_source
 
 Result = tuple[Case, dict[str, Any]]
+_WHAT = {
+    "double": "counted more than once: {parts}",
+    "missing": "not counted by every rank: {parts}",
+    "mixed": "counted too often in part and too rarely in part, or over other tokens: {parts}",
+}
 WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
 
 
@@ -77,7 +83,7 @@ def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Deployment) -> lis
 
 
 def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Json]) -> Report:
-    findings = tuple(_finding(case, out) for case, out in results if out["kind"] in WRONG)
+    findings = tuple(_findings(results))
     kinds = Counter(out["kind"] for _, out in results)
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     beside_prove, disagreements = against_prove(results, statics)
@@ -123,26 +129,36 @@ def subject_of(decoder: Decoder) -> str:
     return f"{decoder.model}/{decoder.cls}"
 
 
-def _finding(case: Case, out: dict[str, Any]) -> Finding:
-    sizes = ", ".join(f"{key}={value}" for key, value in case.deployment.as_json().items())
-    counts = out["counts"]
-    what = {
-        "double": "partial sums are counted more than once",
-        "missing": "partial sums are missing",
-        "mixed": "some partial sums are missing, others counted more than once",
-    }.get(out["kind"], out["why"])
-    return Finding(
-        rule=f"replay-{out['kind'].replace(' ', '-')}",
-        message=f"{case.decoder.cls} with {sizes}: {what}",
-        subject=subject_of(case.decoder),
-        kind=out["kind"],
-        file=case.decoder.file,
-        line=case.decoder.line,
-        cls=case.decoder.cls,
-        row=row_of(case.deployment),
-        deployment=case.deployment.as_json(),
-        counts=None if counts is None else tuple(tuple(round(n) for n in row) for row in counts),
-    )
+def _findings(results: Sequence[Result]) -> Iterator[Finding]:
+    """One a layer, kind and set of producers: its first deployment, and how many more there are."""
+    alike: dict[tuple[Decoder, str, tuple[str, ...]], list[Result]] = {}
+    for case, out in results:
+        if out["kind"] in WRONG:
+            alike.setdefault((case.decoder, out["kind"], _wrong_parts(out)), []).append((case, out))
+    for (decoder, kind, parts), members in alike.items():
+        case, out = members[0]
+        sizes = ", ".join(f"{key}={value}" for key, value in case.deployment.as_json().items())
+        more = f" (and {len(members) - 1} more deployments)" if len(members) > 1 else ""
+        what = _WHAT[kind].format(parts=", ".join(parts)) if kind in _WHAT else str(out["why"])
+        counts = out["counts"]
+        yield Finding(
+            rule=f"replay-{kind.replace(' ', '-')}",
+            message=f"{decoder.cls} with {sizes}{more}: {what}",
+            subject=subject_of(decoder),
+            kind=kind,
+            file=decoder.file,
+            line=decoder.line,
+            cls=decoder.cls,
+            row=row_of(case.deployment),
+            deployment=case.deployment.as_json(),
+            counts=counts and tuple(tuple(round(number) for number in row) for row in counts),
+        )
+
+
+def _wrong_parts(out: dict[str, Any]) -> tuple[str, ...]:
+    """The producers that are wrong, `*` for the layer's number."""
+    wrong = {name for name, kind in out.get("producers", {}).items() if kind != "exact"}
+    return tuple(sorted({re.sub(r"\d+", "*", name) for name in wrong}))
 
 
 def _kinds(results: Sequence[Result]) -> TableSection:
@@ -179,6 +195,11 @@ def _replaced(results: Sequence[Result]) -> dict[str, Json]:
     return dict(sorted(merged.items()))
 
 
+def _cages(results: Sequence[Result]) -> tuple[str, ...]:
+    networks = sorted({out["network"] for _, out in results if "network" in out})
+    return tuple(f"The child processes' network: {network}." for network in networks)
+
+
 def _substitutes(results: Sequence[Result]) -> TableSection:
     executed = {where for _, out in results for where in out.get("executed", ())}
     return TableSection(
@@ -188,5 +209,6 @@ def _substitutes(results: Sequence[Result]) -> TableSection:
         notes=(
             f"{len(executed)} top-level definitions of the source were executed unchanged.",
             "Attention is replaced by zeros; norms add the residual and pass the sum on.",
+            *_cages(results),
         ),
     )

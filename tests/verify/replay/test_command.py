@@ -122,6 +122,8 @@ def test_a_broken_server_is_found(altered, replay, path, old, new, kind, counts)
     assert finding["rule"] == f"replay-{kind.replace(' ', '-')}"
     assert finding["file"] == "sglang/srt/models/oak.py"
     assert finding["cls"] == "OakDecoderLayer"
+    if counts:
+        assert "layers.*.mlp.experts" in finding["message"]
 
 
 def test_what_cannot_be_executed_says_what_is_missing_and_is_no_finding(altered, replay):
@@ -179,6 +181,14 @@ def test_usage_errors_are_one_line(small_server, capsys, arguments, said):
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_without_torch_it_says_so(small_server, capsys, monkeypatch):
+    monkeypatch.setattr("verify.replay.command.find_spec", lambda name: None)
+    assert main(["replay", str(small_server)]) == 2
+    assert capsys.readouterr().err == (
+        "verify: replay needs torch, which is not installed: pip install torch (CPU)\n"
+    )
 
 
 def test_help_says_that_it_executes_code(capsys):
