@@ -49,7 +49,7 @@ RELEVANT = re.compile(
     rf"^(?:{'|'.join(FLAGS)})$|_size > 1|backend\(\)\.|_dp|dp_|parallel|reduce_results|sparse"
 )
 # norms and linear layers: what comes out is a new value, not the sum that went in
-_NEW_VALUE = ("Norm()", "Linear()", "LayerNorm()", "Norm().forward", "Linear().forward")
+_NEW_VALUE = ("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward")
 # what they return is named by the call itself
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
 

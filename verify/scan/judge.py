@@ -145,7 +145,8 @@ def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[F
         # whether it was owed at all is not known: not summing it may be right
         return
     places = tuple(over_axis) or (part.place,)
-    lost = logic.all_of(owed, logic.negation(done), logic.negation(sums))
+    # what is left out beside a dispatcher's combine is for the rules about addends
+    lost = logic.all_of(owed, logic.negation(done), logic.negation(sums), scene.plain)
     yield from _fault(scene, "lost", places, axis, lost)
 
 

@@ -75,7 +75,8 @@ class Named(Blocks):
 
     def _fused_norm(self, positional: Arguments, keywords: Keywords) -> Value:
         first = positional[0] if positional else next(iter(keywords.values()), NONE)
-        return Items((self.reduce(first, WHOLE), Text("residual")))
+        self.reduce(first, WHOLE)
+        return Items((Text("hidden_states"), Text("residual")))
 
     def _stages(self, positional: Arguments, _: Keywords) -> Value:
         return Items(tuple(self.boundary(item) for item in positional))

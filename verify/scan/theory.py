@@ -14,6 +14,7 @@ from verify.scan.machine import Machine
 from verify.scan.primitives import (
     A2A_BACKEND,
     A2A_NONE,
+    ALLOW,
     COMMUNICATOR,
     COMMUNICATOR_FLAGS,
     FLAG_FUNCTIONS,
@@ -70,8 +71,9 @@ def definitions(state: State) -> Cond:
                 result = logic.both(result, logic.negation(logic.atom(flag)))
             else:
                 body = _value(machine, Routine(method, owner))
-                implied = logic.either(logic.negation(logic.atom(flag)), body)
-                result = logic.both(result, implied)
+                # the flag is what it answers a layer that allows it
+                body = logic.assume(body, f"{COMMUNICATOR}.{ALLOW}", value=True)
+                result = logic.both(result, _same(machine, logic.atom(flag), body))
     state.theory = False
     state.reductions.clear()
     return result
