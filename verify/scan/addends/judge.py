@@ -202,14 +202,23 @@ class Judge:
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
-            meant=cause != "dense" or self._beside(sink, seen, conditions),
+            meant=cause != "dense" or self._beside(sink, places),
         )
 
-    def _beside(self, sink: Sink, seen: Cond, conditions: tuple[str, ...]) -> bool:
+    def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
         """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
-        both = self.logic.both(seen, self.logic.shadow(self.routed, self.known)) != FALSE
-        alone = not any("EP" in part.axes for part in sink.parts)
-        return (both and alone) or any("layer" in name for name in conditions)
+        logic = self.logic
+        there = logic.any_of(
+            *(p.present for p in sink.parts if self.machine.built.get(p.origin) == places)
+        )
+        if not any("EP" in part.axes for part in sink.parts):
+            return logic.both(there, self.routed) != FALSE
+        return any(
+            "layer" in name
+            for name in logic.support(there)
+            if logic.implies(there, logic.atom(name))
+            or logic.implies(there, logic.negation(logic.atom(name)))
+        )
 
     def _conditions(self, when: Cond, reach: Cond) -> tuple[str, ...]:
         """What the case needs besides flags, sizes and backends, in its smallest row."""
