@@ -157,7 +157,9 @@ class Blocks(Expressions):
 
     def allowed(self, communicator: Primitive) -> Cond:
         """When the communicator was told that the block can leave its sum to a reduce-scatter."""
-        return self.truth(self.setting(communicator, ALLOW, Truth(FALSE)))
+        allowed = self.truth(self.setting(communicator, ALLOW, Truth(FALSE)))
+        self.state.allows = self.state.allows or allowed != FALSE
+        return allowed
 
     def scatter_sums(self, communicator: Primitive) -> Cond:
         """When the communicator's exit sums up what it is given, by this source's own words."""

@@ -24,6 +24,7 @@ class Facts:
     index: Index
     logic: Logic
     defined: Cond
+    answers: Cond
     published: tuple[str, ...]
     known: frozenset[str]
 
@@ -56,13 +57,13 @@ def read_facts(index: Index) -> Facts:
     for flag in FLAGS:
         state.logic.atom(flag)
     try:
-        defined = definitions(state)
+        defined, answers = definitions(state)
     except CANNOT_FOLLOW:
-        defined = TRUE
+        defined = answers = TRUE
     defined = state.logic.both(defined, general(state))
     defined = state.logic.both(defined, of_atoms(state, frozenset()))
     known = frozenset(state.logic.atoms())
-    return Facts(index, state.logic.copy(), defined, published_flags(state), known)
+    return Facts(index, state.logic.copy(), defined, answers, published_flags(state), known)
 
 
 def unknown(function: Function) -> dict[str, Value]:
@@ -86,6 +87,8 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         state.reductions.clear()
         machine.sink("return", machine.call(layer, (), {}), FALSE)
         theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
+        if state.allows:
+            theory = state.logic.both(theory, facts.answers)
         run.faults = (*faults(state, theory), *past_the_end(state))
         run.addends = judged(machine, theory)
     except CANNOT_FOLLOW as error:

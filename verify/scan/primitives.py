@@ -58,6 +58,7 @@ COMMUNICATOR_FLAGS: Mapping[str, str] = {
     "should_use_reduce_scatter": "RS",
 }
 COMMUNICATOR_EXIT = "postprocess_layer"
+SCATTERS = f"{COMMUNICATOR}._communicate_summable_tensor_pair_fn is _scatter_hidden_states"
 ALLOW = "allow_reduce_scatter"
 IS_LAST = "is_last_layer"
 PIPELINE_HANDOFF = "PPProxyTensors("

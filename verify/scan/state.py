@@ -76,6 +76,7 @@ class State:
     sinks: list[Sink] = field(default_factory=list)
     past_the_end: list[Place] = field(default_factory=list)
     communicators: int = 0
+    allows: bool = False
     births: int = 0
     entered: set[tuple[str, int]] = field(default_factory=set)
     notes: set[str] = field(default_factory=set)

@@ -18,6 +18,7 @@ from verify.scan.primitives import (
     COMMUNICATOR,
     COMMUNICATOR_FLAGS,
     FLAG_FUNCTIONS,
+    SCATTERS,
 )
 from verify.scan.state import Frame, State, UnresolvedError
 from verify.scan.values import Instance, Routine
@@ -48,11 +49,15 @@ def published_flags(state: State) -> tuple[str, ...]:
     return tuple(flag for name, flag in _PUBLISHED.items() if any(name in s for s in scopes))
 
 
-def definitions(state: State) -> Cond:
-    """The flags' own definitions in this source, as a condition that always holds."""
+def definitions(state: State) -> tuple[Cond, Cond]:
+    """The flags' own definitions in this source, as a condition that always holds.
+
+    The second is what holds besides in a layer whose communicator may reduce-scatter: there a flag
+    is exactly what the communicator answers.
+    """
     machine, logic = Machine(state), state.logic
     module = state.index.module(_UTILS_FILE)
-    result = TRUE
+    result = answers = TRUE
     state.theory = True
     for name, flag in FLAG_FUNCTIONS.items():
         function = module.resolve(name) if module else None
@@ -71,12 +76,14 @@ def definitions(state: State) -> Cond:
                 result = logic.both(result, logic.negation(logic.atom(flag)))
             else:
                 body = _value(machine, Routine(method, owner))
-                # the flag is what it answers a layer that allows it
+                # asked by a layer that allows it
                 body = logic.assume(body, f"{COMMUNICATOR}.{ALLOW}", value=True)
-                result = logic.both(result, _same(machine, logic.atom(flag), body))
+                implied = logic.either(logic.negation(logic.atom(flag)), body)
+                result = logic.both(result, implied)
+                answers = logic.both(answers, _same(machine, logic.atom(flag), body))
     state.theory = False
     state.reductions.clear()
-    return result
+    return result, answers
 
 
 def predicate_texts(index: Index) -> dict[str, str]:
@@ -120,7 +127,7 @@ def general(state: State) -> Cond:
 
     rules = [implied(f"{size} > 1", atom("tp_size > 1")) for size in PARTS_OF_TP]
     rules += [implied(flag, atom(ATTENTION_DP)) for flag in ("DP", "FI", "attn_dp_size > 1")]
-    rules.append(implied("DP", atom("moe_ep_size > 1")))
+    rules += [implied("DP", atom("moe_ep_size > 1")), implied("DP", atom(SCATTERS))]
     # server_args: with an all-to-all backend every rank is an expert-parallel rank
     whole = logic.both(atom("moe_ep_size > 1"), logic.negation(atom("moe_tp_size > 1")))
     single = logic.negation(atom("tp_size > 1"))
