@@ -1,0 +1,149 @@
+"""What is sharded may not stay where nobody completes its sum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Judge = Callable[..., Any]
+
+
+def test_replicated_shared_expert_in_a_later_sum(judged: Judge, change: Any) -> None:
+    result = judged(("dict(tp_size=1) if alone else {}", "dict(tp_size=1)"))
+    assert result.rules == [("replicated-addend", "0000")]
+
+
+def test_shared_expert_that_forgets_fi_is_lost(judged: Judge, change: Any) -> None:
+    result = judged(change.forgets_fi)
+    assert result.rules == [("lost-addend", "0001")]
+    (finding,) = result.findings
+    assert (finding.cls, finding.method) == ("Block", "__init__")
+
+
+def test_model_whose_attention_knows_no_group_of_its_own_is_given_advice(
+    judged: Judge, change: Any
+) -> None:
+    result = judged(change.forgets_fi, (", attn_tp_size=1)", ")"))
+    assert result.rules == []
+    assert result.advice == [("lost-addend", "0001")]
+
+
+def test_shared_expert_that_forgets_a_backend_is_lost_with_it(judged: Judge, change: Any) -> None:
+    forgets = ("            or get_moe_a2a_backend().is_nixl()\n", "")
+    asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
+    result = judged(forgets, library=asks_elsewhere)
+    assert result.rules == [("lost-addend", "0000")]
+    assert "all-to-all backend nixl," in result.findings[0].message
+
+
+def test_backend_that_no_model_asks_about_is_not_counted(judged: Judge, change: Any) -> None:
+    assert judged(("            or get_moe_a2a_backend().is_nixl()\n", "")).rules == []
+
+
+def test_model_that_knows_no_backend_is_given_advice(judged: Judge, change: Any) -> None:
+    model = (
+        "            get_moe_a2a_backend().is_deepep()\n"
+        "            or get_moe_a2a_backend().is_nixl()\n            or should",
+        "            should",
+    )
+    asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
+    result = judged(model, library=asks_elsewhere)
+    assert result.rules == []
+    assert result.advice == [("lost-addend", "0000")]
+
+
+def test_shared_expert_that_sums_itself_on_local_rows_mixes_tokens(
+    judged: Judge, change: Any
+) -> None:
+    own = ("reduce_results=False, **", "reduce_results=True, **")
+    assert judged(change.after_the_sum, own).rules == []
+    assert judged(change.after_the_sum, own, change.forgets_fi).rules == [("mixed-addend", "0001")]
+
+
+def test_dense_mlp_that_ignores_the_flag_is_still_sharded(judged: Judge, change: Any) -> None:
+    result = judged(change.ignores_the_flag)
+    assert result.rules == [("sharded-dense", "0000")]
+    assert result.findings[0].kind == "mixed"
+    silent = judged(("Mlp(config, tp_size=dense_size)", "Mlp(config, reduce_results=False)"))
+    assert ("sharded-dense", "0000") in silent.rules
+    assert {finding.kind for finding in silent.findings if finding.rule == "sharded-dense"} == {
+        "lost"
+    }
+
+
+def test_layer_declared_dense_runs_on_gathered_rows(judged: Judge, change: Any) -> None:
+    dense = ("is_layer_sparse=sparse", "is_layer_sparse=False")
+    assert judged(dense, change.forgets_fi).rules == []
+
+
+def test_modes_of_the_models_own_are_not_guessed(judged: Judge, change: Any) -> None:
+    own = ("LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1)", "modes(sparse)")
+    assert judged(own, change.forgets_fi).rules == []
+
+
+BY_FUNCTION = """
+def _ffn_on_rank_rows(sparse, dense_tp_size):
+    if sparse:
+        return leaves_all_reduce()
+    if dense_tp_size is None:
+        return enable_moe_dense_fully_dp()
+    return dense_tp_size == 1
+"""
+INLINE = """
+def resolve(variant, *, sparse, dense_tp_size=None):
+    on_local = (
+        leaves_all_reduce()
+        if sparse
+        else (enable_moe_dense_fully_dp() if dense_tp_size is None else dense_tp_size == 1)
+    )
+    return on_local
+"""
+IMPORT = "from sglang.srt.layers.moe.utils import leaves_all_reduce\n"
+STAGES = (
+    (
+        """        self.comm = LayerCommunicator(
+            LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1), self.norm
+        )
+""",
+        """        self.attn_stage, self.ffn_stage = append_stages(
+            (declare_attn(group="attn_tp"), self.norm), (declare_ffn(sparse=sparse), self.norm)
+        )
+""",
+    ),
+    ("hidden_states, residual = self.comm.prepare_mlp(hidden_states, residual, batch)", "pass"),
+    (
+        "self.comm.postprocess_layer(hidden_states, residual, batch)",
+        "self.ffn_stage.finish(hidden_states, batch)",
+    ),
+    (
+        "def __init__(self, config, reduce_results=True,",
+        "def __init__(self, config, reduce_results=False,",
+    ),
+)
+
+
+@pytest.mark.parametrize("rows", [BY_FUNCTION, INLINE], ids=["a function", "written inline"])
+def test_stage_boundary_says_where_rows_are_local(judged: Judge, change: Any, rows: str) -> None:
+    library = {"layers/layer_boundary/factories.py": IMPORT + rows}
+
+    def rules(*changes: tuple[str, str]) -> Any:
+        return judged(*STAGES, change.never_summed, *changes, library=library).rules
+
+    # the boundary sums the block's output up: what every rank holds may not be in it
+    once = change.added_once
+    assert rules(once) == []
+    assert rules() == [("replicated-addend", "0000")]
+    assert rules(once, change.forgets_fi) == [("lost-addend", "0001")]
+    assert rules(once, change.ignores_the_flag) == [("sharded-dense", "0000")]
+    own_size = ("declare_ffn(sparse=sparse", "declare_ffn(sparse=sparse, dense_tp_size=f(config)")
+    assert rules(once, change.ignores_the_flag, own_size) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [("forgets_fi", ("lost-addend", "0001")), ("ignores_the_flag", ("sharded-dense", "0000"))],
+)
+def test_names_do_not_matter(
+    judged: Judge, change: Any, broken: str, expected: tuple[str, str]
+) -> None:
+    assert judged(getattr(change, broken), renamed=change.names).rules == [expected]
