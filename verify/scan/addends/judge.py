@@ -211,8 +211,9 @@ class Judge:
         there = logic.any_of(
             *(p.present for p in sink.parts if self.machine.built.get(p.origin) == places)
         )
-        if not any("EP" in part.axes for part in sink.parts):
-            return logic.both(there, self.routed) != FALSE
+        apart = not any("EP" in part.axes for part in sink.parts)
+        if apart and logic.both(there, self.routed) != FALSE:
+            return True
         return any(
             "layer" in name
             for name in logic.support(there)
