@@ -72,14 +72,22 @@ def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[s
 def _learn(source: Source, decoder: Decoder) -> Seen:
     """Run on one rank until the configuration has every name that the model insists on."""
     learned = source.learned.setdefault(decoder, {})
+    failed = False
     while True:
         try:
-            return _run(source, decoder, ONE_RANK)[0][0]
+            seen = _run(source, decoder, ONE_RANK)[0][0]
         except RanksError as error:
             missing = error.__cause__
             if not isinstance(missing, MissingError) or len(learned) >= _MOST_LEARNED:
                 raise
             learned[str(missing.name)] = neutral(str(missing.name))
+            failed = True
+            continue
+        if not failed:
+            return seen
+        # once more on a rank that no failed attempt has touched
+        source.servers.pop(ONE_RANK)
+        failed = False
 
 
 def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple[Seen, Tree]]:
@@ -100,10 +108,15 @@ def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple
         return witness.read(hidden, marks), tree
 
     torch.set_grad_enabled(False)
-    results = run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
-    # not after a failure: what it leaves half done is no server's state
-    source.servers[deployment] = servers
-    return results
+    try:
+        return run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
+    except RanksError as error:
+        # what a failure leaves half done is no server's state, unless it is another attempt's
+        if not isinstance(error.__cause__, MissingError):
+            servers = {}
+        raise
+    finally:
+        source.servers[deployment] = servers
 
 
 def _tree(source: Source, witness: Witness) -> Tree:

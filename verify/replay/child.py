@@ -3,6 +3,7 @@
 Started by `verify.replay.processes` only. The first line out says what cages it.
 """
 
+import gc
 import json
 import os
 import sys
@@ -38,6 +39,8 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     files = SourceFiles(open_source(sys.argv[1], below=""))
     source, models = Source(files=files), Models(files)
     cage.refuse(scratch=scratch)
+    # torch's objects stay for good: without this every collection looks at all of them
+    gc.freeze()
     _say(answers, {"network": network})
     for line in sys.stdin:
         request = json.loads(line)
