@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from gpu_tests import machine
 from gpu_tests.cases import DTYPES, EXPERTS, Case
 from gpu_tests.job import Torchrun, check_world, choose_experts, on_this_machine, under_torchrun
 from gpu_tests.outcome import Outcome
@@ -60,7 +61,13 @@ def _run(arguments: argparse.Namespace) -> int:
             fault = str(error)
     if place is not None and place.rank > 0:
         return 0
-    report = make_report(done, world_size=world_size, backend=arguments.backend, notes=(choice,))
+    report = make_report(
+        done,
+        world_size=world_size,
+        backend=arguments.backend,
+        experts=choice,
+        ran_on=machine.describe(arguments.backend),
+    )
     deliver(render(report, format_name=arguments.format), output=arguments.output)
     if fault:
         raise VerifyError(f"{fault}; {len(done)} of {len(todo)} cases were run")

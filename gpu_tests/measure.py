@@ -6,13 +6,13 @@ time is neither expert compute nor a collective.
 """
 
 import argparse
-import platform
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from gpu_tests import machine
 from gpu_tests._cli import DEADLINE, positive_seconds
 from gpu_tests.cases import DTYPES, EXPERTS, Dtype, Experts, experts_for
 from gpu_tests.job import check_world, choose_experts
@@ -90,16 +90,16 @@ def _report(
     choice: str,
 ) -> Report:
     words = sys.argv[1:] if argv is None else argv
-    machine = _machine(arguments)
     return Report(
         command="gpu_tests.measure",
         title=f"Costs on {arguments.world_size} {arguments.backend} ranks",
         summary=(
-            f"{len(measured)} measurements on {arguments.world_size} ranks of {machine['device']}"
+            f"{len(measured)} measurements on {arguments.world_size} {arguments.backend} ranks"
         ),
         payload={
             "command_line": shlex.join(["python", "-m", "gpu_tests.measure", *words]),
-            "machine": machine,
+            "machine": machine.describe(arguments.backend),
+            "experts": choice,
             "world_size": arguments.world_size,
             "backend": arguments.backend,
             "measurements": [_as_json(item, timings) for item, timings in measured],
@@ -187,21 +187,6 @@ def _gigabytes(item: Bandwidth, microseconds: float, ranks: int) -> str:
     rounds = 2 if item.collective == "all-reduce" else 1
     size = item.tokens * item.hidden * width
     return f"{rounds * (ranks - 1) / ranks * size / microseconds / 1e3:.1f}"
-
-
-def _machine(arguments: argparse.Namespace) -> dict[str, Json]:
-    import torch  # noqa: PLC0415
-
-    machine: dict[str, Json] = {"python": platform.python_version(), "torch": torch.__version__}
-    if arguments.backend != "nccl":
-        return {**machine, "device": f"{platform.machine()} CPU"}
-    nccl = ".".join(map(str, torch.cuda.nccl.version()))
-    return {
-        **machine,
-        "cuda": torch.version.cuda,
-        "nccl": nccl,
-        "device": torch.cuda.get_device_name(0),
-    }
 
 
 def _parser() -> argparse.ArgumentParser:

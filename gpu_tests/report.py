@@ -1,20 +1,25 @@
 """Outcomes as the report that every renderer of `verify` can show."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gpu_tests.judge import SEVERITY
 from gpu_tests.outcome import Outcome
-from verify.report import Report, Section, TableSection
+from verify.report import Json, Report, Section, TableSection
 
 KINDS = tuple(reversed(SEVERITY))
 MAX_EXAMPLES = 1
 
 
 def make_report(
-    outcomes: Sequence[Outcome], *, world_size: int, backend: str, notes: tuple[str, ...] = ()
+    outcomes: Sequence[Outcome],
+    *,
+    world_size: int,
+    backend: str,
+    experts: str = "",
+    ran_on: Mapping[str, Json] | None = None,
 ) -> Report:
-    """`outcomes` in the order they were run."""
+    """`outcomes` in the order they were run; `experts` says on what the experts ran."""
     findings = tuple(outcome.finding() for outcome in outcomes if outcome.problem)
     kinds = Counter(outcome.kind for outcome in outcomes)
     tally = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
@@ -24,16 +29,18 @@ def make_report(
         title=f"Real layers on {world_size} {backend} ranks",
         summary=f"{len(outcomes)} cases on {world_size} ranks: {tally or 'none'}; {verdict}",
         payload={
+            "machine": ran_on,
             "world_size": world_size,
             "backend": backend,
+            "experts": experts,
             "cases": [outcome.as_json() for outcome in outcomes],
         },
-        sections=(_subjects(outcomes, notes), *_examples(outcomes)),
+        sections=(_subjects(outcomes, experts), *_examples(outcomes)),
         findings=findings,
     )
 
 
-def _subjects(outcomes: Sequence[Outcome], notes: tuple[str, ...]) -> TableSection:
+def _subjects(outcomes: Sequence[Outcome], experts: str) -> TableSection:
     """A line for each block and dtype: its cases by kind, and how close the exact ones are."""
     lines: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
@@ -59,7 +66,7 @@ def _subjects(outcomes: Sequence[Outcome], notes: tuple[str, ...]) -> TableSecti
         notes=(
             "`worst exact` is the largest deviation of an exact case from one rank's float64 "
             "answer, in units of the tolerance that follows from dtype and order of summation.",
-            *notes,
+            *([experts] if experts else []),
         ),
     )
 

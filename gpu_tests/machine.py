@@ -1,0 +1,20 @@
+"""What a job ran on: figures mean nothing without."""
+
+import platform
+
+from verify.report import Json
+
+
+def describe(backend: str) -> dict[str, Json]:
+    """The device and the versions of what computes on it."""
+    import torch  # noqa: PLC0415 - seconds, which `--help` and refusals should not cost
+
+    machine: dict[str, Json] = {"python": platform.python_version(), "torch": torch.__version__}
+    if backend != "nccl":
+        return {**machine, "device": f"{platform.machine()} CPU"}
+    return {
+        **machine,
+        "cuda": torch.version.cuda,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        "device": torch.cuda.get_device_name(0),
+    }
