@@ -204,7 +204,9 @@ class Blocks(Expressions):
         if kind == Const("ffn"):
             complete = self.truth(self.setting(block, "output_complete", Truth(FALSE)))
             published = [self.logic.atom(flag) for flag in self.state.published]
-            owed = self.logic.any_of(*published) if published else TRUE
+            # where flags are published, only the scope that published them sums
+            in_scope = self.logic.any_of(*published) if block.kind == "exit" else FALSE
+            owed = in_scope if published else TRUE
             done = self.logic.either(complete, already)
             frame = self.state.frame
             before = frame.live
