@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
+from verify.scan.addends.same import SameMachine, fresh
 from verify.scan.index import Class, Function
 from verify.scan.judge import SIZE_OF
 from verify.scan.logic import FALSE, TRUE, Cond
-from verify.scan.machine import Machine
 from verify.scan.primitives import Axis
 from verify.scan.state import MODELS, Sink, State
 from verify.scan.values import (
@@ -27,7 +27,6 @@ from verify.scan.values import (
     Routine,
     Tensor,
     Text,
-    Truth,
     Value,
     alternatives,
     parts_of,
@@ -45,23 +44,9 @@ _SHAPE_METHOD = re.compile(
     r"(?:view|reshape|to|type|contiguous|unsqueeze|squeeze|flatten|expand|transpose|permute|clone"
     r"|float|half|bfloat16|detach|view_as|type_as|expand_as)"
 )
-# modules under layers/ whose weights every rank holds in full
-_WHOLE_MODULE = re.compile(
-    r"^ReplicatedLinear\(\)$|^\w*Norm\w*\(\)$|^TopK\(\)$|^(?:torch\.)?nn\.Linear\([^()]*\)$"
-)
-# functions that compute the same on every rank from arguments that are the same on every rank
-_LIBRARY = re.compile(r"(?:torch|F|functional|nn)(?:\.\w+)+")
-# ... except those that fill a tensor with something else or ask which rank this is
-_FRESH = re.compile(r"zeros|empty|ones|full|rand|rank|scatter|gather|shard|split|chunk|local")
-# an argument that is the same on every rank: configuration, a type, a shape
-_SAME_EVERYWHERE = re.compile(
-    r"config\b|^torch\.\w+$|^\w+\.(?:shape|device)(?:\[\w+\])?$|hidden_size|dtype"
-)
-_DEPENDS_ON_RANK = re.compile(r"\brank|_rank|world_size|Parameter\(|empty\(")
-_A_SIZE = re.compile(r"(?:tp|ep|world)_size")
 
 
-class AddendMachine(Machine):
+class AddendMachine(SameMachine):
     """Runs method bodies symbolically; tells what is added into a partial sum."""
 
     def __init__(self, state: State) -> None:
@@ -70,8 +55,6 @@ class AddendMachine(Machine):
         self.names: dict[tuple[object, ...], str] = {}
         # by origin: where a sharded layer was built, from the outermost call to the innermost
         self.built: dict[tuple[object, ...], tuple[Place, ...]] = {}
-        # by origin: the addition that put a complete value into a partial sum
-        self.addends: dict[tuple[object, ...], Place] = {}
         # by origin: whether it was born inside a block with routed experts of its own
         self.inside_block: set[tuple[object, ...]] = set()
         # by sink: the boundary's stage or the communicator that took the tensor
@@ -207,7 +190,7 @@ class AddendMachine(Machine):
                 return value
             if _SHAPE_METHOD.fullmatch(name):
                 return receiver
-            if _FRESH.search(name):
+            if fresh(name):
                 return self._owed_only(super()._by_method(receiver, func, positional, keywords))
         return super()._by_method(receiver, func, positional, keywords)
 
@@ -222,50 +205,17 @@ class AddendMachine(Machine):
         if target.text in ADDING_FUNCTIONS and len(positional) > 1 and called is not None:
             return self.added(called, positional[0], positional[1])
         values = (*positional, *keywords.values())
-        if self._alike(target.text) and all(self._same_everywhere(item) for item in values):
+        if self.alike(target.text) and all(self.same_everywhere(item) for item in values):
             parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
             if parts:
                 return Tensor(parts)
         value = super()._opaque(target, receiver, positional, keywords)
         return self._owed_only(value) or value
 
-    def _alike(self, name: str) -> bool:
-        """Whether what is called computes the same on every rank from the same arguments."""
-        if _WHOLE_MODULE.search(name):
-            return True
-        if _LIBRARY.fullmatch(name):
-            return not _FRESH.search(name)
-        if not name.isidentifier() or _FRESH.search(name):
-            return False
-        found = self.state.frame.module.resolve(name)
-        if isinstance(found, Function):
-            text = found.module.heads.get(found.name, ("", 0))[0]
-            return bool(text) and not _DEPENDS_ON_RANK.search(text)
-        # a kernel from elsewhere sees nothing but its arguments
-        return found is None and name in self.state.frame.module.imports
-
-    def _same_everywhere(self, value: Value) -> bool:
-        match value:
-            case Const() | Truth() | Routine():
-                return True
-            case Tensor(parts):
-                return all(not part.axes and part.origin not in self.addends for part in parts)
-            case Items(values):
-                return all(self._same_everywhere(item) for item in values)
-            case Text(text):
-                if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
-                    return False
-                return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
-        return (
-            all(self._same_everywhere(item) for _, item in alternatives(value)[:8])
-            if (len(alternatives(value)) > 1)
-            else False
-        )
-
     def combined(self, *values: Value) -> Value:
         """Several values in one: what was complete stays so only among its own kind."""
         value = super().combined(*values)
-        if all(self._same_everywhere(item) for item in values):
+        if all(self.same_everywhere(item) for item in values):
             return value
         return self._owed_only(value) or value
 
@@ -312,7 +262,7 @@ class AddendMachine(Machine):
     ) -> Part | None:
         if part.axes or part.origin in self.addends:
             return part
-        plain = all(side or self._same_everywhere(v) for side, v in zip(sides, values, strict=True))
+        plain = all(side or self.same_everywhere(v) for side, v in zip(sides, values, strict=True))
         present = self.logic.both(part.present, self.logic.negation(owed))
         return replace(part, present=present) if plain and present != FALSE else None
 
