@@ -39,7 +39,7 @@ def report(result: ScanResult) -> Report:
     if result.advice:
         sections.append(
             TableSection(
-                title="With an all-to-all backend the model may not be meant for",
+                title="With a choice the model may not be meant for",
                 columns=("where", "what"),
                 rows=tuple((f"{a.file}:{a.line}", a.message) for a in result.advice),
             )
