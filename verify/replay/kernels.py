@@ -55,7 +55,9 @@ def allreduce_fusion_kernels() -> dict[str, Any]:
 def fp4_kernels() -> dict[str, Any]:
     """flashinfer's FP4 quantisation: shapes and the tokens' marks, all that experts read."""
 
-    def quantize(x: torch.Tensor, *args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def quantize(*args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        given = (*args, *options.values())
+        x = next(t for t in given if isinstance(t, torch.Tensor) and t.dim() == 2)
         tokens, width = x.shape
         packed = torch.zeros((tokens, width // 2), dtype=torch.uint8)
         packed[:, 0] = x[:, 0].to(torch.uint8)

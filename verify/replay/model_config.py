@@ -124,6 +124,11 @@ class _PlainConfig:
 
     model_type = "replayed"
     architectures = ("Replayed",)
+    hidden_size = HIDDEN_SIZE
+    num_hidden_layers = LAYERS
+    num_attention_heads = num_key_value_heads = head_dim = 16
+    max_position_embeddings = vocab_size = 64
+    dtype = torch_dtype = torch.float32
 
     def get_text_config(self) -> "_PlainConfig":
         """It is all text."""

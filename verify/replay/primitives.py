@@ -4,8 +4,10 @@ Whatever is not listed here is executed from the source, or is a stand-in whose 
 rest on. No entry knows a model or a release.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,6 +32,9 @@ _FALSE = (
     *("cpu_has_amx_support", "use_intel_amx_backend", "use_intel_xpu_backend"),
 )
 
+# until 0.5.5, whoever allocates in it marks what it allocated
+_SYMMETRIC_MEMORY = SimpleNamespace(tag=lambda tensor: None)
+
 
 def platform() -> dict[str, Any]:
     """Answers to what the release asks about its machine: CUDA, compute capability 9.0."""
@@ -38,6 +43,7 @@ def platform() -> dict[str, Any]:
     return answers | {
         "mambaish_config": _always(value=None),
         "model_config_of": _always(value=PLAIN_MODEL),
+        "ModelConfig._parse_quant_hf_config": _always(value=None),
         "get_device_sm": _always(value=10 * COMPUTE_CAPABILITY[0] + COMPUTE_CAPABILITY[1]),
         "get_device_capability": _always(value=COMPUTE_CAPABILITY),
         "get_device_memory_capacity": _always(value=80 * 1024.0),
@@ -71,7 +77,7 @@ def communication() -> dict[str, Any]:
     return {
         "GroupCoordinator": GroupCoordinator,
         "in_the_same_node_as": lambda group, *args, **options: [True] * group.size(),
-        "use_symmetric_memory": lambda *args, **options: nullcontext(),
+        "use_symmetric_memory": lambda *args, **options: nullcontext(_SYMMETRIC_MEMORY),
         "memcpy_triton": kernels.memcpy,
         "register_custom_op": _decorator,
         "register_custom_op_from_extern": _decorator,
@@ -80,12 +86,19 @@ def communication() -> dict[str, Any]:
         **kernels.allreduce_fusion_kernels(),
         **kernels.fp4_kernels(),
         **kernels.elementwise(),
+        "orjson.loads": json.loads,
+        "transformers.AutoConfig.from_pretrained": _always(value=PLAIN_MODEL.hf_config),
+        "transformers.GenerationConfig.from_pretrained": _no_file,
         "transformers.PreTrainedModel": _PreTrainedModel,
     }
 
 
 def _always(*, value: object) -> Callable[..., object]:
     return lambda *args, **options: value
+
+
+def _no_file(*args: Any, **options: Any) -> None:
+    raise OSError("no model files are here")
 
 
 def _decorator(function: Any = None, **options: object) -> Any:

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -38,17 +39,25 @@ def run_cases(
 
     def run(batch: Sequence[Case]) -> list[tuple[Case, dict[str, Any]]]:
         child = idle.pop() if idle else Child(source)
+        busy.append(child)
         try:
-            return [(case, child.run(case)) for case in batch]
+            return [(case, child.run(case)) for case in batch if not stopped.is_set()]
         finally:
+            busy.remove(child)
             idle.append(child)
 
     idle: list[Child] = []
+    busy: list[Child] = []
+    stopped = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
         for results in pool.map(run, batches):
             yield from results
     finally:
+        # whoever stops reading, by an interrupt too, does not wait for what is under way
+        stopped.set()
+        for child in [*busy]:
+            child.kill()
         pool.shutdown(wait=True, cancel_futures=True)
         for child in idle:
             child.close()
@@ -89,6 +98,11 @@ class Child:
             self.close()
             return {"kind": "cannot run", "why": why, "counts": None, "max_error": None}
         return answer
+
+    def kill(self) -> None:
+        """End the process at once; `close` is still due."""
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process and remove its scratch folder."""

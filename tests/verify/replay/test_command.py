@@ -1,10 +1,17 @@
 """The command end to end, on a small server: what is right, and every way to be wrong."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from verify._cli import main
+from verify.replay.decoders import Models
+from verify.replay.deployments import executable
+from verify.replay.processes import Case, run_cases
+from verify.replay.tree import SourceFiles
+from verify.source import open_source
 
 DECODE = "dp_size=2,ep_size=2,padding=max_len,dense_fully_dp=False,quantization=None"
 PLAIN = "dp_size=1,ep_size=2,attn_cp_size=1,fusion=off,dense_fully_dp=False"
@@ -166,6 +173,23 @@ def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):
     )
     cases = replay(source, PLAIN, DECODE, code=0)["cases"]
     assert {case["why"] for case in cases} == {"the process ended with code 7"}
+
+
+def child_processes():
+    listing = Path(f"/proc/{os.getpid()}/task")
+    for task in listing.iterdir():
+        yield from (task / "children").read_text().split()
+
+
+def test_who_stops_reading_leaves_no_process(small_server):
+    layers = Models(SourceFiles(open_source(str(small_server), below=""))).decoders("oak")
+    decoder = next(layers)
+    cases = [Case(decoder=decoder, index=0, deployment=d) for d in tuple(executable(2))[:8]]
+    before = set(child_processes())
+    results = run_cases(str(small_server), [[case] for case in cases], jobs=2)
+    next(results)
+    results.close()
+    assert set(child_processes()) <= before
 
 
 @pytest.mark.parametrize(

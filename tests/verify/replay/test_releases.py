@@ -16,6 +16,7 @@ DP_EP = Deployment(config=MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable
 SCATTER = Deployment(
     config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=4, enable_dp_attention=True)
 )
+SCATTER_TP = Deployment(config=MoeConfig(tp_size=4, attn_dp_size=4, enable_dp_attention=True))
 HYBRID_FUSED = Deployment(config=MoeConfig(tp_size=4, ep_size=2), fusion="flashinfer")
 
 
@@ -35,6 +36,9 @@ def execute(version, model, deployment):
         ("0.5.19", "gpt_oss", DP_EP, "double", 4),
         ("0.5.20", "gpt_oss", DP_EP, "exact", 1),
         ("0.5.23", "gpt_oss", DP_EP, "exact", 1),
+        # sgl-project/sglang#11665: the block is never told that a reduce-scatter follows
+        ("0.5.3.post3", "glm4_moe", SCATTER_TP, "double", 4),
+        ("0.5.4", "glm4_moe", SCATTER_TP, "exact", 1),
         # sgl-project/sglang#23734: the EP all-reduce ignores the reduce-scatter
         ("0.5.10.post1", "qwen3_moe", SCATTER, "double", 2),
         ("0.5.11", "qwen3_moe", SCATTER, "exact", 1),
