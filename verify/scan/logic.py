@@ -29,6 +29,9 @@ class Logic:
         # (level, if false, if true); the first two stand for the constants
         self._nodes: list[tuple[int, Cond, Cond]] = [(1 << 30, FALSE, FALSE), (1 << 30, TRUE, TRUE)]
         self._unique: dict[tuple[int, Cond, Cond], Cond] = {}
+        # what was asked before: and, or, if-then-else
+        self._boths: dict[tuple[Cond, Cond], Cond] = {}
+        self._eithers: dict[tuple[Cond, Cond], Cond] = {}
         self._ites: dict[tuple[Cond, Cond, Cond], Cond] = {}
         for flag in flags:
             self.atom(flag)
@@ -60,7 +63,13 @@ class Logic:
             return a
         if FALSE in (a, b):
             return FALSE
-        return self.choose(a, b, FALSE) if a < b else self.choose(b, a, FALSE)
+        key = (a, b) if a < b else (b, a)
+        known = self._boths.get(key)
+        if known is None:
+            level, low_a, high_a, low_b, high_b = self._split(a, b)
+            low, high = self.both(low_a, low_b), self.both(high_a, high_b)
+            known = self._boths[key] = self._node(level, low, high)
+        return known
 
     def either(self, a: Cond, b: Cond) -> Cond:
         """a or b."""
@@ -70,7 +79,13 @@ class Logic:
             return a
         if TRUE in (a, b):
             return TRUE
-        return self.choose(a, TRUE, b) if a < b else self.choose(b, TRUE, a)
+        key = (a, b) if a < b else (b, a)
+        known = self._eithers.get(key)
+        if known is None:
+            level, low_a, high_a, low_b, high_b = self._split(a, b)
+            low, high = self.either(low_a, low_b), self.either(high_a, high_b)
+            known = self._eithers[key] = self._node(level, low, high)
+        return known
 
     def all_of(self, *conditions: Cond) -> Cond:
         """Every one of them."""
@@ -92,8 +107,10 @@ class Logic:
             return then
         if test == FALSE:
             return otherwise
-        if then == TRUE and otherwise == FALSE:
-            return test
+        if otherwise == FALSE:
+            return self.both(test, then)
+        if then == TRUE:
+            return self.either(test, otherwise)
         key = (test, then, otherwise)
         known = self._ites.get(key)
         if known is not None:
@@ -114,6 +131,16 @@ class Logic:
         result = self._ites[key] = self._node(level, low, high)
         return result
 
+    def _split(self, a: Cond, b: Cond) -> tuple[int, Cond, Cond, Cond, Cond]:
+        """The first atom that either asks, then both sides of a and both sides of b."""
+        level_a, low_a, high_a = self._nodes[a]
+        level_b, low_b, high_b = self._nodes[b]
+        if level_a < level_b:
+            return level_a, low_a, high_a, b, b
+        if level_b < level_a:
+            return level_b, a, a, low_b, high_b
+        return level_a, low_a, high_a, low_b, high_b
+
     def implies(self, a: Cond, b: Cond) -> bool:
         """Whether b holds wherever a does."""
         return self.choose(a, b, TRUE) == TRUE
@@ -128,20 +155,18 @@ class Logic:
     def shadow(self, condition: Cond, names: frozenset[str]) -> Cond:
         """Whether `condition` can hold for some values of every atom not among `names`."""
         levels = {self._level[name] for name in names if name in self._level}
-        done: dict[Cond, Cond] = {}
+        return self._over(condition, levels, {})
 
-        def over(node: Cond) -> Cond:
-            if node <= TRUE:
-                return node
-            known = done.get(node)
-            if known is None:
-                level, low, high = self._nodes[node]
-                sides = over(low), over(high)
-                known = self._node(level, *sides) if level in levels else self.either(*sides)
-                done[node] = known
-            return known
-
-        return over(condition)
+    def _over(self, node: Cond, levels: set[int], done: dict[Cond, Cond]) -> Cond:
+        if node <= TRUE:
+            return node
+        known = done.get(node)
+        if known is None:
+            level, low, high = self._nodes[node]
+            sides = self._over(low, levels, done), self._over(high, levels, done)
+            known = self._node(level, *sides) if level in levels else self.either(*sides)
+            done[node] = known
+        return known
 
     def fix(self, condition: Cond, values: Sequence[tuple[str, bool]]) -> Cond:
         """`condition` with several atoms fixed."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from verify.progress import track
 from verify.report import Finding
+from verify.scan import collector
 from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
 from verify.scan.layers import Facts, LayerRun, read_facts, run_layer
@@ -68,6 +69,11 @@ class ScanResult:
 
 def scan(tree: SourceTree) -> ScanResult:
     """Scan one source."""
+    with collector.paused():
+        return _scan(tree)
+
+
+def _scan(tree: SourceTree) -> ScanResult:
     index = Index(tree)
     facts = read_facts(index)
     roots = find_roots(index)

@@ -16,6 +16,8 @@ REGISTRIES = "sglang/srt/configs/"
 MAX_CONDITIONS = 4
 _ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+# what a module says that is built for a cause; data-parallel weights come with attention DP
+WORDS = {"FI": _ATTENTION_GROUP, "local-work": _ATTENTION_GROUP, "backend": ASKED}
 Key = tuple[str, Place]
 
 
@@ -81,8 +83,8 @@ def _plainness(fault: Fault) -> tuple[int, int]:
 
 
 def _reachable(cls: Class, fault: Fault, place: Place) -> bool:
-    """Whether the model is built for what the fault takes: attention DP (FI), backends by name."""
-    words = {"FI": _ATTENTION_GROUP, "backend": ASKED}.get(fault.cause)
+    """Whether the model is built for what the fault takes: attention DP, backends by name."""
+    words = WORDS.get(fault.cause)
     own = cls.module.index.module(place.file)
     texts = [ancestor.module.text for ancestor in cls.ancestors] + ([own.text] if own else [])
     return words is None or any(words.search(text) for text in texts)
@@ -133,6 +135,8 @@ def _where(broken: Broken) -> str:
             return "where the FP4 dispatcher sums in combine (FI)"
         case "backend":
             return f"with the all-to-all backend {', '.join(sorted(broken.backends))}"
+        case "local-work":
+            return "with data-parallel expert weights (dwdp_size > 1)"
         case "dense":
             return "with moe_dense_tp_size 1"
     return "where the sum is still owed"

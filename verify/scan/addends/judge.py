@@ -23,8 +23,8 @@ from verify.scan.values import NONE, Place, Primitive
 
 Kind = Literal["replicated", "lost", "mixed"]
 # what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
-# or a server flag that runs dense MLPs on local rows
-Cause = Literal["gathered", "FI", "backend", "dense"]
+# expert weights that every rank holds, or a server flag that runs dense MLPs on local rows
+Cause = Literal["gathered", "FI", "backend", "local-work", "dense"]
 WIDE = "tp_size > 1"
 BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
@@ -169,6 +169,8 @@ class Judge:
             # the FP4 all-gather is a step of the plain dispatcher
             other = logic.negation(logic.either(none, logic.atom("FI")))
             yield "backend", logic.all_of(shared, other, own_work)
+            neither = logic.both(none, logic.negation(logic.atom("FI")))
+            yield "local-work", logic.all_of(shared, neither, logic.atom(LOCAL_WORK))
         if local.dense is not None and own:
             yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
