@@ -215,6 +215,7 @@ def change() -> SimpleNamespace:
         never_summed=(REDUCTION, ""),
         added_once=(IDENTITY, "        if one_rank_adds_all_reduce():\n    " + IDENTITY),
         forgets_fi=FORGETS_FI,
+        library=LIBRARY,
         ignores_the_flag=("Mlp(config, tp_size=dense_size)", "Mlp(config)"),
         names=(
             "Mlp",

@@ -52,6 +52,25 @@ def test_model_that_knows_no_backend_is_given_advice(judged: Judge, change: Any)
     assert result.advice == [("lost-addend", "0000")]
 
 
+def test_shared_expert_that_forgets_data_parallel_weights_is_lost(
+    judged: Judge, change: Any
+) -> None:
+    knows_it = {
+        path: text.replace(
+            "or should_use_flashinfer_cutlass_moe_fp4_allgather()",
+            "or should_use_flashinfer_cutlass_moe_fp4_allgather() or get_parallel().dwdp_size > 1",
+        )
+        for path, text in change.library.items()
+    }
+    assert judged(library=knows_it).rules == [("lost-addend", "0000")]
+    remembers = (
+        "            or should_use_flashinfer_cutlass_moe_fp4_allgather()\n        )",
+        "            or should_use_flashinfer_cutlass_moe_fp4_allgather()\n"
+        "            or get_parallel().dwdp_size > 1\n        )",
+    )
+    assert judged(remembers, library=knows_it).rules == []
+
+
 def test_shared_expert_that_sums_itself_on_local_rows_mixes_tokens(
     judged: Judge, change: Any
 ) -> None:
