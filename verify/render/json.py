@@ -1,4 +1,4 @@
-"""JSON per the contract in the README; keys are stable, more may be added."""
+"""JSON per the contract in docs/design.md; keys are stable, more may be added."""
 
 import json
 
