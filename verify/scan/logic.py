@@ -101,6 +101,15 @@ class Logic:
             result = self.either(result, condition)
         return result
 
+    def at_most_one(self, *conditions: Cond) -> Cond:
+        """No two of them at once."""
+        none = result = TRUE
+        # the atoms asked for last first: what is built stays on top of what there is
+        for condition in reversed(conditions):
+            result = self.choose(condition, none, result)
+            none = self.both(none, self.negation(condition))
+        return result
+
     def choose(self, test: Cond, then: Cond, otherwise: Cond) -> Cond:
         """`then` where `test` holds, else `otherwise`."""
         if test == TRUE or then == otherwise:

@@ -6,7 +6,6 @@ Read from the source itself where it says so (the flags' own definitions), the r
 
 import ast
 import re
-from itertools import combinations
 
 from verify.scan.index import Class, Function, Index
 from verify.scan.logic import TRUE, Cond
@@ -164,12 +163,7 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
         for platform, words in _PLATFORMS.items():
             if words.search(name):
                 kinds.setdefault(platform, []).append(name)
-    return [
-        logic.negation(logic.both(logic.atom(x), logic.atom(y)))
-        for a, b in combinations(kinds.values(), 2)
-        for x in a
-        for y in b
-    ]
+    return [logic.at_most_one(*(logic.any_of(*map(logic.atom, kind)) for kind in kinds.values()))]
 
 
 def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
@@ -187,10 +181,7 @@ def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
     rules: list[Cond] = []
     for owner, members in sorted(groups.items()):
         ordered = sorted(members)
-        rules += [
-            logic.negation(logic.both(logic.atom(x), logic.atom(y)))
-            for x, y in combinations(ordered, 2)
-        ]
+        rules.append(logic.at_most_one(*map(logic.atom, ordered)))
         if owner == a2a and len(ordered) > 1:
             rules.append(logic.any_of(*(logic.atom(name) for name in ordered)))
     return rules

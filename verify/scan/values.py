@@ -232,19 +232,46 @@ def _dull(value: Value) -> bool:
 
 
 def _merge_tensors(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Tensor:
-    sides = ((test, then), (logic.negation(test), otherwise))
-    return Tensor(union(logic, *(restricted(logic, cond, side) for cond, side in sides)))
+    """Both sides' parts; one that both have needs no more than what differs to be told apart."""
+    first = {part.origin: part for part in parts_of(logic, then)}
+    second = {part.origin: part for part in parts_of(logic, otherwise)}
+    gone = logic.negation(test)
+    merged: list[Part] = []
+    for origin, part in first.items():
+        other = second.pop(origin, None)
+        if other is None:
+            merged.append(_under(logic, test, part))
+        elif other is part:
+            merged.append(part)
+        else:
+            places = {**part.reduced, **other.reduced}
+            merged.append(
+                replace(
+                    part,
+                    present=logic.choose(test, part.present, other.present),
+                    reduced={
+                        place: logic.choose(
+                            test, part.reduced.get(place, FALSE), other.reduced.get(place, FALSE)
+                        )
+                        for place in places
+                    },
+                )
+            )
+    return Tensor((*merged, *(_under(logic, gone, part) for part in second.values())))
 
 
 def restricted(logic: Logic, cond: Cond, value: Value) -> tuple[Part, ...]:
     """The parts of `value` as they count where only `cond` leads to it."""
-    return tuple(
-        replace(
-            part,
-            present=logic.both(cond, part.present),
-            reduced={place: logic.both(cond, where) for place, where in part.reduced.items()},
-        )
-        for part in parts_of(logic, value)
+    return tuple(_under(logic, cond, part) for part in parts_of(logic, value))
+
+
+def _under(logic: Logic, cond: Cond, part: Part) -> Part:
+    if cond == TRUE:
+        return part
+    return replace(
+        part,
+        present=logic.both(cond, part.present),
+        reduced={place: logic.both(cond, where) for place, where in part.reduced.items()},
     )
 
 
