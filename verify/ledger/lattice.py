@@ -42,6 +42,7 @@ class Features(NamedTuple):
     moe_tp: bool
     moe_dp: bool
     attention_dp: bool
+    attention_tp: bool
     cp: bool
     shares_tokens_across_cp: bool
     all_to_all: bool
@@ -58,6 +59,7 @@ class Features(NamedTuple):
             moe_tp=config.moe_tp_size > 1,
             moe_dp=config.moe_dp_size > 1,
             attention_dp=config.attn_dp_size > 1,
+            attention_tp=config.attn_tp_size > 1,
             cp=config.attn_cp_size > 1,
             shares_tokens_across_cp=config.attn_cp_size > config.moe_dp_size,
             all_to_all=config.moe_a2a_backend != "none",

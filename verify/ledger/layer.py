@@ -47,8 +47,9 @@ class Release:
     (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
     norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
     `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `reduces_by_scatterv`: the DP flag exists. `copies_experts` and `splits_contexts`: the server
-    takes MoE data parallelism, and attention context parallelism (`server_args.py`).
+    `reduces_by_scatterv`: the DP flag exists; `scatterv_splits_attention`: also where several ranks
+    share one attention group (`layers/moe/utils.py`). `copies_experts` and `splits_contexts`: the
+    server takes MoE data parallelism, and attention context parallelism (`server_args.py`).
     """
 
     name: str = "0.5.11"
@@ -56,6 +57,7 @@ class Release:
     unfused_group: UnfusedGroup = "moe_tp"
     fuses_hybrid: bool = True
     reduces_by_scatterv: bool = True
+    scatterv_splits_attention: bool = True
     copies_experts: bool = True
     splits_contexts: bool = True
 
@@ -63,6 +65,14 @@ class Release:
         """Whether the server knows these sizes at all."""
         return (self.copies_experts or config.moe_dp_size == 1) and (
             self.splits_contexts or config.attn_cp_size == 1
+        )
+
+    def sums_by_scatterv(self, deployment: Deployment) -> bool:
+        """The DP flag as this release defines it."""
+        return (
+            self.reduces_by_scatterv
+            and deployment.dp_reduce_scatterv
+            and (self.scatterv_splits_attention or deployment.config.attn_tp_size == 1)
         )
 
 
@@ -123,7 +133,7 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     row = _row(
         AF=fused,
         RS=reduce_scatter,
-        DP=deployment.dp_reduce_scatterv and release.reduces_by_scatterv,
+        DP=release.sums_by_scatterv(deployment),
         FI=deployment.fp4_allgather,
     )
     if fused:
@@ -216,7 +226,7 @@ def _postprocess_reader(
         return "moe_cp_slice"
     if not _scatters(deployment, mode):
         return "nothing"
-    if deployment.dp_reduce_scatterv and release.reduces_by_scatterv:
+    if release.sums_by_scatterv(deployment):
         return "dp_reduce_scatterv"
     return "dp_reduce_scatter" if reduce_scatter else "dp_scatter"
 

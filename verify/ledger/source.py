@@ -19,7 +19,7 @@ from verify.flags import argument_flags, flag_names, flag_tables
 from verify.ledger.layer import Release, UnfusedGroup
 from verify.ledger.subject import Guards, Producer, SharedRule, Subject
 from verify.scan.index import UnreadableError, parse
-from verify.scan.sites import GuardedSite, read_sites
+from verify.scan.sites import GuardedSite, read_predicates, read_sites
 from verify.source import SourceTree
 
 COMMUNICATOR = "sglang/srt/layers/communicator.py"
@@ -30,6 +30,8 @@ PRODUCERS: dict[str, Producer] = {
     "moe_expert_parallel_all_reduce": "two-site",
     "moe_tensor_model_parallel_all_reduce": "two-site",
 }
+# in the DP flag's definition, in the scan's words
+ONE_RANK_A_GROUP = "attn_dp_size == tp_size"
 LAYER_CLASS = re.compile(r"Layer$")
 MODEL_IMPORT = re.compile(r"^from sglang\.srt\.models\.(\w+) import", re.MULTILINE)
 
@@ -84,6 +86,8 @@ def read_release(tree: SourceTree) -> Release:
         copies_experts=_mentions(tree, ARGUMENTS, "moe_dp_size"),
         splits_contexts=_mentions(tree, ARGUMENTS, "attn_cp_size"),
         reduces_by_scatterv="should_use_dp_reduce_scatterv" in set(_names(communicator)),
+        scatterv_splits_attention=ONE_RANK_A_GROUP
+        not in read_predicates(tree).get("should_use_dp_reduce_scatterv", ""),
     )
 
 

@@ -2,11 +2,14 @@
 
 import shutil
 import textwrap
+from dataclasses import replace
 
 import pytest
 
 from helper import MoeConfig
 from verify.errors import VerifyError
+from verify.ledger.deployment import Deployment
+from verify.ledger.judge import judge
 from verify.ledger.lattice import prove
 from verify.ledger.source import read, read_release
 from verify.ledger.subject import Subject, helper_guards
@@ -153,6 +156,21 @@ def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
     ]
     assert bool(hybrid) is lost
     assert all(fault.example.config.tp_size == 4 for fault in hybrid), "the smallest such world"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "crashes"), [("0.5.16", True), ("0.5.17", False)])
+def test_sizes_shorter_than_the_group_until_0_5_17(version, crashes):
+    with open_source(f"sglang=={version}") as tree:
+        release = read_release(tree)
+    assert release.scatterv_splits_attention is crashes
+    deployment = Deployment(
+        config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=2, enable_dp_attention=True)
+    )
+    assert deployment.dp_reduce_scatterv
+    assert release.sums_by_scatterv(deployment) is crashes
+    guards = replace(helper_guards("two-site"), allows_reduce_scatter=False)
+    assert (judge(deployment, guards, release=release).kind == "crash") is crashes
 
 
 @pytest.mark.network
