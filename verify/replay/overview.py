@@ -104,7 +104,7 @@ def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Js
             _kinds(results),
             beside_prove,
             against_scan(results, statics),
-            _cannot(results),
+            *_cannot(results),
             _substitutes(results),
         ),
         findings=findings,
@@ -175,17 +175,18 @@ def _kinds(results: Sequence[Result]) -> TableSection:
     )
 
 
-def _cannot(results: Sequence[Result]) -> TableSection:
+def _cannot(results: Sequence[Result]) -> Iterator[TableSection]:
     reasons = {
         (subject_of(case.decoder), out["why"]): None
         for case, out in results
         if out["kind"] == "cannot run"
     }
-    return TableSection(
-        title="What could not be executed, and what was missing",
-        columns=("layer", "why"),
-        rows=tuple(reasons),
-    )
+    if reasons:
+        yield TableSection(
+            title="What could not be executed, and what was missing",
+            columns=("layer", "why"),
+            rows=tuple(reasons),
+        )
 
 
 def _replaced(results: Sequence[Result]) -> dict[str, Json]:
