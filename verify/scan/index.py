@@ -15,12 +15,15 @@ from functools import cached_property
 from verify.errors import VerifyError
 from verify.source import SourceTree
 
+# of a name that one file imports from another and that from the next
+MAX_HOPS = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 _HEAD = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
 # a line that begins a new top-level statement: not indented, no comment, no closing bracket
 _START = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)
-_CAPITALISED = re.compile(r"\b[A-Z]\w*")
+# the word boundary behind the capital lets the search skip to the next capital
+_CAPITALISED = re.compile(r"[A-Z](?<!\w[A-Z])\w*")
 _IMPORT = re.compile(
     r"^(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
     r"(?P<names>\([^)]*\)|[^\n(][^\n]*)",
@@ -172,6 +175,7 @@ class Module:
     text: str
     index: "Index"
     _parsed: ast.Module | None = field(default=None, repr=False)
+    _resolved: dict[str, Definition | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def heads(self) -> dict[str, tuple[str, int]]:
@@ -251,8 +255,16 @@ class Module:
             self.index.definitions[(self.path, name)] = known
         return known
 
-    def resolve(self, name: str, *, hops: int = 8) -> Definition | None:
+    def resolve(self, name: str, *, hops: int = MAX_HOPS) -> Definition | None:
         """What `name` means here: defined in this file or imported from another of the source."""
+        if name not in self._resolved or hops < MAX_HOPS:
+            found = self._resolve(name, hops)
+            if hops < MAX_HOPS:
+                return found
+            self._resolved[name] = found
+        return self._resolved[name]
+
+    def _resolve(self, name: str, hops: int) -> Definition | None:
         found = self.lookup(name)
         if found is not None or hops == 0 or name not in self.imports:
             return found

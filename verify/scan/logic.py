@@ -57,29 +57,39 @@ class Logic:
 
     def both(self, a: Cond, b: Cond) -> Cond:
         """a and b."""
-        if a in (TRUE, b):
-            return b
-        if b == TRUE:
+        if a > b:
+            a, b = b, a
+        if a <= TRUE:
+            return b if a == TRUE else FALSE
+        if a == b:
             return a
-        if FALSE in (a, b):
-            return FALSE
-        key = (a, b) if a < b else (b, a)
+        key = (a, b)
         known = self._boths.get(key)
         if known is None:
-            level, low_a, high_a, low_b, high_b = self._split(a, b)
-            low, high = self.both(low_a, low_b), self.both(high_a, high_b)
-            known = self._boths[key] = self._node(level, low, high)
+            # where a scan spends most of its time: what `_split` does, without the call
+            level_a, low_a, high_a = self._nodes[a]
+            level_b, low_b, high_b = self._nodes[b]
+            if level_a < level_b:
+                low, high = self.both(low_a, b), self.both(high_a, b)
+                known = self._node(level_a, low, high)
+            elif level_b < level_a:
+                low, high = self.both(a, low_b), self.both(a, high_b)
+                known = self._node(level_b, low, high)
+            else:
+                low, high = self.both(low_a, low_b), self.both(high_a, high_b)
+                known = self._node(level_a, low, high)
+            self._boths[key] = known
         return known
 
     def either(self, a: Cond, b: Cond) -> Cond:
         """a or b."""
-        if a in (FALSE, b):
-            return b
-        if b == FALSE:
+        if a > b:
+            a, b = b, a
+        if a <= TRUE:
+            return TRUE if a == TRUE else b
+        if a == b:
             return a
-        if TRUE in (a, b):
-            return TRUE
-        key = (a, b) if a < b else (b, a)
+        key = (a, b)
         known = self._eithers.get(key)
         if known is None:
             level, low_a, high_a, low_b, high_b = self._split(a, b)

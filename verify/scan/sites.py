@@ -113,7 +113,7 @@ def find_calls(index: Index) -> tuple[Call, ...]:
     found: list[Call] = []
     for path in index.tree.under(MODELS):
         module = index.module(path)
-        if module is not None and pattern.search(module.text):
+        if module is not None and any(name in module.text for name in names):
             try:
                 found += _calls_in(module, names, pattern)
             except UnreadableError as error:
@@ -127,7 +127,7 @@ def _calls_in(module: Module, names: frozenset[str], pattern: re.Pattern[str]) -
         # outside every class and function: only a comment or a string may be there
         parse(module.text, shown=module.path)
     for name, (text, _) in module.heads.items():
-        if not pattern.search(text):
+        if not any(name in text for name in names):
             continue
         definition = module.lookup(name)
         if isinstance(definition, Class):

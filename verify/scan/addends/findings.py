@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from verify.report import Finding
 from verify.scan.addends.judge import ASKED, Addends, Fault
 from verify.scan.findings import CONSUMERS
-from verify.scan.index import Class
+from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
 from verify.scan.values import Place
 from verify.truth import table_bits
@@ -92,17 +93,19 @@ def _reachable(cls: Class, fault: Fault, place: Place) -> bool:
 
 def _supported(cls: Class, backends: tuple[str, ...]) -> Iterator[str]:
     """The backends without those that the source keeps a list of models for, without this one."""
-    index = cls.module.index
+    named = set(_CLASS.findall(cls.module.text)) if backends else set()
     for backend in backends:
-        lists = [
-            module.text
-            for path in index.tree.under(REGISTRIES)
-            if "registry" in path and (module := index.module(path)) is not None
-            if f"def register_{backend}_model" in module.text
-        ]
-        named = set(_CLASS.findall(cls.module.text))
+        registers = f"def register_{backend}_model"
+        lists = [text for text in _registries(cls.module.index) if registers in text]
         if not lists or any(f'"{name}"' in text for text in lists for name in named):
             yield backend
+
+
+@lru_cache(maxsize=1)
+def _registries(index: Index) -> tuple[str, ...]:
+    """The files in which this source may keep lists of models."""
+    found = (index.module(path) for path in index.tree.under(REGISTRIES) if "registry" in path)
+    return tuple(module.text for module in found if module is not None)
 
 
 def _finding(broken: Broken) -> Finding:
