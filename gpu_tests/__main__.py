@@ -2,7 +2,7 @@
 
 import sys
 
-from gpu_tests._cli import main
+from gpu_tests.entry import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("gpu_tests._cli"))

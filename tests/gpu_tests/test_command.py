@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gpu_tests._cli import main
-from gpu_tests.measure import main as measure
+from gpu_tests.costs import main as measure
 
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
 
@@ -147,6 +147,14 @@ def _same_free_port():
         probe.bind(("localhost", 0))
         free = probe.getsockname()[1]
     return lambda: free
+
+
+@pytest.mark.parametrize("module", ["gpu_tests", "gpu_tests.measure"])
+def test_without_torch_one_line_says_so(module):
+    hidden = "import runpy, sys; sys.modules['torch'] = None; "
+    done = run("-c", f"{hidden}runpy.run_module({module!r}, run_name='__main__')")
+    assert done.returncode == 2
+    assert done.stderr == "gpu_tests: needs torch, which is not installed: pip install torch\n"
 
 
 def test_measure_reports_ratios_of_one_run(tmp_path):
