@@ -1,11 +1,10 @@
 """Expressions: a syntax node in, a value out."""
 
 import ast
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
+from verify.scan.comparisons import holds
 from verify.scan.index import Class, Function
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import FLAG_NAMES, SIZES
@@ -23,7 +22,6 @@ from verify.scan.values import (
     Text,
     Truth,
     Value,
-    alternatives,
     clipped,
     merge,
     parts_of,
@@ -31,32 +29,6 @@ from verify.scan.values import (
 )
 
 TENSOR_FACTS = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "is_cpu", "numel", "size"})
-
-_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], object]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Is: operator.is_,
-    ast.IsNot: operator.is_not,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-}
-# written form of a comparison and whether it is the opposite of it
-_WRITTEN: dict[type[ast.cmpop], tuple[str, bool]] = {
-    ast.Eq: ("==", False),
-    ast.NotEq: ("==", True),
-    ast.Gt: (">", False),
-    ast.LtE: (">", True),
-    ast.Lt: ("<", False),
-    ast.GtE: ("<", True),
-    ast.Is: ("is", False),
-    ast.IsNot: ("is", True),
-    ast.In: ("in", False),
-    ast.NotIn: ("in", True),
-}
 
 
 class Expressions(ABC):
@@ -305,49 +277,7 @@ class Expressions(ABC):
 
     def compare(self, op: ast.cmpop, left: Value, right: Value) -> Cond:
         """When `left op right` holds."""
-        pairs = [
-            (self.logic.both(a, b), one, other)
-            for a, one in alternatives(left)
-            for b, other in alternatives(right)
-        ]
-        return self.logic.any_of(
-            *(self.logic.both(cond, self._compare_plain(op, a, b)) for cond, a, b in pairs)
-        )
-
-    def _compare_plain(self, op: ast.cmpop, left: Value, right: Value) -> Cond:
-        identity = isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq)
-        opposite = isinstance(op, ast.IsNot | ast.NotEq)
-        if isinstance(left, Const) and isinstance(right, Const):
-            try:
-                return TRUE if _OPERATORS[type(op)](left.value, right.value) else FALSE
-            except TypeError:
-                return self.logic.atom(clipped(f"{left.value!r} ? {right.value!r}").text)
-        if identity and right == NONE and not isinstance(left, Text | Const):
-            return TRUE if opposite else FALSE
-        if identity and isinstance(left, Truth) and isinstance(right, Truth):
-            same = self.logic.choose(left.cond, right.cond, self.logic.negation(right.cond))
-            return self.logic.negation(same) if opposite else same
-        return self._size_atom(op, left, right) or self._comparison_atom(op, left, right)
-
-    def _size_atom(self, op: ast.cmpop, left: Value, right: Value) -> Cond | None:
-        """`size > 1` in whatever way it is written."""
-        if not isinstance(left, Text) or not isinstance(right, Const):
-            return None
-        name = f"{left.text} > 1"
-        match op, right.value:
-            case (ast.Gt(), 1) | (ast.GtE(), 2) | (ast.NotEq(), 1):
-                return self.logic.atom(name)
-            case (ast.LtE(), 1) | (ast.Lt(), 2) | (ast.Eq(), 1):
-                return self.logic.negation(self.logic.atom(name))
-        return None
-
-    def _comparison_atom(self, op: ast.cmpop, left: Value, right: Value) -> Cond:
-        sign, negated = _WRITTEN[type(op)]
-        a, b = self.written(left), self.written(right)
-        if sign == "==" and b < a and not isinstance(right, Const):
-            a, b = b, a
-        atom = self.logic.atom(clipped(f"{a} {sign} {b}").text)
-        return self.logic.negation(atom) if negated else atom
+        return holds(op, left, right, logic=self.logic, written=self.written)
 
     def _call(self, node: ast.Call) -> Value:
         return self.call_node(node)
