@@ -1,6 +1,7 @@
 """One rank's part of a mixture-of-experts block: router, experts, shared experts."""
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -143,12 +144,21 @@ def whole_weights(spec: ModelSpec) -> Weights:
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return values.div(shape[-1] ** 0.5)
 
+    # orthogonal rows, so that a hidden state can be made for any choice of experts
+    router = 2 * torch.linalg.qr(draw(spec.hidden, spec.hidden)).Q[: spec.experts]
+    bias = 0.1 * draw(1, spec.experts)[0] if spec.bias else None
+    return weights_of(spec, draw, router=router, bias=bias)
+
+
+def weights_of(
+    spec: ModelSpec, draw: Callable[..., Tensor], *, router: Tensor, bias: Tensor | None
+) -> Weights:
+    """The model's weights, experts' and shared experts' by `draw`, which is given a shape."""
     experts, hidden, inner = spec.experts, spec.hidden, spec.intermediate
     shared = spec.shared * inner
     return Weights(
-        # orthogonal rows, so that a hidden state can be made for any choice of experts
-        router=2 * torch.linalg.qr(draw(hidden, hidden)).Q[:experts],
-        bias=0.1 * draw(1, experts)[0] if spec.bias else None,
+        router=router,
+        bias=bias,
         gate=draw(experts, inner, hidden),
         up=draw(experts, inner, hidden),
         down=draw(experts, hidden, inner),

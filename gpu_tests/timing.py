@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gpu_tests.block import MoEBlock, Shard, Weights
+from gpu_tests.block import MoEBlock, Shard, Weights, weights_of
 from gpu_tests.cases import Case, Dtype, Experts
 from gpu_tests.clock import REPEATS, WARM_UP, Stopwatch, microseconds
 from gpu_tests.kernels import flashinfer_experts, fused_norm
@@ -242,16 +242,6 @@ def _random_weights(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, dtype=dtype).div(shape[-1] ** 0.5)
 
-    experts, hidden, inner = spec.experts, spec.hidden, spec.intermediate
-    shared = spec.shared * inner
-    return Weights(
-        router=draw(experts, hidden),
-        bias=draw(1, experts)[0] if spec.bias else None,
-        gate=draw(experts, inner, hidden),
-        up=draw(experts, inner, hidden),
-        down=draw(experts, hidden, inner),
-        shared_gate=draw(shared, hidden) if shared else None,
-        shared_up=draw(shared, hidden) if shared else None,
-        shared_down=draw(hidden, shared) if shared else None,
-        shared_score=draw(1, hidden) if spec.shared_gated else None,
-    )
+    router = draw(spec.experts, spec.hidden)
+    bias = draw(1, spec.experts)[0] if spec.bias else None
+    return weights_of(spec, draw, router=router, bias=bias)

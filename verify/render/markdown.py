@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from verify.render.table import grid_text
-from verify.render.words import LEGEND, group_of, numeric_columns, one_line, place, shown_by
+from verify.render.words import LEGEND, numeric_columns, one_line, place, ranks_table, shown_by
 from verify.report import Finding, GridSection, RanksSection, Report, Section, TableSection
 
 
@@ -68,17 +68,7 @@ def _section(section: Section) -> str:
             # a truth table is a picture: only a fixed pitch keeps its columns together
             return "\n".join(("```text", *grid_text(section), LEGEND, "```"))
         case RanksSection():
-            ranks = range(len(section.counts))
-            columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
-            rows = [
-                (
-                    str(rank),
-                    *(group_of(rank, groups) for groups in section.groups.values()),
-                    *map(str, counts),
-                )
-                for rank, counts in enumerate(section.counts)
-            ]
-            numeric = frozenset({0, *range(len(columns))[-len(ranks) :]})
+            columns, rows, numeric = ranks_table(section)
             return _table(columns, rows, numeric=numeric)
 
 

@@ -20,10 +20,10 @@ from rich.text import Text
 from verify.render.words import (
     CELL_MARKS,
     LEGEND,
-    group_of,
     numeric_columns,
     one_line,
     place,
+    ranks_table,
     shown_by,
 )
 from verify.report import Finding, GridSection, RanksSection, Report, Section, TableSection
@@ -53,17 +53,7 @@ def section_text(section: Section) -> str:
         case GridSection():
             return "\n".join((one_line(section.title), *grid_text(section, width=_width()), LEGEND))
         case RanksSection():
-            ranks = range(len(section.counts))
-            columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
-            rows = [
-                (
-                    str(rank),
-                    *(group_of(rank, groups) for groups in section.groups.values()),
-                    *map(str, counts),
-                )
-                for rank, counts in enumerate(section.counts)
-            ]
-            numeric = frozenset({0, *range(len(columns))[-len(ranks) :]})
+            columns, rows, numeric = ranks_table(section)
             return f"{one_line(section.title)}\n{_table(columns, rows, numeric=numeric)}"
 
 

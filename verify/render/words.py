@@ -2,7 +2,7 @@
 
 import re
 
-from verify.report import Cell, Finding, GridLine, TableSection
+from verify.report import Cell, Finding, GridLine, RanksSection, TableSection
 
 # a row such as 0010 is a name, not a number
 NUMBER = re.compile(r"[-+]?(0|[1-9][\d,]*)(\.\d+)?%?")
@@ -88,3 +88,20 @@ def numeric_columns(section: TableSection) -> frozenset[int]:
         for index in range(len(section.columns))
         if section.rows and all(NUMBER.fullmatch(row[index]) for row in section.rows)
     )
+
+
+def ranks_table(
+    section: RanksSection,
+) -> tuple[tuple[str, ...], list[tuple[str, ...]], frozenset[int]]:
+    """A deployment as a table: columns, a row a rank, and which columns hold numbers."""
+    ranks = range(len(section.counts))
+    columns = ("rank", *section.groups, *(f"of {rank}" for rank in ranks))
+    rows = [
+        (
+            str(rank),
+            *(group_of(rank, groups) for groups in section.groups.values()),
+            *map(str, counts),
+        )
+        for rank, counts in enumerate(section.counts)
+    ]
+    return columns, rows, frozenset({0, *range(len(columns))[-len(ranks) :]})
