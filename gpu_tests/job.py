@@ -3,11 +3,17 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
 
 from gpu_tests.cases import FLASHINFER_DTYPES, Case, Experts
 from gpu_tests.kernels import why_no_flashinfer
 from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
+from gpu_tests.rank_process import one_thread, own_device
+from gpu_tests.ranks import Ranks
 from gpu_tests.work import run_case
 from verify.errors import VerifyError
 from verify.progress import track
@@ -47,8 +53,6 @@ def check_world(world_size: int, backend: str, *, local_ranks: int) -> None:
         )
     if backend != "nccl":
         return
-    import torch  # noqa: PLC0415
-
     if not torch.cuda.is_available():
         raise VerifyError("--backend nccl: torch finds no GPU here; use --backend gloo")
     if not torch.distributed.is_nccl_available():
@@ -62,8 +66,6 @@ def check_world(world_size: int, backend: str, *, local_ranks: int) -> None:
 
 def choose_experts(asked: Experts | None, backend: str) -> tuple[Experts, str]:
     """Which kernels to run on, and the choice in words. Raises `VerifyError` for the impossible."""
-    import torch  # noqa: PLC0415
-
     reason = why_no_flashinfer(torch.device("cuda" if backend == "nccl" else "cpu"))
     if asked == "flashinfer" and reason:
         raise VerifyError(f"--experts flashinfer: {reason}")
@@ -88,13 +90,6 @@ def under_torchrun(
     cases: Sequence[Case], *, place: Torchrun, backend: str, deadline: float
 ) -> Iterator[Outcome]:
     """Take part as one rank; outcomes come out on rank 0 only. torchrun handles lost ranks."""
-    from datetime import timedelta  # noqa: PLC0415
-
-    import torch.distributed as dist  # noqa: PLC0415
-
-    from gpu_tests.rank_process import one_thread, own_device  # noqa: PLC0415
-    from gpu_tests.ranks import Ranks  # noqa: PLC0415
-
     one_thread()
     device = own_device(backend, place.local_rank)
     dist.init_process_group(backend, timeout=timedelta(seconds=deadline))

@@ -2,13 +2,13 @@
 
 import platform
 
+import torch
+
 from verify.report import Json
 
 
 def describe(backend: str) -> dict[str, Json]:
     """The device and the versions of what computes on it."""
-    import torch  # noqa: PLC0415 - seconds, which `--help` and refusals should not cost
-
     machine: dict[str, Json] = {"python": platform.python_version(), "torch": torch.__version__}
     if backend != "nccl":
         return {**machine, "device": f"{platform.machine()} CPU"}
