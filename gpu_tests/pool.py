@@ -124,7 +124,7 @@ def rank_pool(
     start.
     """
     # torch is what takes seconds to import: not before a pool is really wanted
-    from torch.distributed import TCPStore  # noqa: PLC0415
+    from torch.distributed import TCPStore  # noqa: PLC0415 - see above
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")

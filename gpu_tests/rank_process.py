@@ -64,14 +64,14 @@ def main(
 
 def one_thread() -> None:
     """Ranks share the machine's cores; each using all of them is slower for everyone."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - a child says that it imports torch before it does
 
     torch.set_num_threads(1)
 
 
 def own_device(backend: str, local_rank: int) -> Any:
     """The torch device of a rank on its host: NCCL takes one GPU a rank."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 - a child says that it imports torch before it does
 
     if backend != "nccl":
         return torch.device("cpu")
@@ -82,9 +82,9 @@ def own_device(backend: str, local_rank: int) -> Any:
 
 def join(settings: Settings, board: Board) -> Any:
     """Initialise torch.distributed through the parent's store."""
-    import torch.distributed as dist  # noqa: PLC0415
+    import torch.distributed as dist  # noqa: PLC0415 - as above
 
-    from gpu_tests.ranks import Ranks  # noqa: PLC0415
+    from gpu_tests.ranks import Ranks  # noqa: PLC0415 - imports torch
 
     device = own_device(settings.backend, settings.rank)
     store = dist.TCPStore("127.0.0.1", settings.port, is_master=False)
