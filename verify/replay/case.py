@@ -39,9 +39,10 @@ class Source:
     servers: dict[Deployment, Servers] = field(default_factory=dict)
 
     def take_servers(self, deployment: Deployment) -> Servers:
-        """Ranks that an earlier case of this deployment started; none are kept for others."""
+        """Ranks that an earlier case of this deployment started; others than one rank end."""
         kept = self.servers.pop(deployment, {})
-        self.servers = {d: s for d, s in self.servers.items() if d == ONE_RANK}
+        if deployment != ONE_RANK:
+            self.servers = {d: s for d, s in self.servers.items() if d == ONE_RANK}
         return kept
 
 
