@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from helper import MoeConfig
-from helper.predicates import uses_dp_reduce_scatterv, uses_flashinfer_fp4_allgather
+from helper.predicates import uses_flashinfer_fp4_allgather
 from verify.ledger.counts import Family, ImpossibleError, State
 from verify.ledger.deployment import Deployment, layers, layouts, with_backends
 from verify.ledger.judge import Kind, classify
@@ -50,8 +50,8 @@ class Features(NamedTuple):
     fp4_allgather: bool
 
     @classmethod
-    def of(cls, config: MoeConfig) -> "Features":
-        """The features of `config`."""
+    def of(cls, config: MoeConfig, release: Release) -> "Features":
+        """The features of `config` on a server of `release`."""
         return cls(
             several_ranks=config.tp_size > 1,
             six_ranks=config.tp_size == 6,
@@ -63,7 +63,7 @@ class Features(NamedTuple):
             cp=config.attn_cp_size > 1,
             shares_tokens_across_cp=config.attn_cp_size > config.moe_dp_size,
             all_to_all=config.moe_a2a_backend != "none",
-            dp_reduce_scatterv=uses_dp_reduce_scatterv(config),
+            dp_reduce_scatterv=release.sums_by_scatterv(config),
             fp4_allgather=uses_flashinfer_fp4_allgather(config),
         )
 
@@ -221,7 +221,7 @@ class _Sweep:
 
     def judge(self, config: MoeConfig, stands_for: int) -> None:
         """Judge every layer of `config`, which stands for so many configurations."""
-        features = Features.of(config)
+        features = Features.of(config, self.release)
         if features not in self.by_features:
             self.by_features[features] = self._cases(config)
         cases, layer_count = self.by_features[features]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from helper import MoeConfig, Path
+from helper.predicates import uses_dp_reduce_scatterv
+from verify.definitions import Definitions
 from verify.flags import flag_names
 from verify.ledger.deployment import Deployment, Shared
 from verify.ledger.scene import Mode
@@ -47,17 +49,16 @@ class Release:
     (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
     norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
     `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `reduces_by_scatterv`: the DP flag exists; `scatterv_splits_attention`: also where several ranks
-    share one attention group (`layers/moe/utils.py`). `copies_experts` and `splits_contexts`: the
-    server takes MoE data parallelism, and attention context parallelism (`server_args.py`).
+    `definitions`: the DP flag as the source defines it (`layers/moe/utils.py`), none where its
+    communicator does not ask; None: as the helper does. `copies_experts` and `splits_contexts`:
+    the server takes MoE data parallelism, and attention context parallelism (`server_args.py`).
     """
 
     name: str = "0.5.11"
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
     fuses_hybrid: bool = True
-    reduces_by_scatterv: bool = True
-    scatterv_splits_attention: bool = True
+    definitions: Definitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True
 
@@ -67,13 +68,11 @@ class Release:
             self.splits_contexts or config.attn_cp_size == 1
         )
 
-    def sums_by_scatterv(self, deployment: Deployment) -> bool:
+    def sums_by_scatterv(self, config: MoeConfig) -> bool:
         """The DP flag as this release defines it."""
-        return (
-            self.reduces_by_scatterv
-            and deployment.dp_reduce_scatterv
-            and (self.scatterv_splits_attention or deployment.config.attn_tp_size == 1)
-        )
+        if self.definitions is None:
+            return uses_dp_reduce_scatterv(config)
+        return self.definitions.holds("DP", config)
 
 
 RELEASE_0_5_11 = Release()
@@ -133,7 +132,7 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     row = _row(
         AF=fused,
         RS=reduce_scatter,
-        DP=release.sums_by_scatterv(deployment),
+        DP=release.sums_by_scatterv(deployment.config),
         FI=deployment.fp4_allgather,
     )
     if fused:
@@ -226,7 +225,7 @@ def _postprocess_reader(
         return "moe_cp_slice"
     if not _scatters(deployment, mode):
         return "nothing"
-    if release.sums_by_scatterv(deployment):
+    if release.sums_by_scatterv(deployment.config):
         return "dp_reduce_scatterv"
     return "dp_reduce_scatter" if reduce_scatter else "dp_scatter"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from verify import truth
+from verify.definitions import Definitions
 from verify.errors import VerifyError
 from verify.flags import argument_flags, flag_names, flag_tables
 from verify.ledger.layer import Release, UnfusedGroup
@@ -30,15 +31,13 @@ PRODUCERS: dict[str, Producer] = {
     "moe_expert_parallel_all_reduce": "two-site",
     "moe_tensor_model_parallel_all_reduce": "two-site",
 }
-# in the DP flag's definition, in the scan's words
-ONE_RANK_A_GROUP = "attn_dp_size == tp_size"
 LAYER_CLASS = re.compile(r"Layer$")
 MODEL_IMPORT = re.compile(r"^from sglang\.srt\.models\.(\w+) import", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sourced:
-    """A release as the ledger takes it; `left_out` says which reductions it could not judge."""
+    """A release as the ledger takes it; `left_out` says what it could not judge."""
 
     release: Release
     subjects: tuple[Subject, ...]
@@ -55,7 +54,8 @@ def read(tree: SourceTree) -> Sourced:
     sites = [site for site in read_sites(tree) if site.collective in PRODUCERS]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     subjects: list[Subject] = []
-    left_out: list[str] = []
+    unknown = _definitions(tree).unknown("DP")
+    left_out = [f"the source's own DP flag, it depends on {unknown}"] if unknown else []
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
         block = _one_a_path(members)
         why = _unjudged(block, tree.read(block[0].file))
@@ -71,6 +71,7 @@ def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
     communicator = _parsed(tree, COMMUNICATOR)
     norm = _parsed(tree, NORM)
+    definitions = _definitions(tree)
     announces = _function(communicator, "should_fuse_mlp_allreduce_with_next_layer")
     fused = [
         function
@@ -85,10 +86,14 @@ def read_release(tree: SourceTree) -> Release:
         fuses_hybrid=announces is None or not any(_refuses_hybrid(announces)),
         copies_experts=_mentions(tree, ARGUMENTS, "moe_dp_size"),
         splits_contexts=_mentions(tree, ARGUMENTS, "attn_cp_size"),
-        reduces_by_scatterv="should_use_dp_reduce_scatterv" in set(_names(communicator)),
-        scatterv_splits_attention=ONE_RANK_A_GROUP
-        not in read_predicates(tree).get("should_use_dp_reduce_scatterv", ""),
+        definitions=None if definitions.unknown("DP") else definitions,
     )
+
+
+def _definitions(tree: SourceTree) -> Definitions:
+    """The flags' definitions, if the communicator reads the DP flag at all."""
+    asked = _mentions(tree, COMMUNICATOR, "should_use_dp_reduce_scatterv")
+    return Definitions(texts=read_predicates(tree) if asked else {})
 
 
 def _mentions(tree: SourceTree, path: str, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from oracles import SITES, Site
 from verify import truth
+from verify.definitions import Definitions
 from verify.flags import flag_names, skip_reasons
 from verify.pull_request.calls import HelperCall, helper_calls
 from verify.pull_request.predicates import Definition, compare_definitions
@@ -173,7 +174,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
         open_coded=tuple(
             guard for guard in guards if guard.skips_on and (guard.cls, guard.method) not in asking
         ),
-        definitions=compare_definitions(read_predicates(tree)),
+        definitions=compare_definitions(Definitions(texts=read_predicates(tree))),
         unread=tuple(why for _, why in sorted(index.unread.items())),
     )
 

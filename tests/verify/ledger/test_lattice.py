@@ -88,7 +88,7 @@ def test_features_are_all_that_a_plan_asks_of_a_configuration(subjects):
         )
         for subject in subjects:
             traits = LayerTraits.of(subject.guards)
-            key = (Features.of(deployment.config), layer, traits)
+            key = (Features.of(deployment.config, RELEASE_0_5_11), layer, traits)
             steps = plan(deployment, traits, RELEASE_0_5_11)
             assert plans.setdefault(key, steps) == steps
 

@@ -8,9 +8,10 @@ import pytest
 
 from helper import MoeConfig
 from verify.errors import VerifyError
-from verify.ledger.deployment import Deployment
+from verify.ledger.deployment import Deployment, layouts
 from verify.ledger.judge import judge
 from verify.ledger.lattice import prove
+from verify.ledger.source import COMMUNICATOR as COMMUNICATOR_PATH
 from verify.ledger.source import read, read_release
 from verify.ledger.subject import Subject, helper_guards
 from verify.source import open_source
@@ -85,6 +86,49 @@ def test_whether_fusion_is_refused_with_expert_and_tensor_parallelism(source):
     assert not release_of(source(refusal=REFUSAL.strip())).fuses_hybrid
     other = "if sizes().moe_ep_size > 1:\n            return False"
     assert release_of(source(refusal=other)).fuses_hybrid, "a refusal for another reason"
+
+
+def scatterv_at(path, definition):
+    """Where 4 ranks' reduce_scatterv is chosen by `definition`: (attn_dp_size, ep_size)."""
+    utils = path / "sglang/srt/layers/moe/utils.py"
+    utils.write_text(
+        "def should_use_dp_reduce_scatterv():\n    return " + definition + "\n", encoding="utf-8"
+    )
+    communicator = path / COMMUNICATOR_PATH
+    asking = "\n\ndef scatters():\n    return should_use_dp_reduce_scatterv()\n"
+    communicator.write_text(communicator.read_text() + asking)
+    release = release_of(path)
+    return {
+        (config.attn_dp_size, config.ep_size)
+        for config in layouts(4)
+        if release.sums_by_scatterv(config)
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("", {(2, 2), (4, 4)}),
+        (" and get_attention_dp_size() == get_tensor_model_parallel_world_size()", {(4, 4)}),
+        (" and not is_dp_attention_enabled()", set()),
+    ],
+)
+def test_the_dp_flag_is_the_source_s_own(source, more, where):
+    definition = (
+        "is_dp_attention_enabled() and get_attention_dp_size() > 1 "
+        "and get_attention_dp_size() == get_moe_expert_parallel_world_size()"
+    )
+    assert scatterv_at(source(), definition + more) == where
+
+
+def test_a_dp_flag_that_no_deployment_answers_is_the_helpers_and_said_so(source):
+    assert scatterv_at(source(), "is_monday() and get_attention_dp_size() > 1") == {(2, 2), (4, 4)}
+    with open_source(str(source())) as tree:
+        text = "the source's own DP flag, it depends on is_monday()"
+        assert text not in read(tree).left_out
+    scatterv_at(path := source(), "is_monday()")
+    with open_source(str(path)) as tree:
+        assert text in read(tree).left_out
 
 
 def test_sizes_that_the_server_does_not_take_are_not_judged(source):
@@ -163,12 +207,11 @@ def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
 def test_sizes_shorter_than_the_group_until_0_5_17(version, crashes):
     with open_source(f"sglang=={version}") as tree:
         release = read_release(tree)
-    assert release.scatterv_splits_attention is crashes
     deployment = Deployment(
         config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=2, enable_dp_attention=True)
     )
     assert deployment.dp_reduce_scatterv
-    assert release.sums_by_scatterv(deployment) is crashes
+    assert release.sums_by_scatterv(deployment.config) is crashes
     guards = replace(helper_guards("two-site"), allows_reduce_scatter=False)
     assert (judge(deployment, guards, release=release).kind == "crash") is crashes
 

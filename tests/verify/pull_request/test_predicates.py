@@ -2,6 +2,7 @@
 
 import pytest
 
+from verify.definitions import Definitions
 from verify.pull_request.predicates import Definition, compare_definitions
 
 DP = "should_use_dp_reduce_scatterv"
@@ -23,7 +24,7 @@ TWO = "tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True"
 
 
 def compared(dp: str, fi: str) -> dict[str, Definition]:
-    return {d.flag: d for d in compare_definitions({DP: dp, FI: fi})}
+    return {d.flag: d for d in compare_definitions(Definitions(texts={DP: dp, FI: fi}))}
 
 
 @pytest.mark.parametrize("fi", [GLOBALS, GET_FLAGS])
@@ -66,10 +67,23 @@ def test_every_part_of_fi_is_compared(part: str, instead: str) -> None:
 
 
 def test_a_flag_that_is_not_there() -> None:
-    (dp, fi) = compare_definitions({FI: GLOBALS})
+    (dp, fi) = compare_definitions(Definitions(texts={FI: GLOBALS}))
     assert (dp.verdict, fi.verdict) == ("not in this source", SAME)
 
 
 def test_what_no_configuration_answers_is_named() -> None:
     verdict = compared(f"is_monday() and {RIGHT_DP}", GLOBALS)["DP"].verdict
     assert verdict == "not compared: is_monday() is not part of a configuration here"
+
+
+def test_flags_that_are_defined_by_each_other_are_not_compared() -> None:
+    verdicts = {flag: d.verdict for flag, d in compared("not FI", "not DP").items()}
+    assert verdicts == {
+        "DP": "not compared: DP is not part of a configuration here",
+        "FI": "not compared: FI is not part of a configuration here",
+    }
+
+
+@pytest.mark.parametrize("always", ["True", "False"])
+def test_a_flag_that_never_changes(always: str) -> None:
+    assert compared(RIGHT_DP, GLOBALS.replace(CUTLASS, always))["FI"].differs is not None
