@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from verify.conjuncts import difference
 from verify.errors import VerifyError
 from verify.fingerprint import numbered
 from verify.report import Json, Report, TableSection
@@ -26,6 +27,7 @@ NAME_KEYS = ("id", "file", "cls", "method", "path", "collective")
 UNSTABLE_KEYS = ("line", "why")
 # not shown beside a change of what they follow from
 DERIVED = {"skips_on": "guard"}
+GUARD_WIDTH = 90
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +188,7 @@ def _sections(
         *(("vanished", _where(site), _verdict(site), "") for site in sites.vanished),
         *(("moved", _where(b), _file(a), _file(b)) for a, b in sites.moved),
         *(
-            (f"changed {key}", _where(b), _text(a.get(key)), _text(b.get(key)))
+            (f"changed {key}", _where(b), *_values(a.get(key), b.get(key), key=key))
             for a, b, keys in changed
             for key in keys
             if key not in DERIVED or DERIVED[key] not in keys
@@ -208,6 +210,12 @@ def _sections(
         ),
     )
     return tuple(section for section in sections if section.rows)
+
+
+def _values(old: Json, new: Json, *, key: str) -> tuple[str, str]:
+    """What the table shows of the two; of guards the conditions that differ."""
+    before, after = _text(old), _text(new)
+    return difference(before, after, width=GUARD_WIDTH) if key == "guard" else (before, after)
 
 
 def _where(entry: Entry) -> str:

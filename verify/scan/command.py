@@ -3,6 +3,7 @@
 import argparse
 
 from verify import baseline
+from verify.conjuncts import shortened
 from verify.report import Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
 from verify.source import open_source
@@ -78,7 +79,7 @@ def _row(judged: JudgedSite) -> tuple[str, ...]:
     return (
         f"{site.file.partition('/srt/')[2]}:{site.line}",
         f"{site.collective} ({site.path})",
-        site.guard[:120],
+        shortened(site.guard, width=120),
         judged.verdict,
         judged.why,
     )
