@@ -1,4 +1,4 @@
-"""One rank's part of a mixture-of-experts block: router, experts, shared experts."""
+"""One rank's part of a mixture-of-experts block or of a dense MLP, and the whole's weights."""
 
 import zlib
 from collections.abc import Callable
@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gpu_tests.mlp import MLPWeights, SwiGLU, draw_mlp, frozen
 from gpu_tests.routing import Routing, route
 from gpu_tests.specs import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A whole block's weights. E experts, H hidden, I intermediate, S shared intermediate.
+    """A whole block's weights. E experts, H hidden, I intermediate.
 
-    router [E, H], bias [E], gate and up [E, I, H], down [E, H, I]; shared_gate and shared_up
-    [S, H], shared_down [H, S], shared_score [1, H]. What the model lacks is None.
+    router [E, H], bias [E], gate and up [E, I, H], down [E, H, I], shared_score [1, H]. What the
+    model lacks is None.
     """
 
     router: Tensor
@@ -26,9 +27,7 @@ class Weights:
     gate: Tensor
     up: Tensor
     down: Tensor
-    shared_gate: Tensor | None
-    shared_up: Tensor | None
-    shared_down: Tensor | None
+    shared: MLPWeights | None
     shared_score: Tensor | None
 
     def to(self, dtype: torch.dtype) -> "Weights":
@@ -86,22 +85,18 @@ class MoEBlock(nn.Module):
         self.spec = spec
         self.owned = shard.experts(spec.experts)
         width = shard.width(spec.intermediate)
-        self.router = _frozen(weights.router)
-        self.bias = None if weights.bias is None else _frozen(weights.bias)
-        self.gate = _frozen(weights.gate[self.owned, width])
-        self.up = _frozen(weights.up[self.owned, width])
-        self.down = _frozen(weights.down[self.owned, :, width])
+        self.router = frozen(weights.router)
+        self.bias = None if weights.bias is None else frozen(weights.bias)
+        self.gate = frozen(weights.gate[self.owned, width])
+        self.up = frozen(weights.up[self.owned, width])
+        self.down = frozen(weights.down[self.owned, :, width])
         self.shared_score: nn.Parameter | None = None
-        if spec.shared:
-            assert weights.shared_gate is not None
-            assert weights.shared_up is not None
-            assert weights.shared_down is not None
-            width = shard.shared_width(len(weights.shared_gate))
-            self.shared_gate = _frozen(weights.shared_gate[width])
-            self.shared_up = _frozen(weights.shared_up[width])
-            self.shared_down = _frozen(weights.shared_down[:, width])
+        self.shared_experts: SwiGLU | None = None
+        if weights.shared is not None:
+            width = shard.shared_width(weights.shared.intermediate)
+            self.shared_experts = SwiGLU(weights.shared, width)
         if weights.shared_score is not None:
-            self.shared_score = _frozen(weights.shared_score)
+            self.shared_score = frozen(weights.shared_score)
 
     def choose(self, x: Tensor) -> Routing:
         """Experts and weights for each row of `x`, computed in at least float32."""
@@ -125,10 +120,9 @@ class MoEBlock(nn.Module):
 
     def shared(self, x: Tensor) -> Tensor | None:
         """The shared experts' part on `x` [tokens, H]; None in a model without them."""
-        if not self.spec.shared:
+        if self.shared_experts is None:
             return None
-        inner = functional.silu(x @ self.shared_gate.T) * (x @ self.shared_up.T)
-        output = inner @ self.shared_down.T
+        output: Tensor = self.shared_experts(x)
         if self.shared_score is None:
             return output
         return torch.sigmoid(x @ self.shared_score.T) * output
@@ -136,18 +130,18 @@ class MoEBlock(nn.Module):
 
 @lru_cache(maxsize=64)
 def whole_weights(spec: ModelSpec) -> Weights:
-    """The model's weights in float64, the same on every rank and machine."""
-    # not hash(): that differs between processes
-    generator = torch.Generator().manual_seed(zlib.crc32(spec.model.encode()))
-
-    def draw(*shape: int) -> Tensor:
-        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
-        return values.div(shape[-1] ** 0.5)
-
+    """The block's weights in float64, the same on every rank and machine."""
+    draw = _drawing(spec)
     # orthogonal rows, so that a hidden state can be made for any choice of experts
     router = 2 * torch.linalg.qr(draw(spec.hidden, spec.hidden)).Q[: spec.experts]
     bias = 0.1 * draw(1, spec.experts)[0] if spec.bias else None
     return weights_of(spec, draw, router=router, bias=bias)
+
+
+@lru_cache(maxsize=8)
+def dense_weights(spec: ModelSpec) -> MLPWeights:
+    """The weights of the model's dense MLP, likewise."""
+    return draw_mlp(_drawing(spec), hidden=spec.hidden, intermediate=spec.intermediate)
 
 
 def weights_of(
@@ -155,23 +149,34 @@ def weights_of(
 ) -> Weights:
     """The model's weights, experts' and shared experts' by `draw`, which is given a shape."""
     experts, hidden, inner = spec.experts, spec.hidden, spec.intermediate
-    shared = spec.shared * inner
     return Weights(
         router=router,
         bias=bias,
         gate=draw(experts, inner, hidden),
         up=draw(experts, inner, hidden),
         down=draw(experts, hidden, inner),
-        shared_gate=draw(shared, hidden) if shared else None,
-        shared_up=draw(shared, hidden) if shared else None,
-        shared_down=draw(hidden, shared) if shared else None,
+        shared=draw_mlp(draw, hidden=hidden, intermediate=spec.shared * inner)
+        if spec.shared
+        else None,
         shared_score=draw(1, hidden) if spec.shared_gated else None,
     )
+
+
+def expert_ranges(experts: int, ranks: int) -> list[slice]:
+    """The experts that each of `ranks` expert-parallel ranks holds."""
+    return [_part(experts, rank, ranks) for rank in range(ranks)]
 
 
 def _part(length: int, rank: int, size: int) -> slice:
     return slice(rank * length // size, (rank + 1) * length // size)
 
 
-def _frozen(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.contiguous(), requires_grad=False)
+def _drawing(spec: ModelSpec) -> Callable[..., Tensor]:
+    # not hash(): that differs between processes
+    generator = torch.Generator().manual_seed(zlib.crc32(spec.model.encode()))
+
+    def draw(*shape: int) -> Tensor:
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return values.div(shape[-1] ** 0.5)
+
+    return draw

@@ -2,14 +2,14 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
+from gpu_tests.blocks import DENSE, DenseSite, sites_of
 from gpu_tests.ranks import Group
-from gpu_tests.specs import SPECS, ModelSpec, widened
+from gpu_tests.specs import SPECS, ModelSpec, dense_layer, widened, without_shared
 from gpu_tests.tokens import token_plan
 from helper import should_skip_post_experts_all_reduce, use_config
-from oracles import SITES, Site
+from oracles import Site
 from verify import truth
 from verify.flags import flag_names, flag_tables
 from verify.layout import Layout
@@ -19,6 +19,8 @@ Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 Experts = Literal["torch", "flashinfer"]
 EXPERTS: tuple[Experts, ...] = ("torch", "flashinfer")
+Producer = Literal["experts", "FP4 all-gather", "all-to-all", "dense MLP", "whole dense MLP"]
+Mode = Literal["full", "moe_full", "scattered"]
 # its fused MoE refuses float32 ("requested input combination", 0.6.7.post3 on Hopper)
 FLASHINFER_DTYPES: tuple[Dtype, ...] = ("bfloat16",)
 
@@ -27,8 +29,9 @@ FLASHINFER_DTYPES: tuple[Dtype, ...] = ("bfloat16",)
 class Case:
     """`subject` is `model/Class.method`; `guard` is `helper`, `oracle` or an expression of flags.
 
-    An expression says, like an oracle's guard, when the block *reduces*, on both paths. `experts`
-    says which kernels compute them, and with them the fused all-reduce + norm.
+    An expression says, like an oracle's guard, when the block *reduces*, on both paths. A dense MLP
+    has its own guard under `helper` and `oracle`. `experts` says which kernels compute them, and
+    with them the fused all-reduce + norm.
     """
 
     subject: str
@@ -38,15 +41,51 @@ class Case:
     experts: Experts = "torch"
 
     @property
-    def sites(self) -> tuple[Site, ...]:
+    def sites(self) -> tuple[Site | DenseSite, ...]:
         """The block's reductions in the order it carries them out: EP before TP."""
         return sites_of(self.subject)
 
     @property
+    def reached_sites(self) -> tuple[Site | DenseSite, ...]:
+        """Those that the layer's forward() comes by.
+
+        Behind an all-to-all backend it takes another method, and a whole MLP's linear layers have
+        no ranks to reduce over.
+        """
+        return () if self.producer in ("all-to-all", "whole dense MLP") else self.sites
+
+    @property
     def spec(self) -> ModelSpec:
-        """The block's structure; flashinfer's kernels need wider rows than counting does."""
+        """The layer's structure; flashinfer's kernels need wider rows than counting does."""
         spec = SPECS[self.subject.partition("/")[0]]
+        if self.dense:
+            spec = dense_layer(spec)
+        elif self.deployment.shared == "none":
+            spec = without_shared(spec)
         return widened(spec) if self.experts == "flashinfer" else spec
+
+    @property
+    def dense(self) -> bool:
+        """Whether the layer's MLP is a dense one."""
+        return self.subject == DENSE.block
+
+    @property
+    def producer(self) -> Producer:
+        """What computes the partial sums, and who brings it the tokens."""
+        deployment = self.deployment
+        if self.dense:
+            return "whole dense MLP" if deployment.dense_fully_dp else "dense MLP"
+        if deployment.fp4_allgather:
+            return "FP4 all-gather"
+        return "experts" if deployment.config.moe_a2a_backend == "none" else "all-to-all"
+
+    @property
+    def mode(self) -> Mode:
+        """Which tokens the MLP is given: `LayerScatterModes._compute_mlp_mode`."""
+        if self.producer in ("FP4 all-gather", "all-to-all", "whole dense MLP"):
+            return "scattered"
+        shares = self.deployment.shares_tokens_across_cp and not self.dense
+        return "moe_full" if shares else "full"
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -57,7 +96,7 @@ class Case:
     def flags(self) -> dict[str, bool]:
         """The row that the layer is in; a flag that forward() does not accept is never raised."""
         deployment = self.deployment
-        raised = {"AF": announces_fusion(deployment), "RS": uses_reduce_scatter(deployment)}
+        raised = {"AF": announces_fusion(deployment), "RS": self._uses_reduce_scatter}
         return {
             **{name: value and name in self.accepts for name, value in raised.items()},
             "DP": deployment.dp_reduce_scatterv,
@@ -72,39 +111,53 @@ class Case:
     @property
     def communication(self) -> Hashable:
         """Equal for cases of one subject that move and add the same rows between the same ranks."""
-        deployment = self.deployment
+        deployment, flags = self.deployment, self.flags
+        config = deployment.config
         return (
-            deployment.config,
-            self.row,
+            (config.tp_size, config.ep_size, config.moe_dp_size),
+            (config.attn_dp_size, config.attn_cp_size, deployment.context_parallel_extend),
+            self.producer,
+            tuple(flags.values()),
             token_plan(deployment),
             deployment.padding,
-            fused_groups(deployment) if self.flags["AF"] else None,
+            fused_groups(deployment) if flags["AF"] else None,
             deployment.shared,
         )
 
     @property
     def title(self) -> str:
-        """For messages: subject, row, sizes, dtype."""
+        """For messages: subject, row, sizes, producer where it is not the usual, dtype."""
         config = self.deployment.config
+        producer = "" if self.producer in ("experts", "dense MLP") else f"{self.producer} "
         return (
             f"{self.subject} row {self.row} tp{config.tp_size} ep{config.ep_size} "
             f"moe_dp{config.moe_dp_size} dp{config.attn_dp_size} cp{config.attn_cp_size} "
-            f"{self.dtype}"
+            f"{producer}{self.dtype}"
         )
 
-    def reduces(self, site: Site, *, announced: bool) -> bool:
+    @property
+    def _uses_reduce_scatter(self) -> bool:
+        """RS: `should_use_reduce_scatter`; only where tokens are scattered after the MLP at all."""
+        return (
+            self.deployment.allow_reduce_scatter
+            and self.deployment.padding == "max_len"
+            and self.deployment.config.attn_dp_size > 1
+            and self.mode == "full"
+        )
+
+    def reduces(self, site: Site | DenseSite, *, announced: bool) -> bool:
         """Whether the block reduces at `site`, its group having more than one rank.
 
         `announced` is the layer's AF: the last layer of a case has none to announce it to.
         """
         flags = {**self.flags, "AF": announced}
-        if self.guard == "helper":
+        if self.guard == "helper" and isinstance(site, Site):
             with use_config(self.deployment.config):
                 return not should_skip_post_experts_all_reduce(
                     is_tp_path=site.path == "TP",
                     **{keyword: flags[flag] for keyword, flag in site.passes.items()},
                 )
-        guard = site.guard if self.guard == "oracle" else self.guard
+        guard = site.guard if self.guard in ("helper", "oracle") else self.guard
         row = int("".join(str(int(flags[name])) for name in flag_names()), 2)
         return bool(truth.evaluate(guard, flag_tables(), len(flag_names())) >> row & 1)
 
@@ -112,12 +165,6 @@ class Case:
 def experts_for(dtype: Dtype, *, wanted: Experts) -> Experts:
     """The kernels that a case of `dtype` runs on where `wanted` are there."""
     return wanted if dtype in FLASHINFER_DTYPES else "torch"
-
-
-@lru_cache
-def sites_of(subject: str) -> tuple[Site, ...]:
-    """The sites of `model/Class.method`."""
-    return tuple(site for site in SITES if site.id.rpartition("/")[0] == subject)
 
 
 def announces_fusion(deployment: Deployment) -> bool:
@@ -150,16 +197,6 @@ def fused_groups(deployment: Deployment) -> tuple[Group, ...]:
     return layout.ep if config.ep_size > 1 else layout.moe_tp
 
 
-def uses_reduce_scatter(deployment: Deployment) -> bool:
-    """RS: `should_use_reduce_scatter`; only where tokens are scattered after the block at all."""
-    return (
-        deployment.allow_reduce_scatter
-        and deployment.padding == "max_len"
-        and deployment.config.attn_dp_size > 1
-        and not deployment.scattered
-    )
-
-
-def site_group(site: Site, layout: Layout) -> tuple[Group, ...]:
+def site_group(site: Site | DenseSite, layout: Layout) -> tuple[Group, ...]:
     """The groups a site's collective sums over."""
     return {"tp": layout.tp, "moe_ep": layout.ep, "moe_tp": layout.moe_tp}[site.size_world]

@@ -3,9 +3,19 @@
 from dataclasses import replace
 from functools import lru_cache
 
-from gpu_tests.cases import Case, sites_of
+from gpu_tests.blocks import sites_of
+from gpu_tests.cases import Case
+from oracles import Site
+from verify import truth
+from verify.flags import flag_names, flag_tables
 from verify.ledger.judge import Verdict, judge
-from verify.ledger.subject import Guards, Producer, helper_guards, oracle_guards
+from verify.ledger.subject import (
+    Guards,
+    Producer,
+    dense_subject,
+    helper_guards,
+    oracle_guards,
+)
 
 
 def expected(case: Case) -> Verdict:
@@ -16,10 +26,20 @@ def expected(case: Case) -> Verdict:
 @lru_cache(maxsize=256)
 def guards(subject: str, guard: str) -> Guards:
     """A block's reductions under `guard` (`Case.guard`) as the ledger takes them."""
-    sites = sites_of(subject)
+    sites = tuple(site for site in sites_of(subject) if isinstance(site, Site))
+    if not sites:
+        return _dense_guards(guard)
     if guard == "helper":
         producer: Producer = "two-site" if len(sites) > 1 else "one-site"
         return helper_guards(producer, handed=set(sites[0].passes.values()))
     if guard != "oracle":
         sites = tuple(replace(site, guard=guard) for site in sites)
     return oracle_guards(sites)
+
+
+def _dense_guards(guard: str) -> Guards:
+    own = dense_subject().guards
+    if guard in ("helper", "oracle"):
+        return own
+    count = len(flag_names())
+    return replace(own, skip_tp=truth.full(count) ^ truth.evaluate(guard, flag_tables(), count))

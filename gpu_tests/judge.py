@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gpu_tests.block import Shard
-from gpu_tests.layer import FAMILIES
 from gpu_tests.reference import Truth
 from gpu_tests.rounding import TOLERANCE, Noisy
+from gpu_tests.witness import FAMILIES
 
 Kind = Literal["exact", "double", "missing", "mixed", "crash"]
 # the worst first: one rank's verdict names the case's
@@ -25,7 +25,9 @@ SEVERITY: tuple[Kind, ...] = ("crash", "mixed", "double", "missing", "exact")
 class RankVerdict:
     """One rank's own tokens. `counts[s]`: how often rank s's partial is in the first wrong token.
 
-    They are counts of `family`, the first that is wrong. `factor` is the highest count of any
+    They are counts of `family`, the first that is wrong; a partial of which ranks hold copies is
+    counted for all of them, whichever was added, and one that is mixed of whatever tokens.
+    `factor` is the highest count of any
     shard, `missing` the shards that some token lacks. `error` is the largest deviation from the
     reference over its tolerance (at most 1 is equal), `relative_error` over the root mean square
     of the block's output, `told` the deviation from what the counts predict, `final` from the
@@ -93,28 +95,32 @@ def _count(
     if not len(counts):
         return RankVerdict(kind="exact")
     here = counts[torch.arange(len(counts)), :, index]
-    strangers = counts.sum((1, 2, 3)) != here.sum((1, 2))
-    # of ranks that hold copies of a shard, one has to be counted, once
-    per_family = [_per_shard(here[:, 0], [shard.routed_name for shard in shards])]
+    of_all_tokens = counts.sum(2)
+    strangers = (of_all_tokens != here).any(2).any(1)
+    names: list[list[Hashable]] = [[shard.routed_name for shard in shards]]
     if has_shared:
-        per_family.append(_per_shard(here[:, 1], [shard.shared_name for shard in shards]))
+        names.append([shard.shared_name for shard in shards])
+    # of ranks that hold copies of a shard, one has to be counted, once
+    per_family = [_per_shard(here[:, family], names[family]) for family in range(len(names))]
     wrong = [(per_shard != 1).any(1) for per_shard in per_family]
-    family = next((number for number, rows in enumerate(wrong) if rows.any()), 0)
-    rows = wrong[family] | strangers
+    mixed = bool(strangers.any())
+    family = 0 if mixed else next((n for n, rows in enumerate(wrong) if rows.any()), 0)
+    rows = strangers if mixed else wrong[family]
     first = int(rows.nonzero()[0]) if rows.any() else 0
     factor = int(max(per_shard.max() for per_shard in per_family))
     absent = (per_family[family] == 0).any(0)
     kind: Kind = "exact"
-    if strangers.any():
+    if mixed:
         kind = "mixed"
     elif factor > 1:
         kind = "double"
     elif absent.any():
         kind = "missing"
+    in_row = _per_shard(of_all_tokens[first : first + 1, family], names[family])[0]
     return RankVerdict(
         kind=kind,
         family=FAMILIES[family],
-        counts=tuple(int(count) for count in here[first, family]),
+        counts=tuple(int(in_row[place]) for place in _places(names[family])),
         factor=factor,
         missing=tuple(int(shard) for shard in absent.nonzero()[:, 0]),
     )
@@ -122,9 +128,14 @@ def _count(
 
 def _per_shard(counts: Tensor, names: Sequence[Hashable]) -> Tensor:
     """[rows, ranks] summed over ranks with the same shard: [rows, shards]."""
+    place = torch.tensor(_places(names))
+    return counts.new_zeros(len(counts), len(set(names))).index_add(1, place, counts)
+
+
+def _places(names: Sequence[Hashable]) -> list[int]:
+    """Each rank's shard, numbered in the order in which they come."""
     order = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    place = torch.tensor([order[name] for name in names])
-    return counts.new_zeros(len(counts), len(order)).index_add(1, place, counts)
+    return [order[name] for name in names]
 
 
 def _predict(counts: Tensor, truth: Truth, index: Tensor) -> Noisy:

@@ -1,9 +1,6 @@
-"""The steps around the block, as release 0.5.11's `layers/communicator.py` takes them.
+"""The steps around the MLP, as release 0.5.11's `layers/communicator.py` takes them.
 
-A rank's hidden states carry, besides their values, what counts them: on the way in one column with
-the token's id, on the way out one column for every (token, rank, family) whose partial sum could
-have been added. Every collective moves and adds both alike, so the counts are measured on the very
-operations that produce the values, and integers come out exact.
+Hidden states carry their witness (`gpu_tests/witness.py`) through every one of them.
 """
 
 from dataclasses import dataclass
@@ -11,94 +8,84 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpu_tests.block import MoEBlock
 from gpu_tests.cases import Case, fused_groups, site_group
-from gpu_tests.kernels import FusedNorm, Routed, sum_and_norm
+from gpu_tests.kernels import FusedNorm, sum_and_norm
+from gpu_tests.producers import Producer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.specs import EPSILON
 from gpu_tests.tokens import TokenPlan
 
-FAMILIES = ("routed", "shared")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One rank's layer of `case`: hidden states and residual in, completed sums out."""
+    """One rank's layer of `case`: hidden states and residual in, completed sums out.
+
+    A rank's *own* rows are its attention group's; where the MLP is `scattered` they are cut into
+    one *share* for each rank of the group, and the residual is kept for the share only.
+    """
 
     case: Case
     ranks: Ranks
     plan: TokenPlan
-    block: MoEBlock
+    produce: Producer
     norm_weight: Tensor
-    routed: Routed
     fused_norm: FusedNorm | None = None
+
+    def share(self, own: Tensor) -> Tensor:
+        """The rows that this rank has a residual for, of its own rows."""
+        group = self._attention_group
+        if self.case.mode != "scattered" or len(group) == 1:
+            return own
+        return own.tensor_split(len(group))[group.index(self.ranks.rank)]
+
+    def to_attention(self, share: Tensor) -> Tensor:
+        """All own rows again (`_scattered_to_tp_attn_full`, and `_gather` after the last layer)."""
+        group = self._attention_group
+        if self.case.mode != "scattered":
+            return share
+        return self.ranks.all_gather(share, group, [len(share)] * len(group))
 
     def prepare_mlp(self, partial: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Complete attention's partial sums, add the residual, norm, bring the tokens together.
 
         `partial` [own rows, H + 1] is this rank's part of the attention output, token ids last and
-        only on the first rank of an attention group. Returns the block's input [rows, H + 1] and
-        the new residual [own rows, H].
+        only on the first rank of an attention group; `residual` is [share, H]. Returns the MLP's
+        input [rows, H + 1] and the new residual.
         """
-        layout = self.case.deployment.layout
-        group = group_of(layout.attn_tp, self.ranks.rank)
-        if layout.config.attn_dp_size == 1:
-            return self._add_and_norm(self.ranks.all_reduce(partial, group), residual)
+        group = self._attention_group
+        if self.case.mode == "scattered":
+            share = len(partial) // len(group)
+            own = self.ranks.reduce_scatter(partial, group, [share] * len(group))
+            return self._add_and_norm(own, residual)
+        if self.case.deployment.config.attn_dp_size == 1:
+            whole = self.ranks.all_reduce(partial, group)
+            states, residual = self._add_and_norm(whole, residual)
+            return self._gather_contexts(states), residual
         if len(group) == 1:
             states, residual = self._add_and_norm(partial, residual)
-            if self.case.deployment.scattered:
-                return states, residual
             return self._gather_whole(states), residual
         if self.ranks.rank == group[0]:
             partial = torch.cat([partial[:, :-1] + residual, partial[:, -1:]], 1)
-        whole = self._gather_partial(partial)
-        residual = self._own(whole)[:, :-1]
-        return self._norm(whole), residual
+        gathered = self._gather_partial(partial)
+        residual = self._own(gathered)[:, :-1]
+        return self._norm(gathered), residual
 
     def forward(self, states: Tensor, *, announced: bool) -> Tensor:
-        """The block on [rows, H + 1]: [rows, H + counts], reduced where its guards say so."""
-        ids = states[:, -1].long()
-        x = states[:, :-1].contiguous()
-        choice = self.block.choose(x)
-        routed = self._experts(states, choice.ids, choice.weights)
-        self.ranks.say("shared experts")
-        shared = self.block.shared(x)
-        if shared is not None:
-            routed = routed + torch.cat([shared, self._witness(ids, "shared", x.dtype)], 1)
-        for site in self.case.sites:
+        """The MLP on [rows, H + 1]: [rows, H + counts], reduced where its guards say so."""
+        out = self.produce(states)
+        for site in self.case.reached_sites:
             group = group_of(site_group(site, self.case.deployment.layout), self.ranks.rank)
             if len(group) > 1 and self.case.reduces(site, announced=announced):
-                self._require_equal_rows(routed, group)
-                routed = self.ranks.all_reduce(routed, group)
-        return routed
-
-    def _experts(self, states: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        """The standard dispatcher around the experts; under FI it gathers and sums tokens."""
-        if self.case.deployment.fp4_allgather:
-            world = self.case.deployment.layout.tp[0]
-            states = self.ranks.all_gather(states, world, self.plan.rows)
-            choice = self.ranks.all_gather(
-                torch.cat([weights, ids.to(weights)], 1), world, self.plan.rows
-            )
-            weights, ids = choice[:, : weights.shape[1]], choice[:, weights.shape[1] :].long()
-        self.ranks.say("experts")
-        x = states[:, :-1].contiguous()
-        out = torch.cat(
-            [
-                self.routed(x, ids, weights),
-                self._witness(states[:, -1].long(), "routed", x.dtype),
-            ],
-            1,
-        )
-        if self.case.deployment.fp4_allgather:
-            out = self.ranks.reduce_scatter(out, world, self.plan.rows)
+                out = self._sum(out, group)
         return out
 
     def postprocess(self, out: Tensor) -> Tensor:
-        """Bring [rows, ...] back to this rank's own tokens (`_scatter_hidden_states`)."""
-        deployment = self.case.deployment
+        """Bring [rows, ...] back to this rank's own tokens (`CommunicateSummableTensorPairFn`)."""
+        deployment, mode = self.case.deployment, self.case.mode
         config = deployment.config
-        if config.attn_dp_size == 1 or deployment.scattered:
+        if mode == "moe_full" and deployment.context_parallel_extend:
+            return self._own(out)
+        if config.attn_dp_size == 1 or mode == "scattered":
             return out
         world = deployment.layout.tp[0]
         if deployment.dp_reduce_scatterv:
@@ -109,7 +96,7 @@ class Layer:
             return self.ranks.reduce_scatter(out, world, self.plan.rows)
         rows = [len(out) // config.tp_size] * config.tp_size
         part = self.ranks.reduce_scatter(out, world, rows)
-        group = group_of(deployment.layout.attn_tp, self.ranks.rank)
+        group = self._attention_group
         return self.ranks.all_gather(part, group, rows[: len(group)])
 
     def prepare_attn(
@@ -124,11 +111,27 @@ class Layer:
             self._require_own_rows(out, residual)
             group = group_of(fused_groups(self.case.deployment), self.ranks.rank)
             if self.fused_norm is not None and self.fused_norm.covers(group):
-                return sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
-            out = self.ranks.all_reduce(out, group)
+                normed, total = sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
+                return self.to_attention(normed), total
+            out = self._sum(out, group)
         width = residual.shape[1]
         total = torch.cat([out[:, :width] + residual, out[:, width:]], 1)
-        return self._norm_values(total[:, :width]), total
+        return self.to_attention(self._norm_values(total[:, :width])), total
+
+    @property
+    def _attention_group(self) -> Group:
+        return group_of(self.case.deployment.layout.attn_tp, self.ranks.rank)
+
+    def _gather_contexts(self, states: Tensor) -> Tensor:
+        """Context-parallel ranks' tokens side by side (`_gather_hidden_states_and_residual_moe`).
+
+        Only in a prefill do they have different ones.
+        """
+        deployment = self.case.deployment
+        if self.case.mode != "moe_full" or not deployment.context_parallel_extend:
+            return states
+        group = group_of(deployment.layout.moe_dp, self.ranks.rank)
+        return self.ranks.all_gather(states, group, self.plan.rows)
 
     def _gather_whole(self, states: Tensor) -> Tensor:
         """Every attention group's complete rows, one group after the other."""
@@ -171,24 +174,13 @@ class Layer:
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPSILON)
         return normed.to(x.dtype) * self.norm_weight
 
-    def _witness(self, ids: Tensor, family: str, dtype: torch.dtype) -> Tensor:
-        """[rows, counts]: a one where this rank's partial of `family` of the row's token is."""
-        world = self.ranks.size
-        columns = self.plan.total * world * len(FAMILIES)
-        if not columns:
-            return torch.zeros(len(ids), 0, dtype=dtype, device=ids.device)
-        offset = FAMILIES.index(family) * self.plan.total * world
-        column = offset + (ids - 1) * world + self.ranks.rank
-        real = (ids > 0).unsqueeze(1)
-        marks = torch.zeros(len(ids), columns, dtype=dtype, device=ids.device)
-        return marks.scatter(1, column.clamp(min=0).unsqueeze(1), real.to(dtype))
-
-    def _require_equal_rows(self, out: Tensor, group: Group) -> None:
-        """Under FI each rank holds its own rows, and a sum over ranks needs equally many."""
-        if self.case.deployment.fp4_allgather:
+    def _sum(self, out: Tensor, group: Group) -> Tensor:
+        """The sum over the group. Where ranks hold their own rows it needs equally many of each."""
+        if self.case.mode == "scattered":
             rows = self.ranks.each(len(out), group)
             if len(set(rows)) > 1:
                 raise StepError(f"all-reduce over ranks that hold {rows} rows")
+        return self.ranks.all_reduce(out, group)
 
     def _require_own_rows(self, out: Tensor, residual: Tensor) -> None:
         """AF takes `postprocess` out of the layer, so that rows of other groups may stay.

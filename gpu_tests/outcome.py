@@ -73,18 +73,20 @@ class Outcome:
         return ""
 
     def _counts_agree(self) -> bool:
-        """Rank by rank; where ranks hold copies or tokens are mixed the ledger counts otherwise."""
-        copies = self.case.deployment.config.moe_dp_size > 1
-        copies |= self.case.deployment.shared == "replicated"
-        if self.kind in ("crash", "mixed") or copies:
+        """Rank by rank; a crash leaves nothing to count, and a rank without tokens nothing."""
+        if self.kind == "crash":
             return True
-        families = {verdict.family for verdict in self.ranks if verdict.counts}
-        if families - {self.ledger.family}:
-            return self.kind == "exact"
         return all(
-            not mine or mine == ledgers
-            for mine, ledgers in zip(self.counts, self.ledger.counts, strict=True)
+            self._rank_agrees(mine, ledgers)
+            for mine, ledgers in zip(self.ranks, self.ledger.counts, strict=True)
+            if mine.counts
         )
+
+    def _rank_agrees(self, mine: RankVerdict, ledgers: tuple[int, ...]) -> bool:
+        if mine.family != self.ledger.family:
+            # its own tokens are right in every family, and the ledger shows the one that is wrong
+            return mine.kind == "exact" and set(ledgers) == {1}
+        return mine.counts == ledgers
 
     def as_json(self) -> dict[str, Json]:
         """One entry of the report's `cases`."""

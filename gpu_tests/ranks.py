@@ -56,13 +56,14 @@ class Ranks:
         """Every rank's rows, in group order; `rows` says how many each member has."""
         if len(group) == 1:
             return tensor
-        self._announce("all-gather", tensor, group)
         if len(set(rows)) == 1:
+            self._announce("all-gather", tensor, group)
             whole = tensor.new_empty(sum(rows), *tensor.shape[1:])
             all_gather_into(whole, tensor, group=self._handle(group))
             return whole
         # neither gloo nor NCCL gathers uneven rows in one call: pad to the longest, then cut
         longest = max(rows)
+        self.call(f"all-gather of {list(rows)} rows over ranks {_spell(group)}")
         padded = tensor.new_zeros(longest, *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         whole = tensor.new_empty(longest * len(group), *tensor.shape[1:])
@@ -86,6 +87,30 @@ class Ranks:
             parts = [part.contiguous() for part in torch.split(tensor, list(rows))]
             dist.reduce_scatter(mine, parts, group=self._handle(group))
         return mine
+
+    def all_to_all(
+        self, tensor: Tensor, group: Group, *, to: Sequence[int], of: Sequence[int]
+    ) -> Tensor:
+        """The rows that the members have for this rank, in group order.
+
+        `to` says how many of this rank's rows go to each member, in order, `of` how many come.
+        """
+        if len(group) == 1:
+            return tensor
+        # the numbers differ from rank to rank as they should: a message has no use for them
+        self.call(f"all-to-all of rows of {list(tensor.shape[1:])} over ranks {_spell(group)}")
+        received = tensor.new_empty(sum(of), *tensor.shape[1:])
+        dist.all_to_all_single(
+            received, tensor.contiguous(), list(of), list(to), group=self._handle(group)
+        )
+        return received
+
+    def tell(self, numbers: Sequence[int], group: Group) -> list[int]:
+        """What every member has for this rank, in group order: one number goes to each."""
+        ones = [1] * len(group)
+        own = torch.tensor(numbers, device=self.device)
+        told: list[int] = self.all_to_all(own, group, to=ones, of=ones).tolist()
+        return told
 
     def each(self, number: int, group: Group) -> list[int]:
         """Every member's `number`, in group order: what ranks tell each other about their rows."""

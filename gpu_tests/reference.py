@@ -11,7 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gpu_tests.block import Shard, Weights, whole_weights
+from gpu_tests.block import Shard, Weights, dense_weights, whole_weights
+from gpu_tests.mlp import MLPWeights
 from gpu_tests.rounding import (
     SIGMOID_SLOPE,
     TOLERANCE,
@@ -58,10 +59,13 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """Two layers' weights at one precision, widened back to float64, and the shards to cut them."""
+    """Two layers' weights at one precision, widened back to float64, and the shards to cut them.
+
+    A dense layer's `weights` are an MLP's.
+    """
 
     spec: ModelSpec
-    weights: Weights
+    weights: Weights | MLPWeights
     attention: Tensor
     norm: Tensor
     dtype: torch.dtype
@@ -79,9 +83,10 @@ def model(spec: ModelSpec, dtype: torch.dtype, shards: tuple[Shard, ...]) -> Mod
     generator = torch.Generator().manual_seed(spec.hidden)
     attention = torch.randn(spec.hidden, spec.hidden, generator=generator, dtype=torch.float64)
     norm = 1 + 0.1 * torch.randn(spec.hidden, generator=generator, dtype=torch.float64)
+    weights = dense_weights(spec) if spec.dense else whole_weights(spec)
     return Model(
         spec=spec,
-        weights=whole_weights(spec).to(dtype).to(torch.float64),
+        weights=weights.to(dtype).to(torch.float64),
         attention=(attention / spec.hidden**0.5 / 2).to(dtype).double(),
         norm=norm.to(dtype).double(),
         dtype=dtype,
@@ -136,9 +141,13 @@ def _draw(m: Model, tokens: int, attention_ranks: int, generator: torch.Generato
     shape = (attention_ranks, tokens, m.spec.hidden)
     parts = torch.randn(*shape, generator=generator, dtype=torch.float64)
     parts = _as_stored(parts / attention_ranks**0.5, m)
+    if isinstance(m.weights, MLPWeights):
+        states = torch.randn(tokens, m.spec.hidden, generator=generator, dtype=torch.float64)
+        return Inputs(parts=parts, residual=_as_stored(RESIDUAL_SIZE * states, m))
     wanted = torch.stack([_wanted_logits(m.spec, generator) for _ in range(tokens)])
     # the router's rows are orthogonal, so its transpose turns logits into hidden states
-    states = wanted @ m.weights.router / m.weights.router[0].square().sum()
+    router = m.weights.router
+    states = wanted @ router / router[0].square().sum()
     residual = _as_stored(RESIDUAL_SIZE * states / m.norm - parts.sum(0), m)
     return Inputs(parts=parts, residual=residual)
 
@@ -171,21 +180,27 @@ def _block(
 ) -> tuple[Noisy, Noisy | None, Tensor]:
     """Each shard's routed and shared partial sums [S, T, H], and the routing's safety [T]."""
     x = rms_norm(residual, m.norm, EPSILON, m.precision)
-    logits = linear(x, m.weights.router, _accumulating(m.precision))
-    choice = route(logits.value, m.weights.bias, m.spec)
+    w = m.weights
+    if isinstance(w, MLPWeights):
+        parts = [_mlp(x, w, shard.width(w.intermediate), m.precision) for shard in shards]
+        return stack(parts), None, x.value.new_full((len(x.value),), float("inf"))
+    logits = linear(x, w.router, _accumulating(m.precision))
+    choice = route(logits.value, w.bias, m.spec)
     steepest = logits.value.softmax(-1).amax(-1) if m.spec.scoring == "softmax" else SIGMOID_SLOPE
     safety = choice.margin / (TOLERANCE * steepest * logits.noise.amax(-1))
     factor = torch.zeros_like(logits.value).scatter(1, choice.ids, choice.weights)
     # a weight moves by its own logit's share, and again when all are renormalised
     weight = Noisy(value=factor, noise=factor * 2**0.5 * logits.noise)
-    routed = stack([_routed(m, x, weight, shard) for shard in shards])
-    shared = stack([_shared(m, x, shard) for shard in shards]) if m.spec.shared else None
+    routed = stack([_routed(m, w, x, weight, shard) for shard in shards])
+    if w.shared is None:
+        return routed, None, safety
+    shared = stack([_shared(w, w.shared, x, shard, m.precision) for shard in shards])
     return routed, shared, safety
 
 
-def _routed(m: Model, x: Noisy, weight: Noisy, shard: Shard) -> Noisy:
+def _routed(m: Model, w: Weights, x: Noisy, weight: Noisy, shard: Shard) -> Noisy:
     """One shard's experts on all tokens, [T, H]; the first dimension inside is experts."""
-    p, w = m.precision, m.weights
+    p = m.precision
     experts, width = shard.experts(m.spec.experts), shard.width(m.spec.intermediate)
     factor = Noisy(
         value=weight.value[:, experts].T.unsqueeze(-1),
@@ -201,20 +216,20 @@ def _routed(m: Model, x: Noisy, weight: Noisy, shard: Shard) -> Noisy:
     return total(outputs, p)
 
 
-def _shared(m: Model, x: Noisy, shard: Shard) -> Noisy:
+def _shared(w: Weights, mlp: MLPWeights, x: Noisy, shard: Shard, p: Precision) -> Noisy:
     """One shard of the shared experts on all tokens, [T, H]."""
-    p, w = m.precision, m.weights
-    assert w.shared_gate is not None
-    assert w.shared_up is not None
-    assert w.shared_down is not None
-    width = shard.shared_width(len(w.shared_gate))
-    inner = swiglu(linear(x, w.shared_gate[width], p), linear(x, w.shared_up[width], p), p)
-    output = linear(inner, w.shared_down[:, width], p)
+    output = _mlp(x, mlp, shard.shared_width(mlp.intermediate), p)
     if w.shared_score is None:
         return output
     score = linear(x, w.shared_score, p)
     gate = Noisy(value=torch.sigmoid(score.value), noise=SIGMOID_SLOPE * score.noise + p.unit)
     return scale(output, gate, p)
+
+
+def _mlp(x: Noisy, mlp: MLPWeights, width: slice, p: Precision) -> Noisy:
+    """One slice of an MLP on all tokens, [T, H]."""
+    inner = swiglu(linear(x, mlp.gate[width], p), linear(x, mlp.up[width], p), p)
+    return linear(inner, mlp.down[:, width], p)
 
 
 def _complete(

@@ -25,7 +25,8 @@ class ModelSpec:
     `top_k` of `experts` are chosen per token; with `groups` > 1 only from the best `group_top_k`
     groups. `weight_on_input` scales an expert's input instead of its output. `shared` counts the
     shared experts, `shared_gated` puts a sigmoid gate on them, `shared_whole_under_fp4` says that
-    each rank holds them whole while FP4 tokens are gathered (0.5.11's model files).
+    each rank holds them whole while FP4 tokens are gathered (0.5.11's model files). A `dense` layer
+    of the model has an MLP of `intermediate` in the place of router and experts.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ModelSpec:
     experts: int = EXPERTS
     hidden: int = HIDDEN
     intermediate: int = INTERMEDIATE
+    dense: bool = False
 
 
 _LING = ModelSpec(
@@ -123,6 +125,16 @@ SPECS: dict[str, ModelSpec] = {
         ),
     )
 }
+
+
+def without_shared(spec: ModelSpec) -> ModelSpec:
+    """The same block in a model that has no shared experts of its own."""
+    return replace(spec, shared=0, shared_gated=False)
+
+
+def dense_layer(spec: ModelSpec) -> ModelSpec:
+    """The model's dense layers (`first_k_dense_replace`)."""
+    return replace(without_shared(spec), dense=True)
 
 
 def widened(spec: ModelSpec) -> ModelSpec:

@@ -9,16 +9,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gpu_tests.block import MoEBlock, Shard, Weights, weights_of
+from gpu_tests.blocks import subjects
 from gpu_tests.cases import Case, Dtype, Experts
 from gpu_tests.clock import REPEATS, WARM_UP, Stopwatch, microseconds
 from gpu_tests.kernels import flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
-from gpu_tests.plan import subjects
+from gpu_tests.producers import MoE, standard
 from gpu_tests.ranks import Group, Ranks
 from gpu_tests.ranks import all_gather_into as bare_all_gather
 from gpu_tests.ranks import reduce_scatter_into as bare_reduce_scatter
 from gpu_tests.specs import EPSILON, SPECS, ModelSpec
 from gpu_tests.tokens import TokenPlan
+from gpu_tests.witness import Witness
 from helper import MoeConfig
 from verify.ledger.deployment import Deployment
 
@@ -231,9 +233,16 @@ def _layer(ranks: Ranks, item: Share) -> tuple[Layer, _Timed]:
         case=Case(subject=subject, deployment=deployment, guard="helper", dtype=item.dtype),
         ranks=timed.ranks,
         plan=TokenPlan(ids=((0,) * item.tokens,), total=0),
-        block=block,
+        produce=MoE(
+            ranks=timed.ranks,
+            layout=deployment.layout,
+            block=block,
+            witness=Witness(tokens=0, ranks=ranks.size),
+            rows=(item.tokens,),
+            routed=timed_routed,
+            dispatch=standard,
+        ),
         norm_weight=torch.ones(item.hidden, device=ranks.device, dtype=dtype),
-        routed=timed_routed,
     )
     return layer, timed
 

@@ -8,8 +8,7 @@ from verify.ledger.deployment import Deployment
 PADDING = 0
 """The token id of a row that only fills a tensor up; real tokens are numbered from 1."""
 
-_COUNTS: dict[str, tuple[int, int]] = {"even": (2, 2), "uneven": (1, 3), "zero": (0, 3)}
-_COUNT_WITHOUT_DP = 4
+_FEWEST_WITHOUT_DP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +41,7 @@ def token_plan(deployment: Deployment) -> TokenPlan:
         own_tokens: tuple[int, ...] = ()
         for cp_rank in range(config.attn_cp_size):
             if cp_rank == 0 or deployment.context_parallel_extend:
-                count = _COUNT_WITHOUT_DP
-                if config.attn_dp_size > 1:
-                    count = _COUNTS[_kind(deployment)][dp_rank % 2]
+                count = _count(deployment, odd=bool(dp_rank % 2))
                 own_tokens = tuple(range(total + 1, total + 1 + count))
                 total += count
             plan.append(own_tokens)
@@ -53,9 +50,24 @@ def token_plan(deployment: Deployment) -> TokenPlan:
     return TokenPlan(ids=tuple(plan), total=total)
 
 
-def _kind(deployment: Deployment) -> str:
-    """MAX_LEN makes rows equal whatever the tokens: give it something to pad."""
-    return "uneven" if deployment.padding == "max_len" else deployment.tokens
+def _count(deployment: Deployment, *, odd: bool) -> int:
+    """Tokens of an attention group with an even or an odd number.
+
+    Scattered over the group's ranks, all of them get some: the first row that each of them has is
+    a token and no padding, so that what happens to it is seen.
+    """
+    ranks = deployment.config.attn_tp_size
+    if deployment.config.attn_dp_size == 1:
+        return ranks * -(-_FEWEST_WITHOUT_DP // ranks)
+    if deployment.padding == "max_len":
+        # equal rows whatever the tokens: one group less than the other, to have something to pad
+        return 2 * ranks - (not odd)
+    counts = {
+        "even": (2 * ranks, 2 * ranks),
+        "uneven": (2 * ranks - 1, 3 * ranks),
+        "zero": (0, 3 * ranks),
+    }
+    return counts[deployment.tokens][odd]
 
 
 def _padded(plan: list[tuple[int, ...]], deployment: Deployment) -> list[tuple[int, ...]]:

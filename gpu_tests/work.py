@@ -5,15 +5,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from gpu_tests.block import MoEBlock, Shard, whole_weights
+from gpu_tests.block import MoEBlock, Shard, dense_weights, whole_weights
 from gpu_tests.cases import Case
 from gpu_tests.judge import RankVerdict, judge_rank
 from gpu_tests.kernels import Routed, flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
+from gpu_tests.mlp import SwiGLU
+from gpu_tests.producers import DISPATCHES, Dense, MoE, Producer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.reference import Inputs, Model, Truth, draw_inputs, model
 from gpu_tests.specs import ModelSpec
-from gpu_tests.tokens import token_plan
+from gpu_tests.tokens import TokenPlan, token_plan
+from gpu_tests.witness import Witness
 from verify.layout import Layout
 
 
@@ -26,16 +29,13 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     shards = shards_of(case)
     world = model(case.spec, dtype, shards)
     inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
-    block = _block(case.spec, dtype, shards[ranks.rank], ranks.device)
-    flashinfer = case.experts == "flashinfer"
-    fuses = flashinfer and case.deployment.fusion == "flashinfer"
+    fuses = case.experts == "flashinfer" and case.deployment.fusion == "flashinfer"
     layer = Layer(
         case=case,
         ranks=ranks,
         plan=plan,
-        block=block,
+        produce=_producer(ranks, case, plan, shards[ranks.rank]),
         norm_weight=world.norm.to(ranks.device, dtype),
-        routed=_flashinfer_experts(block, shards[ranks.rank]) if flashinfer else block.routed,
         fused_norm=fused_norm(ranks) if fuses else None,
     )
     ids = plan.ids[ranks.rank // case.deployment.config.attn_tp_size]
@@ -48,12 +48,13 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     except StepError:
         # the verdict is on the first layer; the second only confirms its values
         final = None
+    total = layer.to_attention(total)
     ranks.say("judging")
     return judge_rank(ids=ids, total=total, final=final, truth=truth, shards=shards)
 
 
 def first_layer(layer: Layer, ids: tuple[int, ...], inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Attention's input in the next layer [rows, H] and the completed residual [rows, H + counts].
+    """Attention's input in the next layer [rows, H] and the completed residual [share, H + counts].
 
     The second has this layer's witness columns: what is asked of them is asked after the step of
     the next layer that may complete the sum.
@@ -61,7 +62,7 @@ def first_layer(layer: Layer, ids: tuple[int, ...], inputs: Inputs) -> tuple[Ten
     place, _ = _attention_place(layer)
     states, residual = layer.prepare_mlp(
         torch.cat([_rows_of(layer, ids, inputs.parts[place]), _marks(layer, ids)], 1),
-        _rows_of(layer, ids, inputs.residual),
+        layer.share(_rows_of(layer, ids, inputs.residual)),
     )
     announced = layer.case.flags["AF"]
     out = layer.forward(states, announced=announced)
@@ -83,7 +84,7 @@ def second_layer(
         torch.cat([partial, _marks(layer, ids)], 1), total[:, :width]
     )
     out = layer.postprocess(layer.forward(states, announced=False))
-    return torch.cat([out[:, :width] + residual, out[:, width:]], 1)
+    return layer.to_attention(torch.cat([out[:, :width] + residual, out[:, width:]], 1))
 
 
 def _attention_place(layer: Layer) -> tuple[int, int]:
@@ -108,7 +109,7 @@ def _rows_of(layer: Layer, ids: tuple[int, ...], whole: Tensor) -> Tensor:
 
 def every_group(layout: Layout) -> list[Group]:
     """The groups of a layout, the same list on every rank."""
-    kinds = (layout.ep, layout.moe_tp, layout.attn_tp)
+    kinds = (layout.ep, layout.moe_tp, layout.attn_tp, layout.attn_cp)
     return list(dict.fromkeys(group for kind in kinds for group in kind))
 
 
@@ -128,9 +129,33 @@ def _shards(layout: Layout, shared_size: int) -> tuple[Shard, ...]:
 
 
 def shards_of(case: Case) -> tuple[Shard, ...]:
-    """Every rank's shard of the block; shared experts are cut over all ranks or held whole."""
+    """Every rank's shard: a dense MLP and shared experts are cut over all ranks or held whole."""
+    ranks = case.deployment.config.tp_size
+    if case.producer == "whole dense MLP":
+        return (Shard(),) * ranks
+    if case.dense:
+        return tuple(Shard(tp_rank=rank, tp_size=ranks) for rank in range(ranks))
     whole = case.deployment.shared == "replicated"
-    return _shards(case.deployment.layout, 1 if whole else case.deployment.config.tp_size)
+    return _shards(case.deployment.layout, 1 if whole else ranks)
+
+
+def _producer(ranks: Ranks, case: Case, plan: TokenPlan, shard: Shard) -> Producer:
+    """The MLP of this rank."""
+    witness = Witness(tokens=plan.total, ranks=ranks.size)
+    dtype = getattr(torch, case.dtype)
+    if case.dense:
+        mlp = _mlp(case.spec, dtype, shard, ranks.device)
+        return Dense(mlp=mlp, witness=witness, rank=ranks.rank)
+    block = _block(case.spec, dtype, shard, ranks.device)
+    return MoE(
+        ranks=ranks,
+        layout=case.deployment.layout,
+        block=block,
+        witness=witness,
+        rows=plan.rows,
+        routed=_flashinfer_experts(block, shard) if case.experts == "flashinfer" else block.routed,
+        dispatch=DISPATCHES[case.producer],
+    )
 
 
 @lru_cache(maxsize=512)
@@ -141,6 +166,12 @@ def _reference(world: Model, tokens: int, attention_ranks: int) -> tuple[Inputs,
 @lru_cache(maxsize=512)
 def _block(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> MoEBlock:
     return MoEBlock(spec, whole_weights(spec).to(dtype), shard).to(device)
+
+
+@lru_cache(maxsize=64)
+def _mlp(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> SwiGLU:
+    width = shard.width(spec.intermediate)
+    return SwiGLU(dense_weights(spec).to(dtype), width).to(device)
 
 
 @lru_cache(maxsize=512)

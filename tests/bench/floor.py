@@ -33,6 +33,13 @@ class Recorder(Ranks):
             self._note("reduce_scatter", tensor, group, rows)
         return super().reduce_scatter(tensor, group, rows)
 
+    def all_to_all(
+        self, tensor: Tensor, group: Group, *, to: Sequence[int], of: Sequence[int]
+    ) -> Tensor:
+        # the two kinds of sizes side by side: replayed as they were
+        self._note("all_to_all", tensor, group, (*to, *of))
+        return super().all_to_all(tensor, group, to=to, of=of)
+
     def _note(self, what: str, tensor: Tensor, group: Group, rows: Sequence[int]) -> None:
         if len(group) > 1:
             self.calls.append((what, tuple(tensor.shape), tensor.dtype, group, tuple(rows)))
@@ -50,5 +57,9 @@ def replay(ranks: Ranks, item: tuple[Case, list[list[Call]]]) -> None:
     case, calls = item
     ranks.open_groups(every_group(case.deployment.layout))
     for what, shape, dtype, group, rows in calls[ranks.rank]:
-        extra: tuple[Any, ...] = (rows,) if rows else ()
-        getattr(ranks, what)(torch.zeros(shape, dtype=dtype), group, *extra)
+        tensor = torch.zeros(shape, dtype=dtype)
+        if what == "all_to_all":
+            ranks.all_to_all(tensor, group, to=rows[: len(group)], of=rows[len(group) :])
+        else:
+            extra: tuple[Any, ...] = (rows,) if rows else ()
+            getattr(ranks, what)(tensor, group, *extra)

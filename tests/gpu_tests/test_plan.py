@@ -1,18 +1,18 @@
 """Which cases there are: nothing reachable is left out, and each agrees with the ledger's row."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 
-from gpu_tests.cases import DTYPES
+from gpu_tests.blocks import ALL_SITES, DENSE, subjects
+from gpu_tests.cases import DTYPES, Case
 from gpu_tests.expect import expected
 from gpu_tests.job import check_world
-from gpu_tests.plan import cases, check_guard, runnable, subjects
+from gpu_tests.plan import cases, check_guard, runnable
 from gpu_tests.tokens import PADDING, token_plan
-from oracles import SITES
 from verify.errors import VerifyError
-from verify.ledger.deployment import deployments
 
 WORLDS = (1, 2, 3, 4, 6, 8)
 
@@ -24,7 +24,7 @@ def every_case(world_size, guard="helper"):
 def test_every_site_is_in_every_world():
     for world_size in WORLDS:
         found = {site.id for case in every_case(world_size) for site in case.sites}
-        assert found == {site.id for site in SITES}
+        assert found == {site.id for site in ALL_SITES}
 
 
 @pytest.mark.parametrize("guard", ["helper", "oracle", "not AF"])
@@ -35,11 +35,17 @@ def test_rows_are_the_ledgers(world_size, guard):
 
 
 def test_every_row_a_deployment_reaches_is_run():
-    rows = {case.row for case in every_case(4)}
+    rows = {case.row for case in every_case(4) if not case.dense}
+    possible = {"".join(bits) for bits in product("01", repeat=4)} - {
+        "0011",
+        "0111",
+        "1011",
+        "1111",
+    }
     # RS needs tokens scattered after the block, which FI has already done inside it
-    assert rows == {"".join(bits) for bits in product("01", repeat=4)} - {
-        "0011", "0111", "1011", "1111", "0101", "1101"
-    }  # fmt: skip
+    assert rows == possible - {"0101", "1101"}
+    # a dense layer of the same server has no dispatcher
+    assert {case.row for case in every_case(4) if case.dense} == possible
 
 
 def test_every_kind_of_layout_is_run():
@@ -50,17 +56,40 @@ def test_every_kind_of_layout_is_run():
     assert {c.attn_dp_size for c in configs} == {1, 2, 4}
 
 
-def test_what_is_left_to_the_ledger_is_what_it_says():
-    left_out = {w.deployment for w in deployments(max_world_size=4, min_world_size=4)} - set(
-        runnable(4)
-    )
-    assert left_out
-    for deployment in left_out:
-        assert (
-            deployment.config.moe_a2a_backend != "none"
-            or deployment.shares_tokens_across_cp
-            or deployment.dense_fully_dp
-        )
+@pytest.mark.parametrize("subject", [DENSE.block, "mimo_v2_flash/MiMoV2MoE.forward_normal"])
+def test_no_legal_deployment_is_left_out(subject):
+    """What does not become a case of its own is a duplicate of one that does."""
+    run = {(case.subject, case.communication) for case in every_case(4)}
+    for deployment in runnable(4):
+        # a shared expert fused into the routed ones communicates as none does
+        if deployment.shared in ("none", "fused"):
+            case = Case(
+                subject=subject,
+                deployment=replace(deployment, shared="none"),
+                guard="helper",
+                dtype="float32",
+            )
+            assert (case.subject, case.communication) in run
+
+
+def test_every_producer_mode_and_layout_meet():
+    met = {
+        (case.producer, case.mode, case.deployment.context_parallel_extend)
+        for case in every_case(4)
+    }
+    assert met == {
+        ("experts", "full", False),
+        ("experts", "full", True),
+        ("experts", "moe_full", False),
+        ("experts", "moe_full", True),
+        ("FP4 all-gather", "scattered", False),
+        ("all-to-all", "scattered", False),
+        ("all-to-all", "scattered", True),
+        ("dense MLP", "full", False),
+        ("dense MLP", "full", True),
+        ("whole dense MLP", "scattered", False),
+        ("whole dense MLP", "scattered", True),
+    }
 
 
 def test_no_case_comes_twice_and_order_is_stable():
@@ -81,6 +110,11 @@ def test_tokens_are_numbered_once_and_padded_evenly():
         plan = token_plan(deployment)
         ids = [token for group in plan.ids for token in group if token != PADDING]
         assert set(ids) == set(range(1, plan.total + 1))
+        ranks = deployment.config.attn_tp_size
+        for own in plan.ids:
+            # scattered, every rank's first row is a token, unless the group has none at all
+            shares = range(0, len(own), max(1, len(own) // ranks))
+            assert PADDING not in {own[first] for first in shares}
         if deployment.config.attn_dp_size > 1:
             assert len(ids) == plan.total
             assert all(rows % deployment.config.attn_tp_size == 0 for rows in plan.rows)
