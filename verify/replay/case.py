@@ -105,7 +105,7 @@ def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple
         witness.watch(model)
         batch = environment.make_batch(tree, deployment, tokens)
         marks = batch.input_ids.clone()
-        hidden = stack.run(model, batch)
+        hidden = stack.run(tree, model, batch)
         return witness.read(hidden, marks), tree
 
     torch.set_grad_enabled(False)

@@ -7,41 +7,64 @@ model files, never by their names.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from verify.replay.classes import (
+    MODELS,
+    Classes,
+    Definition,
+    calls,
+    classes,
+    names,
+    parameters,
+    strings,
+)
 from verify.replay.statements import SourceFile
 from verify.replay.tree import SourceFiles
 
-_MODELS = "sglang.srt.models"
-_EXPERTS = re.compile(r"^(get_moe_impl_class|FusedMoE|EPMoE|DeepEPMoE|\w*FusedMoE)$")
 # norms are named after what they precede
 _ATTENTION = re.compile(r"^(?!.*norm).*(attn|attention|mixer|mamba|short_conv|^mix$)")
-
+# a layer that builds it is its own attention: its projections run, only the core is replaced
+CORE_ATTENTION = "RadixAttention"
 _BOUNDARY = re.compile(r"layers\.(communicator|layer_boundary)|boundary$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionName:
+    """What layers build attention from: `name` in the file of `home`.
+
+    `outputs` is how many values a layer's forward takes from a call of it.
+    """
+
+    home: str
+    name: str
+    outputs: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
     """A decoder layer class and the model classes that stack it, in the file's order.
 
-    `layer_type` is what a configuration calls the layer, where the file has a table of types.
-    `attention` are the names that the layer's constructor builds attention from, and
-    `attention_outputs` how many values its forward takes from a call of one. `boundary` says
+    `model` is the file that stacks the layer, `home` the one that defines it, at `file` and
+    `line`. `layer_type` is what a configuration calls the layer, where the file has a table of
+    types. `attention` is that of all layers in the file that stacks them. `boundary` says
     whether a communicator or boundary of the release moves its tensors, without which attention
-    data parallelism is not possible.
+    data parallelism is not possible. `model_type` is what the configuration calls the model, where
+    the layer's constructor decides by it.
     """
 
     model: str
+    home: str
     cls: str
     file: str
     line: int
     stacks: tuple[str, ...]
     layer_type: str | None
-    attention: tuple[str, ...]
-    attention_outputs: int
+    attention: tuple[AttentionName, ...]
     boundary: bool
+    model_type: str | None
 
 
 class Models:
@@ -49,85 +72,119 @@ class Models:
 
     def __init__(self, files: SourceFiles) -> None:
         self._files = files
-        self._blocks: dict[tuple[str, str], bool] = {}
+        self._classes = Classes(files)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Every model file's name, sorted."""
-        prefix = _MODELS.replace(".", "/") + "/"
+        """Every model file's name, sorted; a dot where it lies in a folder."""
+        prefix = MODELS.replace(".", "/") + "/"
         names = (path.removeprefix(prefix) for path in self._files.source.under(prefix))
         return tuple(
-            sorted(n.removesuffix(".py") for n in names if "/" not in n and n != "__init__.py")
+            sorted(n.removesuffix(".py").replace("/", ".") for n in names if "__init__" not in n)
         )
 
     def decoders(self, model: str) -> Iterator[Decoder]:
-        """The decoder layers that a model file defines and that can hold experts."""
-        source = self._source(model)
-        for cls in _classes(source):
-            constructor = _method(cls, "__init__")
-            forward = _method(cls, "forward")
-            if constructor is None or forward is None or not _is_layer(forward):
+        """The decoder layers that a model file stacks and that can hold experts."""
+        source = self._classes.source(model)
+        for name in self._layers(model, source):
+            definition = self._classes.find(model, name)
+            stacks = tuple(self._stacks(model, source, name))
+            if definition is None or not (stacks or definition.model == model):
                 continue
-            built = set(_called(constructor))
-            if not any(self._is_block(model, name) for name in built):
-                continue
-            yield Decoder(
-                model=model,
-                cls=cls.name,
-                file=source.path,
-                line=cls.lineno,
-                stacks=tuple(_stacks(source, cls.name)),
-                layer_type=next((key for _, key in _type_tables(source, cls.name)), None),
-                attention=tuple(
-                    name
-                    for name in sorted(set(_attention(constructor)))
-                    if not self._is_block(model, name)
-                ),
-                attention_outputs=_attention_outputs(forward),
-                boundary=not _boundary_names(source).isdisjoint(_names(cls)),
+            for model_type in self._model_types(definition):
+                yield self._decoder(model, definition, stacks=stacks, model_type=model_type)
+
+    def _decoder(
+        self, model: str, definition: Definition, *, stacks: tuple[str, ...], model_type: str | None
+    ) -> Decoder:
+        source, name = self._classes.source(model), definition.node.name
+        lineage = [*self._classes.lineage(definition)]
+        layers = [
+            Definition(model, source, cls)
+            for cls in classes(source)
+            if self._is_layer(model, cls.name)
+        ]
+        return Decoder(
+            model=model,
+            home=definition.model,
+            cls=name,
+            file=definition.source.path,
+            line=definition.node.lineno,
+            stacks=stacks,
+            layer_type=next((key for _, key in _type_tables(source, name)), None),
+            attention=tuple(a for layer in (*layers, definition) for a in self._attention(layer)),
+            boundary=any(not _boundary_names(c.source).isdisjoint(names(c.node)) for c in lineage),
+            model_type=model_type,
+        )
+
+    def _attention(self, layer: Definition) -> Iterator[AttentionName]:
+        """What the layer builds attention from, inherited constructors' included."""
+        forward = self._classes.method(layer, "forward")
+        outputs = 1 if forward is None else _attention_outputs(forward)
+        for home, constructor in self._classes.constructors(layer):
+            for name in sorted(set(_attention(constructor))):
+                if name != CORE_ATTENTION and not self._classes.holds_experts(home, name):
+                    yield AttentionName(home=home, name=name, outputs=outputs)
+
+    def _layers(self, model: str, source: SourceFile) -> Iterator[str]:
+        """Names of layer classes that build blocks, as the file reads them, in its order."""
+        for name in source.binders:
+            if self._is_layer(model, name) and self._classes.builds_blocks(model, name):
+                yield name
+
+    def _is_layer(self, model: str, name: str) -> bool:
+        """A layer takes hidden states and more; a whole model takes token ids."""
+        definition = self._classes.find(model, name)
+        forward = definition and self._classes.method(definition, "forward")
+        if not forward:
+            return False
+        known = parameters(forward)
+        more = forward.args.kwarg is not None or len(known) > 3
+        return more and "hidden_states" in known and "input_ids" not in known
+
+    def _stacks(self, model: str, source: SourceFile, layer: str) -> Iterator[str]:
+        """Classes that name the layer in their bodies and are not heads on top of another."""
+        known = {layer, *(name for name, _ in _type_tables(source, layer))}
+        wholes = [cls for cls in classes(source) if self._is_whole(Definition(model, source, cls))]
+        others = [
+            c for c in classes(source) if c not in wholes and not self._is_layer(model, c.name)
+        ]
+        known |= _parts_that_name(source, known, others)
+        for cls in wholes:
+            if not cls.name.startswith(layer) and known & set(names(cls)):
+                yield cls.name
+
+    def _is_whole(self, definition: Definition) -> bool:
+        """A whole model: built from a configuration, takes token ids."""
+        constructor = self._classes.method(definition, "__init__")
+        forward = self._classes.method(definition, "forward")
+        return (
+            constructor is not None
+            and "config" in parameters(constructor)
+            and forward is not None
+            and "input_ids" in parameters(forward)
+        )
+
+    def _model_types(self, definition: Definition) -> tuple[str | None, ...]:
+        """What the constructor, or a function it calls, compares `model_type` with.
+
+        None stands for any other, unless the constructor refuses it.
+        """
+        found: set[str] = set()
+        refuses = False
+        for home, constructor in self._classes.constructors(definition):
+            source = self._classes.source(home)
+            parts: list[ast.AST] = [constructor]
+            for name in set(calls(constructor)):
+                nodes = (source.statements[index].node for index in source.binders.get(name, ()))
+                parts += (node for node in nodes if isinstance(node, ast.FunctionDef))
+            for part in parts:
+                found |= _compared_types(source, part)
+            refuses |= any(
+                isinstance(node, ast.Raise) and "model_type" in ast.unparse(node)
+                for node in ast.walk(constructor)
             )
-
-    def _source(self, model: str) -> SourceFile:
-        source = self._files.get(f"{_MODELS}.{model}")
-        if source is None:
-            raise KeyError(model)
-        return source
-
-    def _is_block(self, model: str, name: str) -> bool:
-        """Whether `name`, as `model` reads it, is a class whose constructor builds experts."""
-        key = (model, name)
-        if key not in self._blocks:
-            self._blocks[key] = False
-            self._blocks[key] = self._reads_as_block(model, name)
-        return self._blocks[key]
-
-    def _reads_as_block(self, model: str, name: str) -> bool:
-        source = self._source(model)
-        for index in source.binders.get(name, ()):
-            node = source.statements[index].node
-            if isinstance(node, ast.ClassDef):
-                constructor = _method(node, "__init__")
-                if constructor is not None and any(
-                    _EXPERTS.match(called) for called in _names(constructor)
-                ):
-                    return True
-                return constructor is None and any(
-                    self._is_block(model, base.id)
-                    for base in node.bases
-                    if isinstance(base, ast.Name)
-                )
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_MODELS + "."):
-                other = (node.module or "").removeprefix(_MODELS + ".")
-                original = next(a.name for a in node.names if (a.asname or a.name) == name)
-                if other in self.names:
-                    return self._is_block(other, original)
-        return False
-
-
-def _classes(source: SourceFile) -> Iterator[ast.ClassDef]:
-    for statement in source.statements:
-        if isinstance(statement.node, ast.ClassDef):
-            yield statement.node
+        return (*sorted(found),) if refuses else (None, *sorted(found))
 
 
 def _boundary_names(source: SourceFile) -> set[str]:
@@ -141,14 +198,31 @@ def _boundary_names(source: SourceFile) -> set[str]:
     }
 
 
-def _stacks(source: SourceFile, layer: str) -> Iterator[str]:
-    """Classes that name the layer in their bodies and are not heads on top of another."""
-    known = {layer, *(name for name, _ in _type_tables(source, layer))}
-    for cls in _classes(source):
-        if cls.name != layer and not cls.name.startswith(layer) and known & set(_names(cls)):
-            constructor = _method(cls, "__init__")
-            if constructor is not None and "config" in _parameters(constructor):
-                yield cls.name
+def _parts_that_name(
+    source: SourceFile, known: set[str], parts: Sequence[ast.ClassDef]
+) -> set[str]:
+    """The file's functions, and of `parts` the classes, that lead to one of `known`."""
+    functions = [s.node for s in source.statements if isinstance(s.node, ast.FunctionDef)]
+    nodes: list[ast.FunctionDef | ast.ClassDef] = [*functions, *parts]
+    inside = {node.name: {n for part in node.body for n in names(part)} for node in nodes}
+    found: set[str] = set()
+    while True:
+        more = {name for name, reads in inside.items() if reads & (known | found)} - known - found
+        if not more:
+            return found
+        found |= more
+
+
+def _compared_types(source: SourceFile, part: ast.AST) -> set[str]:
+    """Strings that `model_type` is compared with, in place or in a list that has a name."""
+    found: set[str] = set()
+    for node in ast.walk(part):
+        if isinstance(node, ast.Compare) and getattr(node.left, "attr", "") == "model_type":
+            for value in node.comparators:
+                found |= strings(value)
+                for index in source.binders.get(getattr(value, "id", ""), ()):
+                    found |= strings(source.statements[index].node)
+    return found
 
 
 def _type_tables(source: SourceFile, layer: str) -> Iterator[tuple[str, str]]:
@@ -164,43 +238,18 @@ def _type_tables(source: SourceFile, layer: str) -> Iterator[tuple[str, str]]:
                         yield statement.defines, key.id
 
 
-def _method(cls: ast.ClassDef, name: str) -> ast.FunctionDef | None:
-    for node in cls.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    return None
-
-
-def _is_layer(forward: ast.FunctionDef) -> bool:
-    """A layer takes positions and hidden states; a whole model takes token ids."""
-    names = _parameters(forward)
-    return "hidden_states" in names and "input_ids" not in names and len(names) > 3
-
-
-def _parameters(function: ast.FunctionDef) -> set[str]:
-    return {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
-
-
-def _called(function: ast.AST) -> Iterator[str]:
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
-
-
-def _names(function: ast.AST) -> Iterator[str]:
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name):
-            yield node.id
-
-
 def _attention(constructor: ast.FunctionDef) -> Iterator[str]:
-    """Classes assigned to an attribute whose name says that it is attention."""
+    """Classes assigned to attributes whose names all say that they are attention."""
+    built: dict[str, list[str]] = {}
     for node in ast.walk(constructor):
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
-            continue
-        target = node.targets[0]
-        if isinstance(target, ast.Attribute) and _ATTENTION.search(target.attr):
-            yield from (name for name in _called(node.value) if name[0].isupper())
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            target = node.targets[0]
+            for name in calls(node.value):
+                if isinstance(target, ast.Attribute) and name[0].isupper():
+                    built.setdefault(name, []).append(target.attr)
+    for name, attributes in built.items():
+        if all(_ATTENTION.search(attribute) for attribute in attributes):
+            yield name
 
 
 def _attention_outputs(forward: ast.FunctionDef) -> int:

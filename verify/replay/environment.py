@@ -7,8 +7,9 @@ by name, and only those that the release's signature knows.
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,6 +18,7 @@ from verify.replay.model_config import PLAIN_MODEL
 from verify.replay.ranks import Rank
 from verify.replay.standin import StandIn
 from verify.replay.tree import Namespace, Tree
+from verify.replay.witness import embed
 
 _ROOT = "sglang.srt."
 _NO_GRAPH = SimpleNamespace(bs=(), max_bs=0, backend="disabled")
@@ -130,10 +132,13 @@ def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> A
     batch.input_ids = torch.arange(count) + 1 + sum(tokens[:group])
     for name in ("req_pool_indices", "out_cache_loc"):
         setattr(batch, name, torch.zeros(count, dtype=torch.int64))
-    batch.positions = torch.arange(count)
+    # a draft masks the first position
+    batch.positions = torch.arange(count) + 1
     batch.seq_lens = torch.ones(count, dtype=torch.int64)
     batch.seq_lens_cpu = torch.ones(count, dtype=torch.int64)
     batch.lora_ids = [None] * count
+    # what a draft model gets from its target, whose hidden states are those of the same tokens
+    batch.spec_info = SimpleNamespace(hidden_states=embed(batch.input_ids))
     if deployment.config.enable_dp_attention:
         batch.global_num_tokens_cpu = list(tokens)
         batch.global_num_tokens_for_logprob_cpu = list(tokens)
@@ -151,6 +156,16 @@ def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> A
             },
         )
     return batch
+
+
+def forward_pass(tree: Tree, batch: Any) -> AbstractContextManager[None]:
+    """What the release has in force while a forward pass runs; nothing before release 0.5.13."""
+    module = _optional(tree, f"{_ROOT}model_executor.forward_context")
+    if module is None:
+        return nullcontext()
+    context = call(module["ForwardContext"], {"attn_backend": _ModelRunner.attn_backend})
+    known = {"ctx": context, "forward_batch": batch}
+    return cast("AbstractContextManager[None]", call(module["forward_context"], known))
 
 
 def attention_dp_rank(tree: Tree) -> int:

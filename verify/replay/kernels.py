@@ -72,6 +72,19 @@ def fp4_kernels() -> dict[str, Any]:
 def elementwise() -> dict[str, Any]:
     """Small fused kernels, under the names of the functions that launch them."""
 
+    def mix(hidden: torch.Tensor, earlier: torch.Tensor, count: int, *args: Any) -> torch.Tensor:
+        # every score is zero, so that all that is mixed weighs alike
+        return (hidden + earlier[:, :count].sum(dim=1)) / (count + 1)
+
+    def split_gate(
+        query: torch.Tensor, key: torch.Tensor, *args: Any, has_gate: bool = True, **options: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if not has_gate:
+            return query, key, None
+        query, gate = query.chunk(2, dim=-1)
+        heads = (len(query), options["num_q_heads"], options["head_dim"])
+        return query, key, gate.reshape(heads)
+
     def gate_and_multiply(
         x: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor, *added: torch.Tensor
     ) -> torch.Tensor:
@@ -83,10 +96,15 @@ def elementwise() -> dict[str, Any]:
         "fused_gate_sigmoid_mul": gate_and_multiply,
         "fused_gate_sigmoid_mul_add": gate_and_multiply,
         "fused_rmsnorm": lambda x, *args, **options: x.clone(),
+        "_rmsnorm_native": lambda x, *args, **options: x.clone(),
+        "_mix_fused": mix,
         "fused_dual_residual_rmsnorm": lambda x, residual, *args, **options: (
             x + residual,
             x + residual,
         ),
+        "silu_and_mul_clamp": lambda x, *args, **options: x[..., : x.shape[-1] // 2],
+        "fused_eh_norm": lambda x, previous, *args: torch.cat((x, previous), dim=-1),
+        "fused_qk_gemma_rmsnorm_rope_gate": split_gate,
         "triton.next_power_of_2": lambda n: 1 << (int(n) - 1).bit_length(),
         "triton.cdiv": lambda a, b: -(-int(a) // int(b)),
     }

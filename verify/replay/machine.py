@@ -13,10 +13,11 @@ import torch
 
 from verify.replay.groups import ProcessGroup
 from verify.replay.ranks import current_rank
-from verify.replay.witness import embed
+from verify.replay.witness import embed, project
 
 COMPUTE_CAPABILITY = (9, 0)
 _TENSOR_TO: Callable[..., Any] = torch.Tensor.to
+_HALF = (torch.float16, torch.bfloat16)
 _FACTORIES = ("tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn")
 
 
@@ -42,12 +43,15 @@ def imitate() -> None:
     _replace(
         torch, compile=_compile, **{name: _on_cpu(getattr(torch, name)) for name in _FACTORIES}
     )
+    # weights are never loaded: what would be whatever lay in memory is zero
+    _replace(torch, empty=torch.zeros)
     # transformers adds it to every logger
     _replace(logging.Logger, warning_once=logging.Logger.warning)
-    _replace(torch.nn.Linear, forward=_no_output)
+    _replace(torch.nn.Linear, forward=lambda module, x: project(x, module.out_features))
     _replace(torch.nn.Embedding, forward=lambda module, ids: embed(ids))
     _replace(torch.nn.LayerNorm, forward=lambda module, x: x)
     _replace(torch.Tensor, to=_on_cpu(_TENSOR_TO), cuda=lambda tensor, *args: tensor)
+    _replace(torch.Tensor, half=torch.Tensor.float, bfloat16=torch.Tensor.float)
     _replace(
         torch.distributed,
         is_initialized=lambda: True,
@@ -93,27 +97,26 @@ def _compile(model: Any = None, **options: object) -> Any:
     return model if callable(model) else lambda function: function
 
 
-def _no_output(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """A gate's logits, alike on every rank."""
-    return torch.zeros((*x.shape[:-1], module.out_features), dtype=x.dtype)
-
-
 def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, wherever the caller wants the tensor to live."""
+    """The same function, wherever and however small the caller wants the tensor."""
 
     def call(*args: Any, **options: Any) -> Any:
         options.pop("pin_memory", None)
-        if "cuda" in str(options.get("device")):
-            options["device"] = "cpu"
-        return function(*("cpu" if _is_cuda(value) else value for value in args), **options)
+        options = {name: _here(value) for name, value in options.items()}
+        return function(*map(_here, args), **options)
 
     return call
 
 
-def _is_cuda(value: object) -> bool:
-    if isinstance(value, torch.device):
-        return value.type == "cuda"
-    return isinstance(value, str) and value.startswith("cuda")
+def _here(value: Any) -> Any:
+    """What stands for a device or a type of number: the CPU, and no half precision.
+
+    Counts must come out exact.
+    """
+    if isinstance(value, torch.dtype) and value in _HALF:
+        return torch.float32
+    is_device = isinstance(value, str | torch.device) and str(value).startswith("cuda")
+    return "cpu" if is_device else value
 
 
 def _get_rank(group: ProcessGroup | None = None) -> int:

@@ -43,6 +43,21 @@ class Neutral(int):
         return self
 
 
+class Rope(dict[str, Any]):
+    """Parameters of rotary embeddings, the same for every type of layer."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What a key holds; for a type of layer, all of it."""
+        return self if name.endswith("_attention") else super().get(name, default)
+
+
+class LayerTypes(list[str]):
+    """One type for every layer, those of a draft too, which counts on from the last."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return super().__getitem__(place % LAYERS if isinstance(place, int) else place)
+
+
 _KNOWN: dict[str, Any] = {
     "hidden_size": HIDDEN_SIZE,
     "num_hidden_layers": LAYERS,
@@ -51,15 +66,19 @@ _KNOWN: dict[str, Any] = {
     "intermediate_size": Neutral(INTERMEDIATE),
     "moe_intermediate_size": Neutral(INTERMEDIATE),
     "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "rope_parameters": Rope(rope_type="default", rope_theta=10000.0),
     "rope_scaling": None,
     "torch_dtype": torch.float32,
     "dtype": torch.float32,
+    "params_dtype": torch.float32,
+    "normalization": "RMSNorm",
+    "activation_func": "swiglu",
+    "gated_linear_unit": True,
+    "max_position_embeddings": 64,
     "architectures": ["Replayed"],
-    "layer_types": ["full_attention"] * LAYERS,
+    "layer_types": LayerTypes(["full_attention"] * LAYERS),
     "scoring_func": "softmax",
     "topk_method": "greedy",
-    "model_type": "replayed",
     "moe_layer_freq": Neutral(1),
     "decoder_sparse_step": Neutral(1),
     "use_moe_router_bias": True,
@@ -70,7 +89,10 @@ _KNOWN: dict[str, Any] = {
 }
 
 
-_LAYER_TYPES = ("layer_types", "layers_block_type", "hybrid_override_pattern")
+_LAYER_TYPES = (
+    *("layer_types", "layers_block_type"),
+    *("hybrid_override_pattern", "mtp_hybrid_override_pattern"),
+)
 _EXPERT_COUNTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
 
@@ -81,10 +103,12 @@ class MissingError(AttributeError):
 class ModelConfig:
     """What a model's `config` argument is; `learned` are names from earlier attempts."""
 
-    def __init__(self, *, learned: dict[str, Any], layer_type: str | None = None) -> None:
-        self.__dict__.update(_KNOWN)
+    def __init__(
+        self, *, learned: dict[str, Any], layer_type: str | None = None, model_type: str
+    ) -> None:
+        self.__dict__.update(_KNOWN, model_type=model_type)
         if layer_type is not None:
-            self.__dict__.update(dict.fromkeys(_LAYER_TYPES, [layer_type] * LAYERS))
+            self.__dict__.update(dict.fromkeys(_LAYER_TYPES, LayerTypes([layer_type] * LAYERS)))
         self.__dict__.update(dict.fromkeys(_EXPERT_COUNTS, Neutral(EXPERTS)))
         self.__dict__.update((k, v) for k, v in learned.items() if not k.endswith("_config"))
         self.__dict__["_learned"] = learned

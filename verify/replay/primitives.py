@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from verify.replay import kernels
+from verify.replay.decoders import CORE_ATTENTION
 from verify.replay.groups import GroupCoordinator
 from verify.replay.machine import COMPUTE_CAPABILITY
 from verify.replay.model_config import PLAIN_MODEL
-from verify.replay.witness import Witness, embed
+from verify.replay.witness import Witness, embed, project
 
 # other vendors' packages, and all-to-all backends that are not part of any deployment here
 ABSENT = frozenset(
@@ -29,6 +30,7 @@ _FALSE = (
     *("is_hip", "is_npu", "is_xpu", "is_hpu", "is_musa", "is_mps", "is_cpu"),
     *("is_sm100_supported", "is_sm120_supported", "is_blackwell_supported", "is_blackwell"),
     *("is_gfx95_supported", "is_host_cpu_arm64", "is_nvidia_cublas_version_ge_12_9"),
+    *("_use_tilelang_mhc_pre", "_use_tilelang_mhc_post", "is_cross_layer_mhc_fusion_enabled"),
     *("cpu_has_amx_support", "use_intel_amx_backend", "use_intel_xpu_backend"),
 )
 
@@ -64,9 +66,12 @@ def arithmetic(witness: Witness) -> dict[str, Any]:
         "VocabParallelEmbedding.forward": lambda module, ids, *args, **options: embed(ids),
         "zero_experts_compute_triton": _zero_experts(witness),
         "TopK.forward": _top_k,
+        f"{CORE_ATTENTION}.forward": _attend,
+        "RadixLinearAttention.forward": _attend_linearly,
         "*Norm.forward": _add_residual,
         "CustomOp.dispatch_forward": _native,
         "MultiPlatformOp.dispatch_forward": _native,
+        "BaseFusedOp._resolve_forward_method": _native,
         "SiluAndMul.forward": _halve,
         "GeluAndMul.forward": _halve,
     }
@@ -134,10 +139,20 @@ def _top_k(self: Any, hidden_states: torch.Tensor, *args: Any, **options: Any) -
     )
 
 
+def _attend(self: Any, q: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    """Attention that finds nothing."""
+    return torch.zeros((len(q), self.tp_q_head_num * self.v_head_dim))
+
+
+def _attend_linearly(self: Any, *args: Any, **options: Any) -> torch.Tensor:
+    mixed = options["mixed_qkv"] if "mixed_qkv" in options else args[1]
+    return torch.zeros((1, len(mixed), self.num_v_heads, self.head_v_dim))
+
+
 def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
     def apply(self: Any, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
         if "RowParallel" not in type(layer).__name__:
-            return torch.zeros((*x.shape[:-1], layer.weight.shape[0]), dtype=x.dtype)
+            return project(x, layer.weight.shape[0])
         shard, shards = _place(layer)
         return witness.partial(
             layer,

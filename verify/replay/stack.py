@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 
+from verify.replay.classes import MODELS
 from verify.replay.decoders import Decoder
-from verify.replay.environment import call
+from verify.replay.environment import call, forward_pass
 from verify.replay.model_config import ModelConfig
 from verify.replay.standin import StandIn
 from verify.replay.tree import Tree
@@ -49,17 +50,19 @@ class Attention(torch.nn.Module):
 
 def build(tree: Tree, decoder: Decoder, learned: dict[str, Any]) -> Any:
     """The model that stacks `decoder`, with attention replaced."""
-    module = tree.module(f"sglang.srt.models.{decoder.model}")
-    replacement = type("Attention", (Attention,), {"outputs": decoder.attention_outputs})
-    for name in decoder.attention:
-        module[name] = replacement
+    module = tree.module(f"{MODELS}.{decoder.model}")
+    for attention in decoder.attention:
+        home = tree.module(f"{MODELS}.{attention.home}")
+        home.put(attention.name, type("Attention", (Attention,), {"outputs": attention.outputs}))
     if not decoder.stacks:
         raise LookupError(f"no class in {decoder.file} stacks {decoder.cls}")
     stack = module[decoder.stacks[0]]
     layer_type = decoder.layer_type
     if layer_type is not None and module.binds(layer_type):
         layer_type = str(module[layer_type])
-    config = ModelConfig(learned=learned, layer_type=layer_type)
+    config = ModelConfig(
+        learned=learned, layer_type=layer_type, model_type=decoder.model_type or "replayed"
+    )
     model = call(
         stack,
         {"config": config, "quant_config": None, "prefix": "model"},
@@ -71,12 +74,11 @@ def build(tree: Tree, decoder: Decoder, learned: dict[str, Any]) -> Any:
     return model
 
 
-def run(model: Any, batch: Any) -> torch.Tensor:
+def run(tree: Tree, model: Any, batch: Any) -> torch.Tensor:
     """The final hidden states `[tokens, hidden]` of the rank's batch."""
-    output = call(
-        model.forward,
-        {"input_ids": batch.input_ids, "positions": batch.positions, "forward_batch": batch},
-    )
+    known = {"input_ids": batch.input_ids, "positions": batch.positions, "forward_batch": batch}
+    with forward_pass(tree, batch):
+        output = call(model.forward, known)
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, torch.Tensor):
         raise TypeError(f"the model returned {type(hidden).__name__}, not hidden states")

@@ -174,6 +174,11 @@ class Namespace(dict[str, Any]):
         vars(placeholder).setdefault("ClassVar", typing.ClassVar)
         self._source = source
         self._done: set[int] = set()
+        self._put: dict[str, Any] = {}
+
+    def put(self, name: str, value: Any) -> None:
+        """Bind `name` for good: no statement of the file that runs later binds it again."""
+        self[name] = self._put[name] = value
 
     def __missing__(self, name: str) -> Any:
         if self._source is not None and name in self._source.binders:
@@ -227,6 +232,7 @@ class Namespace(dict[str, Any]):
             self[wanted] = StandIn(f"{self['__name__']}.{wanted}", why=why)
             self._note(wanted, statement, f"stand-in: {why}")
             return
+        self.update(self._put)
         self.tree.loaded.add((self._source.path, node.lineno))
         if isinstance(node, ast.ClassDef):
             for method, replacement in self.tree.methods(name).items():

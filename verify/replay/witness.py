@@ -20,6 +20,18 @@ def embed(ids: torch.Tensor) -> torch.Tensor:
     return hidden
 
 
+def project(x: torch.Tensor, width: int) -> torch.Tensor:
+    """What a linear that every rank has whole makes of `x`.
+
+    Zeros, such as a gate's logits; but hidden states side by side (a draft's input: the token's
+    and the target's) become one again, their mean.
+    """
+    parts = x.shape[-1] // HIDDEN_SIZE
+    if width == HIDDEN_SIZE and parts > 1 and x.shape[-1] == parts * HIDDEN_SIZE:
+        return x.reshape(*x.shape[:-1], parts, HIDDEN_SIZE).mean(dim=-2)
+    return torch.zeros((*x.shape[:-1], width), dtype=x.dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Producer:
     """Who leaves partial sums: its slot, and which of `shards` pieces of the work the rank has."""

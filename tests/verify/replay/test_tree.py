@@ -102,3 +102,10 @@ def test_an_absent_package_fails_to_import(tree):
     assert (
         tree({"a.py": source}, absent=frozenset({"aiter"})).module("sglang.srt.a")["has"] is False
     )
+
+
+def test_what_is_put_in_place_of_a_name_stays_there(tree):
+    source = "from sglang.srt.b import one, two\n\ndef f():\n    return one, two\n"
+    module = tree({"a.py": source, "b.py": "one = 1\ntwo = 2\n"}).module("sglang.srt.a")
+    module.put("one", 5)
+    assert module["f"]() == (5, 2)
