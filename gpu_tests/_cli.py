@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpu_tests import machine
 from gpu_tests.cases import DTYPES, EXPERTS, Case
+from gpu_tests.causes import causes
 from gpu_tests.job import Torchrun, check_world, choose_experts, on_this_machine, under_torchrun
 from gpu_tests.outcome import Outcome
 from gpu_tests.plan import cases, check_guard
@@ -42,15 +43,22 @@ def _run(arguments: argparse.Namespace) -> int:
     check_guard(arguments.guard)
     check_world(world_size, arguments.backend, local_ranks=1 if place else world_size)
     experts, choice = choose_experts(arguments.experts, arguments.backend)
+    dtypes, models = tuple(arguments.dtype or DTYPES), tuple(arguments.model)
     todo = list(
         cases(
             world_size=world_size,
             guard=arguments.guard,
-            dtypes=tuple(arguments.dtype or DTYPES),
-            models=tuple(arguments.model),
+            dtypes=dtypes,
+            models=models,
             experts=experts,
         )
     )
+    # of guards that are tried out the ledger has found nothing yet
+    found = (
+        [] if arguments.guard != "helper" else list(causes(world_size=world_size, models=models))
+    )
+    for cause in found:
+        todo += [case for case in cause.cases(dtypes, experts=experts) if case not in todo]
     done: list[Outcome] = []
     fault = ""
     with quiet() if arguments.quiet else nullcontext():
@@ -63,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     report = make_report(
         done,
+        causes=found,
         world_size=world_size,
         backend=arguments.backend,
         experts=choice,

@@ -25,13 +25,13 @@ SEVERITY: tuple[Kind, ...] = ("crash", "mixed", "double", "missing", "exact")
 class RankVerdict:
     """One rank's own tokens. `counts[s]`: how often rank s's partial is in the first wrong token.
 
-    They are counts of `family`, the first that is wrong; a partial of which ranks hold copies is
-    counted for all of them, whichever was added, and one that is mixed of whatever tokens.
-    `factor` is the highest count of any
-    shard, `missing` the shards that some token lacks. `error` is the largest deviation from the
-    reference over its tolerance (at most 1 is equal), `relative_error` over the root mean square
-    of the block's output, `told` the deviation from what the counts predict, `final` from the
-    reference after the second layer, where both layers count exactly once. A `crash` says `why`.
+    They are counts of `family`, the first that is wrong: of a partial that ranks hold copies of,
+    the sum over the copies; in a `mixed` row, of whatever token. `factor` is the highest count of
+    any shard, `missing` the ranks whose partial some token lacks. `error` is the largest deviation
+    from the reference over its tolerance (at most 1 is equal), `relative_error` over the root mean
+    square of the block's output, `told` the deviation from what the counts predict, `final` from
+    the reference after the second layer, where both layers count exactly once. A `crash` says
+    `why`.
     """
 
     kind: Kind
@@ -116,13 +116,14 @@ def _count(
         kind = "double"
     elif absent.any():
         kind = "missing"
+    places = _places(names[family])
     in_row = _per_shard(of_all_tokens[first : first + 1, family], names[family])[0]
     return RankVerdict(
         kind=kind,
         family=FAMILIES[family],
-        counts=tuple(int(in_row[place]) for place in _places(names[family])),
+        counts=tuple(int(in_row[place]) for place in places),
         factor=factor,
-        missing=tuple(int(shard) for shard in absent.nonzero()[:, 0]),
+        missing=tuple(rank for rank, place in enumerate(places) if absent[place]),
     )
 
 

@@ -46,6 +46,11 @@ class Outcome:
         return max(verdict.relative_error for verdict in self.ranks)
 
     @property
+    def why(self) -> str:
+        """What stopped a crash, in its own words."""
+        return next((verdict.why for verdict in self.ranks if verdict.why), "")
+
+    @property
     def verdict(self) -> str:
         """The kind in words: `double (x4)`, `missing (ranks 1, 3)`."""
         if self.kind == "double":

@@ -33,7 +33,7 @@ def cases(
         for subject in subjects(models):
             seen = set()
             for deployment in runnable(world_size):
-                if deployment.shared != _shared(subject, deployment):
+                if deployment.shared != placed_shared(subject, deployment):
                     continue
                 case = Case(
                     subject=subject,
@@ -56,13 +56,16 @@ def runnable(world_size: int) -> tuple[Deployment, ...]:
     )
 
 
-def _shared(subject: str, deployment: Deployment) -> Shared:
+def has_shared_experts(subject: str) -> bool:
+    """Whether the block's model has shared experts."""
+    return subject != DENSE.block and SPECS[subject.partition("/")[0]].shared > 0
+
+
+def placed_shared(subject: str, deployment: Deployment) -> Shared:
     """Where 0.5.11's model file puts the block's shared experts in this deployment."""
-    spec = SPECS[subject.partition("/")[0]]
-    if subject == DENSE.block or not spec.shared:
+    if not has_shared_experts(subject):
         return "none"
     if deployment.config.moe_a2a_backend != "none":
         return "replicated"
-    if deployment.fp4_allgather and spec.shared_whole_under_fp4:
-        return "replicated"
-    return "sharded"
+    whole_under_fp4 = SPECS[subject.partition("/")[0]].shared_whole_under_fp4
+    return "replicated" if deployment.fp4_allgather and whole_under_fp4 else "sharded"
