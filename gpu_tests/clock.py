@@ -51,5 +51,5 @@ class Stopwatch:
         """Microseconds so far; waits for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        milliseconds = sum(begin.elapsed_time(end) for begin, end in self._pairs)
+        milliseconds: float = sum(begin.elapsed_time(end) for begin, end in self._pairs)
         return milliseconds * 1e3 + self._seconds * 1e6

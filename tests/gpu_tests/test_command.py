@@ -35,10 +35,11 @@ def test_json_goes_to_stdout_and_one_line_to_stderr():
     first = report["cases"][0]
     assert {"subject", "deployment", "row", "kind", "counts", "max_error"} <= set(first)
     kinds = {case["kind"] for case in report["cases"]}
-    assert {"exact", "double", "missing"} <= kinds
+    assert {"exact", "double", "missing", "mixed", "crash"} == kinds
     assert all(case["kind"] == case["expected"] for case in report["cases"])
     assert done.stderr == (
-        "18 cases on 2 ranks: 12 exact, 4 missing, 1 double, 1 mixed; all as the ledger says\n"
+        "33 cases on 2 ranks: 23 exact, 4 missing, 2 double, 3 mixed, 1 crash; "
+        "all as the ledger says; 5 of 5 causes of prove seen\n"
     )
 
 
@@ -65,7 +66,7 @@ def test_a_wrong_ledger_exits_with_one(monkeypatch, capsys):
     assert main(("--world-size", "2", *SMALL)) == 1
     out, err = capsys.readouterr()
     assert "ranks measure exact, the ledger says double" in out
-    assert err.endswith("not as the ledger says\n")
+    assert "not as the ledger says; 4 of 5 causes of prove seen\n" in err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_a_fault_keeps_the_results_so_far(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert len(json.loads(out)["cases"]) == 2
     assert err == (
-        "gpu_tests: rank 1 was killed by SIGKILL in case x, while experts; 2 of 18 cases were run\n"
+        "gpu_tests: rank 1 was killed by SIGKILL in case x, while experts; 2 of 33 cases were run\n"
     )
 
 

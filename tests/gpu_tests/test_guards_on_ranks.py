@@ -32,12 +32,13 @@ def outcomes(subject: str, guards: list[str]):
 
 
 def telling(world_size: int) -> list[Deployment]:
-    """One deployment for each row and layout."""
+    """One deployment for each row and layout, and for each fusion where the row has any."""
     first = {}
     for deployment in runnable(world_size):
         if deployment.shared == "none":
             case = Case(subject=ONE_SITE, deployment=deployment, guard="helper", dtype="float32")
-            first.setdefault((case.row, deployment.config, deployment.fusion), deployment)
+            fusion = deployment.fusion if case.flags["AF"] else None
+            first.setdefault((case.row, deployment.config, fusion), deployment)
     return list(first.values())
 
 
