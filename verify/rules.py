@@ -55,6 +55,27 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="group-too-narrow",
+        title="A sum leaves out ranks that hold slices",
+        help=(
+            "The step that completes a sum runs over fewer ranks than its parts are split over: a "
+            "fused norm takes the expert group where experts are also split over the MoE tensor "
+            "parallel group, or a sum runs within one copy of the experts although a shared "
+            "expert is split over all ranks. The other ranks' slices are lost. Sum over the group "
+            "that the layer is split over."
+        ),
+    ),
+    Rule(
+        id="group-too-wide",
+        title="A sum takes in another copy of the experts",
+        help=(
+            "With moe_dp_size above 1 there are several copies of the experts, each split over "
+            "ranks of its own. The block sums its routed output over the whole tensor-parallel "
+            "group, so that every expert counts once for each copy. Sum over the expert and the "
+            "MoE tensor-parallel group, or refuse the setting for this model."
+        ),
+    ),
+    Rule(
         id="ledger-crash",
         title="A legal deployment in which a collective cannot run",
         help=(

@@ -11,8 +11,8 @@ from typing import Literal
 
 from verify.scan.logic import FALSE, TRUE, Cond, Logic
 from verify.scan.primitives import A2A_NONE, FLAGS, LOCAL_WORK, Axis
+from verify.scan.refused import ATTENTION_DP
 from verify.scan.state import Sink, State
-from verify.scan.theory import ATTENTION_DP
 from verify.scan.values import Part, Place
 from verify.truth import row_bits, rows
 

@@ -1,14 +1,17 @@
 """Run every layer of the source once and collect what it reduces and who consumes it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from verify.scan.addends.groups import wrong_groups
 from verify.scan.addends.judge import Addends, judged
 from verify.scan.addends.machine import AddendMachine
+from verify.scan.addends.reduction_groups import ReductionGroups, read_groups
 from verify.scan.index import Class, Function, Index, UnreadableError
 from verify.scan.judge import Fault, faults, past_the_end
 from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
 from verify.scan.primitives import FLAGS
+from verify.scan.refused import refused
 from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
 from verify.scan.theory import definitions, general, of_atoms, published_flags
 from verify.scan.values import Instance, Routine, Text, Value
@@ -27,6 +30,7 @@ class Facts:
     answers: Cond
     published: tuple[str, ...]
     known: frozenset[str]
+    groups: ReductionGroups
 
     def state(self, *, open_flags: bool = False) -> State:
         """A fresh run that starts from these facts."""
@@ -62,8 +66,12 @@ def read_facts(index: Index) -> Facts:
         defined = answers = TRUE
     defined = state.logic.both(defined, general(state))
     defined = state.logic.both(defined, of_atoms(state, frozenset()))
+    try:
+        groups = read_groups(index, state.logic)
+    except CANNOT_FOLLOW:
+        groups = ReductionGroups()
     known = frozenset(state.logic.atoms())
-    return Facts(index, state.logic.copy(), defined, answers, published_flags(state), known)
+    return Facts(index, state.logic.copy(), defined, answers, published_flags(state), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:
@@ -89,8 +97,12 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
         if state.allows:
             theory = state.logic.both(theory, facts.answers)
+        handed = frozenset(machine.handed)
+        theory = state.logic.both(theory, refused(facts.index, cls, handed, state.logic))
         run.faults = (*faults(state, theory), *past_the_end(state))
-        run.addends = judged(machine, theory)
+        addends = judged(machine, theory)
+        both = (*addends.faults, *wrong_groups(machine, theory, facts.groups))
+        run.addends = replace(addends, faults=both)
     except CANNOT_FOLLOW as error:
         run.unresolved = str(error) or type(error).__name__
     run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)

@@ -1,6 +1,7 @@
 """Calls that are known by name: Python's own functions and upstream's building blocks."""
 
 import ast
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,6 +40,9 @@ Arguments = tuple[Value, ...]
 Keywords = Mapping[str, Value]
 # asks whether something reduces, and does not
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
+# kernels that sum over ranks into the memory they are handed (NVLink multicast, one-shot, two-shot)
+_SUMS_IN_PLACE = re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot")
+_MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
 
 
 class Named(Blocks):
@@ -68,10 +72,21 @@ class Named(Blocks):
         if made is not None:
             return made(self, positional, keywords)
         own = name.isidentifier() and isinstance(self.name(name), Routine)
-        if name.endswith("all_reduce") and not name.startswith(_ASKS) and not own:
+        if own or name.startswith(_ASKS):
+            return None
+        if name.endswith("all_reduce"):
             # a kernel's own collective; nothing else is called so
             return self.reduce(first, WHOLE)
+        if _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name):
+            return self._summed_in_place(node, first)
         return None
+
+    def _summed_in_place(self, node: ast.Call, first: Value) -> Value:
+        """A kernel's collective that returns nothing: what it is handed is summed up."""
+        summed = self.reduce(first, WHOLE)
+        for target in node.args[:2]:
+            self.rebind(target, summed)
+        return summed
 
     def _fused_norm(self, positional: Arguments, keywords: Keywords) -> Value:
         first = positional[0] if positional else next(iter(keywords.values()), NONE)

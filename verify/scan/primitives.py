@@ -88,6 +88,8 @@ SIZES: Mapping[str, str] = {
     "get_parallel().moe_ep_size": "moe_ep_size",
     "get_moe_tensor_parallel_world_size()": "moe_tp_size",
     "get_parallel().moe_tp_size": "moe_tp_size",
+    "get_moe_data_parallel_world_size()": "moe_dp_size",
+    "get_parallel().moe_dp_size": "moe_dp_size",
     "get_attention_tp_size()": "attn_tp_size",
     "get_parallel().attn_tp_size": "attn_tp_size",
     "get_attention_dp_size()": "attn_dp_size",

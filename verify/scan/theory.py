@@ -19,11 +19,17 @@ from verify.scan.primitives import (
     FLAG_FUNCTIONS,
     SCATTERS,
 )
+from verify.scan.refused import (
+    ATTENTION_DP,
+    INPUT_SCATTERED,
+    moves_on_gpus_only,
+    scatters_inputs_on_gpus_only,
+    takes_one_size_a_rank,
+)
 from verify.scan.state import Frame, State, UnresolvedError
 from verify.scan.values import Instance, Routine
 
 PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
-ATTENTION_DP = "is_dp_attention_enabled()"
 _BACKEND = re.compile(r"(.*)\.is_\w+\(\)$")
 _CONTEXT_PARALLEL = re.compile(r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled")
 _PLATFORMS = {
@@ -127,6 +133,8 @@ def general(state: State) -> Cond:
     rules = [implied(f"{size} > 1", atom("tp_size > 1")) for size in PARTS_OF_TP]
     rules += [implied(flag, atom(ATTENTION_DP)) for flag in ("DP", "FI", "attn_dp_size > 1")]
     rules += [implied("DP", atom("moe_ep_size > 1")), implied("DP", atom(SCATTERS))]
+    if takes_one_size_a_rank(state.index):
+        rules.append(logic.negation(logic.both(atom("DP"), atom("attn_tp_size > 1"))))
     # server_args: with an all-to-all backend every rank is an expert-parallel rank
     whole = logic.both(atom("moe_ep_size > 1"), logic.negation(atom("moe_tp_size > 1")))
     single = logic.negation(atom("tp_size > 1"))
@@ -163,7 +171,16 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
         for platform, words in _PLATFORMS.items():
             if words.search(name):
                 kinds.setdefault(platform, []).append(name)
-    return [logic.at_most_one(*(logic.any_of(*map(logic.atom, kind)) for kind in kinds.values()))]
+    features = {kind: logic.any_of(*map(logic.atom, names)) for kind, names in kinds.items()}
+    rules = [logic.at_most_one(*features.values())]
+    needs_gpus = {
+        ATTENTION_DP: moves_on_gpus_only(state.index),
+        INPUT_SCATTERED: scatters_inputs_on_gpus_only(state.index),
+    }
+    for name, needed in needs_gpus.items():
+        if needed and "cpu" in features:
+            rules.append(logic.negation(logic.both(features["cpu"], logic.atom(name))))
+    return rules
 
 
 def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:

@@ -6,19 +6,27 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from verify.report import Finding
-from verify.scan.addends.judge import ASKED, Addends, Fault
+from verify.scan.addends.judge import ASKED, Addends, Cause, Fault
 from verify.scan.findings import CONSUMERS
 from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
+from verify.scan.refused import ATTENTION_GROUP
 from verify.scan.values import Place
 from verify.truth import table_bits
 
 REGISTRIES = "sglang/srt/configs/"
 MAX_CONDITIONS = 4
-_ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
-# what a module says that is built for a cause; data-parallel weights come with attention DP
-WORDS = {"FI": _ATTENTION_GROUP, "local-work": _ATTENTION_GROUP, "backend": ASKED}
+_COPIES = re.compile(r"moe_dp|attn_cp|context_parallel|prefill_cp")
+# what a module says that is built for a cause. Data-parallel weights come with attention DP; copies
+# of the experts with context-parallel attention, for which a model that sums by itself must care
+WORDS: Mapping[Cause, re.Pattern[str]] = {
+    "FI": ATTENTION_GROUP,
+    "local-work": ATTENTION_GROUP,
+    "backend": ASKED,
+    "copies": ATTENTION_GROUP,
+    "own-copies": _COPIES,
+}
 Key = tuple[str, Place]
 
 
@@ -72,11 +80,9 @@ class Collected:
 
 def rule_of(fault: Fault) -> str:
     """The id of the rule that the fault breaks."""
-    if fault.kind == "replicated":
-        return "replicated-addend"
     if fault.cause == "dense":
         return "sharded-dense"
-    return "lost-addend" if fault.kind == "lost" else "mixed-addend"
+    return RULES[fault.kind]
 
 
 def _plainness(fault: Fault) -> tuple[int, int]:
@@ -123,7 +129,7 @@ def _finding(broken: Broken) -> Finding:
         message=f"{what}{needs}; rows {rows}; in {layers}",
         fix=FIXES[broken.rule],
         subject=layers,
-        kind={"replicated": "double", "lost": "lost"}.get(fault.kind, "mixed"),
+        kind=KINDS[fault.kind],
         file=place.file,
         line=place.line,
         cls=place.cls,
@@ -137,14 +143,38 @@ def _where(broken: Broken) -> str:
         case "FI":
             return "where the FP4 dispatcher sums in combine (FI)"
         case "backend":
-            return f"with the all-to-all backend {', '.join(sorted(broken.backends))}"
+            named = ", ".join(sorted(broken.backends))
+            return (
+                f"with the all-to-all backend {named} (which of them the server takes for this "
+                "model was not read)"
+            )
         case "local-work":
             return "with data-parallel expert weights (dwdp_size > 1)"
         case "dense":
             return "with moe_dense_tp_size 1"
+        case "split":
+            return "with experts split over two groups (moe_ep_size > 1 and moe_tp_size > 1)"
+        case "copies" | "own-copies":
+            return "with several copies of the experts (moe_dp_size > 1)"
+        case "fused-copies":
+            return "with several copies of the experts (moe_dp_size > 1) and a fused next norm"
     return "where the sum is still owed"
 
 
+RULES: Mapping[str, str] = {
+    "replicated": "replicated-addend",
+    "lost": "lost-addend",
+    "mixed": "mixed-addend",
+    "narrow": "group-too-narrow",
+    "wide": "group-too-wide",
+}
+KINDS: Mapping[str, str] = {
+    "replicated": "double",
+    "lost": "lost",
+    "mixed": "mixed",
+    "narrow": "lost",
+    "wide": "double",
+}
 MESSAGES: Mapping[str, str] = {
     "replicated-addend": "{where}, every rank adds a value that it holds in full to its partial "
     "sum, and it is summed up afterwards, handed to {consumer}: it counts once for every rank",
@@ -152,6 +182,10 @@ MESSAGES: Mapping[str, str] = {
     "layer beside the routed experts is sharded: of its sum each rank keeps its own slice only",
     "mixed-addend": "{where}, each rank has its own rows, but this layer beside the routed experts "
     "is sharded and sums its output up over ranks that hold other tokens",
+    "group-too-narrow": "{where}, {consumer} sums up over fewer ranks than hold slices of the "
+    "layer's output: what the others hold is lost",
+    "group-too-wide": "{where}, the routed experts' output is summed up over the whole "
+    "tensor-parallel group, over every copy: it counts once for each copy",
     "sharded-dense": "{where}, {consumer} takes a dense MLP for complete on this rank's own rows, "
     "but this one is sharded: its slices are not summed up, or over other ranks' tokens",
 }
@@ -159,5 +193,7 @@ FIXES: Mapping[str, str] = {
     "replicated-addend": "add it on one rank only while the sum is owed, or after the reduction",
     "lost-addend": "build it replicated wherever rows are rank-local, by the same condition",
     "mixed-addend": "build it replicated wherever rows are rank-local, by the same condition",
+    "group-too-narrow": "sum it up over the group that it is sharded over",
+    "group-too-wide": "sum it up over the expert and the MoE tensor-parallel group",
     "sharded-dense": "build it replicated where the flag is set, or refuse the flag for this model",
 }

@@ -21,10 +21,14 @@ from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
 from verify.scan.state import MODELS, Sink
 from verify.scan.values import NONE, Place, Primitive
 
-Kind = Literal["replicated", "lost", "mixed"]
+Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
 # what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
 # expert weights that every rank holds, or a server flag that runs dense MLPs on local rows
-Cause = Literal["gathered", "FI", "backend", "local-work", "dense"]
+Rows = Literal["gathered", "FI", "backend", "local-work", "dense"]
+# why a sum runs over a wrong group: experts are split over two groups of which a fused norm takes
+# one, or there are several copies of them, summed by the engine, a fused norm or the model itself
+Group = Literal["split", "copies", "fused-copies", "own-copies"]
+Cause = Rows | Group
 WIDE = "tp_size > 1"
 BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")

@@ -27,6 +27,7 @@ from verify.scan.values import (
     Routine,
     Tensor,
     Text,
+    Truth,
     Value,
     alternatives,
     parts_of,
@@ -37,6 +38,7 @@ ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 # how a communicator is told what kind of layer it serves
 MODES_FACTORY = "init_new"
 SPARSE = "is_layer_sparse"
+INPUT_NORM = "input_layernorm"
 ADDING_FUNCTIONS = frozenset({"torch.add", "torch.sub"})
 
 # a method that only gives a tensor another shape or type, whatever its arguments
@@ -60,8 +62,22 @@ class AddendMachine(SameMachine):
         # by sink: the boundary's stage or the communicator that took the tensor
         self.stages: dict[Sink, Primitive] = {}
         self.untold: set[Place] = set()
+        # what was switched on for an expert layer
+        self.handed: set[str] = set()
+        # what normalises the layer's input, as each of its communicators was told
+        self.norms: list[Value | None] = []
 
     # --- births
+
+    def experts(
+        self,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+        settings: Mapping[str, Value],
+    ) -> Value:
+        """Routed experts; what was switched on for them is remembered."""
+        self.handed |= {name for name, value in settings.items() if value == Truth(TRUE)}
+        return super().experts(positional, keywords, settings)
 
     def complete(self, when: Cond) -> Part:
         """A value that every rank holds in full, where `when` holds."""
@@ -94,6 +110,8 @@ class AddendMachine(SameMachine):
     ) -> Value:
         """Construct an object; a row-parallel layer remembers who built it."""
         value = super().build(cls, positional, keywords)
+        if isinstance(value, Primitive) and value.kind == "communicator":
+            self.norms.append(value.setting(INPUT_NORM))
         if isinstance(value, Primitive) and value.kind == "row":
             return replace(value, settings=(*value.settings, ("built", Const(self._calls()))))
         return value

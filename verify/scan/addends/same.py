@@ -3,7 +3,7 @@
 import re
 
 from verify.scan.index import Function
-from verify.scan.machine import Machine
+from verify.scan.skipped import SkippedMachine
 from verify.scan.state import State
 from verify.scan.values import Choice, Const, Items, Place, Routine, Tensor, Text, Truth, Value
 
@@ -28,7 +28,7 @@ def fresh(name: str) -> bool:
     return bool(_FRESH.search(name))
 
 
-class SameMachine(Machine):
+class SameMachine(SkippedMachine):
     """Runs method bodies; knows which values and functions no rank sees differently."""
 
     def __init__(self, state: State) -> None:

@@ -33,7 +33,7 @@ def test_shared_expert_that_forgets_a_backend_is_lost_with_it(judged: Judge, cha
     asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
     result = judged(forgets, library=asks_elsewhere)
     assert result.rules == [("lost-addend", "0000")]
-    assert "all-to-all backend nixl," in result.findings[0].message
+    assert "all-to-all backend nixl (which" in result.findings[0].message
 
 
 def test_backend_that_no_model_asks_about_is_not_counted(judged: Judge, change: Any) -> None:

@@ -1,0 +1,173 @@
+"""Which group a step of the source sums over, read from where the source picks it."""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from verify.scan.index import Class, Function, Index
+from verify.scan.logic import TRUE, Cond, Logic
+from verify.scan.machine import Machine
+from verify.scan.primitives import COMMUNICATOR, FUSED_NORM, GROUPS, Axis
+from verify.scan.state import Frame, State
+from verify.scan.values import NONE, Place, Text, Truth, Value, alternatives
+
+RETURNED = "return"
+# a norm fused with a sum takes one of two groups: the attention's, or the one that this picks
+OWN_GROUP = "use_attn_tp_group"
+_FUSION_FILE = "sglang/srt/layers/flashinfer_comm_fusion.py"
+_FUSION_SETUP = "ensure_workspace_initialized"
+_NORMS_FILE = "sglang/srt/layers/layernorm.py"
+_COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
+_FUSED_CALL = re.compile(rf"{FUSED_NORM}\((?:[^()]|\([^()]*\))*?\b{OWN_GROUP}=False")
+_FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
+_UTILS_FILE = "sglang/srt/layers/moe/utils.py"
+_RANKS_FILE = "sglang/srt/distributed/parallel_state.py"
+_COPIES = "moe_dp_size"
+_MOE_OUTPUT = "MOE_OUTPUT"
+_MOE_GROUP = "post_experts_reduction_group"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """When a step sums over an axis; `whole` is the whole tensor-parallel group."""
+
+    axes: Mapping[Axis, Cond] = field(default_factory=dict)
+    whole: Cond = TRUE
+
+    def over(self, axis: Axis | None) -> Cond:
+        """When it sums over the axis; None is the copies of the experts."""
+        return self.whole if axis is None else self.axes.get(axis, TRUE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReductionGroups:
+    """What a source sums over; None where it does not pick a group.
+
+    `fused`: the next layer's fused norm, called at `fused_at`; `moe_output`: the stage boundary
+    after a sparse layer; `copies`: whether there may be several copies of the experts at all.
+    """
+
+    fused: Coverage | None = None
+    fused_at: Place | None = None
+    moe_output: Coverage | None = None
+    copies: bool = False
+
+
+class GroupReader(Machine):
+    """Runs a function; remembers which groups it names, under which name and condition."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.named: dict[str, list[tuple[Cond, tuple[Axis, ...]]]] = {}
+
+    def _do_assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self._note(target.id, node.value)
+        super()._do_assign(node)
+
+    def _do_return(self, node: ast.Return) -> None:
+        if node.value is not None:
+            self._note(RETURNED, node.value)
+        super()._do_return(node)
+
+    def _note(self, name: str, value: ast.expr) -> None:
+        text = ast.unparse(value).removesuffix("()")
+        axes = next((axes for key, axes in GROUPS.items() if text.endswith(key)), None)
+        if axes is not None:
+            self.named.setdefault(name, []).append((self.state.here, axes))
+
+
+def read_groups(index: Index, logic: Logic) -> ReductionGroups:
+    """Read them. Raises what following a source may raise."""
+    ranks = index.module(_RANKS_FILE)
+    return ReductionGroups(
+        fused=_fused_coverage(index, logic),
+        fused_at=_fused_place(index),
+        moe_output=_moe_output_coverage(index, logic),
+        copies=ranks is not None and _COPIES in ranks.text,
+    )
+
+
+def _fused_coverage(index: Index, logic: Logic) -> Coverage | None:
+    module = index.module(_FUSION_FILE)
+    setup = module.lookup(_FUSION_SETUP) if module else None
+    if not isinstance(setup, Function):
+        return None
+    if OWN_GROUP not in {arg.arg for arg in setup.node.args.args}:
+        return None
+    named = _read(index, logic, setup, {OWN_GROUP: Truth(logic.negation(TRUE))})
+    picked = [pairs for pairs in named.values() if len(pairs) > 1]
+    return _coverage(logic, picked[0]) if picked else None
+
+
+def _moe_output_coverage(index: Index, logic: Logic) -> Coverage | None:
+    factories, utils = index.module(_FACTORIES), index.module(_UTILS_FILE)
+    function = utils.lookup(_MOE_GROUP) if utils else None
+    if factories is None or _MOE_OUTPUT not in factories.text:
+        return None
+    if not isinstance(function, Function):
+        return None
+    pairs = _read(index, logic, function, {}).get(RETURNED, [])
+    return _coverage(logic, pairs) if pairs else None
+
+
+def _coverage(logic: Logic, pairs: list[tuple[Cond, tuple[Axis, ...]]]) -> Coverage:
+    """Where no group is picked at all, the step does not run, and nothing is missing."""
+    elsewhere = logic.negation(logic.any_of(*(cond for cond, _ in pairs)))
+
+    def over(axis: Axis) -> Cond:
+        return logic.any_of(elsewhere, *(cond for cond, axes in pairs if axis in axes))
+
+    return Coverage(axes={axis: over(axis) for axis in ("EP", "MOE_TP")}, whole=over("TP"))
+
+
+def _read(
+    index: Index, logic: Logic, function: Function, given: Mapping[str, Value]
+) -> dict[str, list[tuple[Cond, tuple[Axis, ...]]]]:
+    reader = GroupReader(State(index=index, logic=logic, theory=True))
+    frame = Frame(function.module, function.name, function.owner, TRUE)
+    frame.env.update({arg.arg: Text(arg.arg) for arg in function.node.args.args})
+    frame.env.update(given)
+    reader.state.frames.append(frame)
+    body = function.node.body
+    reader.run_body(body if isinstance(body, list) else [])
+    return reader.named
+
+
+def _fused_place(index: Index) -> Place | None:
+    """Where the communicator lets a fused norm sum up what the layer before has left to it."""
+    module = index.module(_COMMUNICATOR_FILE)
+    match = _FUSED_CALL.search(module.text) if module else None
+    if module is None or match is None:
+        return None
+    return Place(
+        file=module.path,
+        line=module.text.count("\n", 0, match.start()) + 1,
+        column=0,
+        cls=COMMUNICATOR,
+        method="prepare_attn",
+        collective=FUSED_NORM,
+        axes=(),
+    )
+
+
+def takes_the_picked_group(index: Index, norm: Value | None) -> bool:
+    """Whether a norm of this kind hands the choice of the group on to its fused kernel."""
+    module = index.module(_NORMS_FILE)
+    for _, value in alternatives(norm or NONE):
+        name = value.text.removesuffix("()") if isinstance(value, Text) else ""
+        cls = module.lookup(name) if module and name.isidentifier() else None
+        method = cls.method(FUSED_NORM) if isinstance(cls, Class) else None
+        if method is None or any(map(_takes_attentions, ast.walk(method.node))):
+            return False
+    return True
+
+
+def _takes_attentions(node: ast.AST) -> bool:
+    """Whether a call asks for the attention's group, whatever its caller wants."""
+    return isinstance(node, ast.Call) and any(
+        keyword.arg == OWN_GROUP and ast.unparse(keyword.value) == "True"
+        for keyword in node.keywords
+    )
