@@ -197,6 +197,6 @@ def fused_groups(deployment: Deployment) -> tuple[Group, ...]:
     return layout.ep if config.ep_size > 1 else layout.moe_tp
 
 
-def site_group(site: Site | DenseSite, layout: Layout) -> tuple[Group, ...]:
+def site_groups(site: Site | DenseSite, layout: Layout) -> tuple[Group, ...]:
     """The groups a site's collective sums over."""
     return {"tp": layout.tp, "moe_ep": layout.ep, "moe_tp": layout.moe_tp}[site.size_world]

@@ -3,12 +3,13 @@
 Hidden states carry their witness (`gpu_tests/witness.py`) through every one of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gpu_tests.cases import Case, fused_groups, site_group
+from gpu_tests.cases import Case, fused_groups, site_groups
 from gpu_tests.kernels import FusedNorm, sum_and_norm
 from gpu_tests.producers import Producer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
@@ -74,9 +75,9 @@ class Layer:
         """The MLP on [rows, H + 1]: [rows, H + counts], reduced where its guards say so."""
         out = self.produce(states)
         for site in self.case.reached_sites:
-            group = group_of(site_group(site, self.case.deployment.layout), self.ranks.rank)
-            if len(group) > 1 and self.case.reduces(site, announced=announced):
-                out = self._sum(out, group)
+            groups = site_groups(site, self.case.deployment.layout)
+            if len(groups[0]) > 1 and self.case.reduces(site, announced=announced):
+                out = self._sum(out, groups)
         return out
 
     def postprocess(self, out: Tensor) -> Tensor:
@@ -109,11 +110,12 @@ class Layer:
         """
         if announced:
             self._require_own_rows(out, residual)
-            group = group_of(fused_groups(self.case.deployment), self.ranks.rank)
+            groups = fused_groups(self.case.deployment)
+            group = group_of(groups, self.ranks.rank)
             if self.fused_norm is not None and self.fused_norm.covers(group):
                 normed, total = sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
                 return self.to_attention(normed), total
-            out = self._sum(out, group)
+            out = self._sum(out, groups)
         width = residual.shape[1]
         total = torch.cat([out[:, :width] + residual, out[:, width:]], 1)
         return self.to_attention(self._norm_values(total[:, :width])), total
@@ -174,13 +176,19 @@ class Layer:
         normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPSILON)
         return normed.to(x.dtype) * self.norm_weight
 
-    def _sum(self, out: Tensor, group: Group) -> Tensor:
-        """The sum over the group. Where ranks hold their own rows it needs equally many of each."""
+    def _sum(self, out: Tensor, groups: Sequence[Group]) -> Tensor:
+        """The sum over this rank's one of `groups`.
+
+        Where ranks hold their own rows it needs equally many in a group. All ranks look at all
+        groups: one whose own group could go on must not go on alone.
+        """
         if self.case.mode == "scattered":
-            rows = self.ranks.each(len(out), group)
-            if len(set(rows)) > 1:
-                raise StepError(f"all-reduce over ranks that hold {rows} rows")
-        return self.ranks.all_reduce(out, group)
+            rows = self.ranks.each(len(out), self.case.deployment.layout.tp[0])
+            for group in groups:
+                held = [rows[rank] for rank in group]
+                if len(set(held)) > 1:
+                    raise StepError(f"all-reduce over ranks that hold {held} rows")
+        return self.ranks.all_reduce(out, group_of(groups, self.ranks.rank))
 
     def _require_own_rows(self, out: Tensor, residual: Tensor) -> None:
         """AF takes `postprocess` out of the layer, so that rows of other groups may stay.

@@ -65,6 +65,8 @@ class Outcome:
         """Why this outcome is wrong, in one sentence; empty when all is as it must be."""
         if self.kind != self.ledger.kind:
             return f"ranks measure {self.verdict}, the ledger says {self.ledger.kind}"
+        if self.kind == "crash" and any(verdict.kind != "crash" for verdict in self.ranks):
+            return "some ranks stopped and others went on without them"
         if not self._counts_agree():
             return f"ranks count {self.counts}, the ledger {self.ledger.counts}"
         told = max(verdict.told for verdict in self.ranks)

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from gpu_tests.cases import DTYPES
+from gpu_tests.blocks import DENSE
+from gpu_tests.cases import DTYPES, Case
 from gpu_tests.causes import Cause, causes
 from gpu_tests.job import on_this_machine
 from gpu_tests.outcome import Outcome
 from gpu_tests.report import make_report
+from helper import MoeConfig
+from verify.ledger.deployment import Deployment
 from verify.ledger.findings import stories
 from verify.ledger.lattice import prove
 from verify.ledger.layer import RELEASE_0_5_11
@@ -87,6 +90,19 @@ class TestOnRanks:
             assert why.startswith(("reduce-scatter of", "all-reduce over")) or (
                 "rows by rank meet residuals of" in why
             )
+
+    def test_a_group_that_could_go_on_stops_with_the_others(self):
+        """Ranks 0 and 1 hold two rows each, 2 and 3 two and three: all six have to stop."""
+        config = MoeConfig(tp_size=6, ep_size=3, attn_dp_size=2, enable_dp_attention=True)
+        deployment = Deployment(
+            config=config, padding="sum_len", tokens="uneven", fusion="aiter", dense_fully_dp=True
+        )
+        case = Case(subject=DENSE.block, deployment=deployment, guard="helper", dtype="float32")
+        (outcome,) = on_this_machine([case], world_size=6, backend="gloo", deadline=60.0)
+        assert outcome.problem == ""
+        assert {rank.why for rank in outcome.ranks} == {
+            "all-reduce over ranks that hold [2, 3] rows"
+        }
 
     def test_every_kind_of_failure_and_every_producer_is_among_them(self, seen):
         cases = [outcome for each in seen.values() for _, some in each for outcome in some]

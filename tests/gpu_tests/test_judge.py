@@ -7,7 +7,7 @@ import torch
 
 from gpu_tests.block import Shard
 from gpu_tests.cases import Case
-from gpu_tests.judge import RankVerdict, judge_rank, together
+from gpu_tests.judge import RankVerdict, _count, judge_rank, together
 from gpu_tests.outcome import Outcome
 from gpu_tests.reference import draw_inputs, model
 from gpu_tests.report import make_report
@@ -177,6 +177,28 @@ def test_a_failure_that_values_do_not_show_is_a_problem():
     assert Outcome.of(case, [twice] * 4).problem == ""
     unseen = Outcome.of(case, [replace(twice, error=0.5)] * 4)
     assert unseen.problem == "counts say double (x4), values do not show it"
+
+
+def test_ranks_that_stop_have_to_stop_together():
+    stops = replace(GOOD.ledger, kind="crash", counts=())
+    stopped = RankVerdict(kind="crash", why="all-reduce over ranks that hold [1, 3] rows")
+    together = replace(GOOD, ranks=(stopped,) * 4, ledger=stops)
+    assert together.problem == ""
+    alone = replace(together, ranks=(stopped, *GOOD.ranks[1:]))
+    assert alone.problem == "some ranks stopped and others went on without them"
+
+
+def test_copies_are_counted_for_all_who_hold_them():
+    """Two ranks hold the same part: whichever is added, it is there once for both."""
+    copies = (Shard(),) * 4
+    counts = torch.zeros(1, 2, TOKENS, 4, dtype=torch.float64)
+    counts[0, :, 1, 2] = 1
+    index = torch.tensor([1])
+    assert _count(counts, index, copies, has_shared=True).counts == (1, 1, 1, 1)
+    counts[0, 1, 1, 3] = 1
+    twice = _count(counts, index, copies, has_shared=True)
+    assert (twice.kind, twice.family, twice.counts) == ("double", "shared", (2, 2, 2, 2))
+    assert _count(0 * counts, index, copies, has_shared=True).missing == (0, 1, 2, 3)
 
 
 def test_report_of_a_wrong_and_a_right_case():
