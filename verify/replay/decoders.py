@@ -49,7 +49,7 @@ class Decoder:
 
     `model` is the file that stacks the layer, `home` the one that defines it, at `file` and
     `line`. `layer_type` is what a configuration calls the layer, where the file has a table of
-    types. `attention` is that of all layers in the file that stacks them. `boundary` says
+    types. `attention` is that of all layers which the stacking file knows. `boundary` says
     whether a communicator or boundary of the release moves its tensors, without which attention
     data parallelism is not possible. `model_type` is what the configuration calls the model, where
     the layer's constructor decides by it.
@@ -99,11 +99,8 @@ class Models:
     ) -> Decoder:
         source, name = self._classes.source(model), definition.node.name
         lineage = [*self._classes.lineage(definition)]
-        layers = [
-            Definition(model, source, cls)
-            for cls in classes(source)
-            if self._is_layer(model, cls.name)
-        ]
+        read = (self._classes.find(model, n) for n in source.binders if self._is_layer(model, n))
+        layers = [layer for layer in read if layer is not None]
         return Decoder(
             model=model,
             home=definition.model,
@@ -112,7 +109,7 @@ class Models:
             line=definition.node.lineno,
             stacks=stacks,
             layer_type=next((key for _, key in _type_tables(source, name)), None),
-            attention=tuple(a for layer in (*layers, definition) for a in self._attention(layer)),
+            attention=tuple(name for layer in layers for name in self._attention(layer)),
             boundary=any(not _boundary_names(c.source).isdisjoint(names(c.node)) for c in lineage),
             model_type=model_type,
         )
@@ -188,13 +185,14 @@ class Models:
 
 
 def _boundary_names(source: SourceFile) -> set[str]:
-    """What the file imports from the modules that move tensors between layers."""
+    """What the file imports from the modules that move tensors between layers, but questions."""
     return {
         alias.asname or alias.name
         for statement in source.statements
         if isinstance(statement.node, ast.ImportFrom)
         and _BOUNDARY.search(statement.node.module or "")
         for alias in statement.node.names
+        if not alias.name.startswith("is_")
     }
 
 

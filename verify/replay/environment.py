@@ -137,8 +137,6 @@ def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> A
     batch.seq_lens = torch.ones(count, dtype=torch.int64)
     batch.seq_lens_cpu = torch.ones(count, dtype=torch.int64)
     batch.lora_ids = [None] * count
-    # what a draft model gets from its target, whose hidden states are those of the same tokens
-    batch.spec_info = SimpleNamespace(hidden_states=embed(batch.input_ids))
     if deployment.config.enable_dp_attention:
         batch.global_num_tokens_cpu = list(tokens)
         batch.global_num_tokens_for_logprob_cpu = list(tokens)
@@ -155,6 +153,8 @@ def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> A
                 "dp_max_padding": True,
             },
         )
+    # what a draft model gets from its target, whose hidden states are those of the same tokens
+    batch.spec_info = SimpleNamespace(hidden_states=embed(batch.input_ids))
     return batch
 
 

@@ -77,13 +77,12 @@ def elementwise() -> dict[str, Any]:
         return (hidden + earlier[:, :count].sum(dim=1)) / (count + 1)
 
     def split_gate(
-        query: torch.Tensor, key: torch.Tensor, *args: Any, has_gate: bool = True, **options: Any
+        q_gate: torch.Tensor, k: torch.Tensor, *args: Any, has_gate: bool = True, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         if not has_gate:
-            return query, key, None
-        query, gate = query.chunk(2, dim=-1)
-        heads = (len(query), options["num_q_heads"], options["head_dim"])
-        return query, key, gate.reshape(heads)
+            return q_gate, k, None
+        query, gate = q_gate.chunk(2, dim=-1)
+        return query, k, gate
 
     def gate_and_multiply(
         x: torch.Tensor, gate: torch.Tensor, shared: torch.Tensor, *added: torch.Tensor
@@ -93,6 +92,7 @@ def elementwise() -> dict[str, Any]:
         return added[0].add_(gated) if added else gated
 
     return {
+        "fused_sigmoid_mul": lambda x, gate, **options: x * torch.sigmoid(gate),
         "fused_gate_sigmoid_mul": gate_and_multiply,
         "fused_gate_sigmoid_mul_add": gate_and_multiply,
         "fused_rmsnorm": lambda x, *args, **options: x.clone(),

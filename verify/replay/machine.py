@@ -45,6 +45,8 @@ def imitate() -> None:
     )
     # weights are never loaded: what would be whatever lay in memory is zero
     _replace(torch, empty=torch.zeros)
+    _replace(torch, mm=lambda a, b, *, out_dtype=None, matmul=torch.mm: matmul(a, b))
+    _replace(torch.nn.Linear, reset_parameters=lambda module: None)
     # transformers adds it to every logger
     _replace(logging.Logger, warning_once=logging.Logger.warning)
     _replace(torch.nn.Linear, forward=lambda module, x: project(x, module.out_features))

@@ -32,8 +32,8 @@ class Neutral(int):
         return LAYERS
 
     def split(self, separator: str) -> list[str]:
-        """As a list of layers in words: all of them."""
-        return [str(layer) for layer in range(LAYERS)]
+        """As a list of layers in words: all but the first."""
+        return [str(layer) for layer in range(1, LAYERS)]
 
     def __contains__(self, item: object) -> bool:
         return False
@@ -77,6 +77,12 @@ _KNOWN: dict[str, Any] = {
     "max_position_embeddings": 64,
     "architectures": ["Replayed"],
     "layer_types": LayerTypes(["full_attention"] * LAYERS),
+    "mlp_layer_types": LayerTypes(["dense", *["sparse"] * (LAYERS - 1)]),
+    "mtp_hybrid_override_pattern": "E",
+    "n_shared_experts": Neutral(1),
+    "num_shared_experts": Neutral(1),
+    "interleave_moe_layer_step": 2,
+    "num_nextn_predict_layers": 1,
     "scoring_func": "softmax",
     "topk_method": "greedy",
     "moe_layer_freq": Neutral(1),
@@ -89,10 +95,7 @@ _KNOWN: dict[str, Any] = {
 }
 
 
-_LAYER_TYPES = (
-    *("layer_types", "layers_block_type"),
-    *("hybrid_override_pattern", "mtp_hybrid_override_pattern"),
-)
+_LAYER_TYPES = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 _EXPERT_COUNTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
 

@@ -134,7 +134,7 @@ def _top_k(self: Any, hidden_states: torch.Tensor, *args: Any, **options: Any) -
     tokens = hidden_states.shape[0]
     return namespace["StandardTopKOutput"](
         topk_weights=torch.ones((tokens, 1)),
-        topk_ids=torch.zeros((tokens, 1), dtype=torch.int64),
+        topk_ids=torch.zeros((tokens, 1), dtype=torch.int32),
         router_logits=torch.zeros((tokens, 1)),
     )
 
