@@ -69,15 +69,17 @@ class Outcome:
             return "some ranks stopped and others went on without them"
         if not self._counts_agree():
             return f"ranks count {self.counts}, the ledger {self.ledger.counts}"
+        return "" if self.kind == "crash" else self._value_problem()
+
+    def _value_problem(self) -> str:
+        """What is wrong with the values, given that kind and counts are right."""
         told = max(verdict.told for verdict in self.ranks)
         if told > 1:
             return f"values deviate from what the counts say by {told:.1f} tolerances"
-        if self.kind == "exact":
-            worst = max(self.error, *(verdict.final for verdict in self.ranks))
-            return f"values deviate from one rank's by {worst:.1f} tolerances" if worst > 1 else ""
-        if self.kind != "crash" and self.error <= 1:
-            return f"counts say {self.verdict}, values do not show it"
-        return ""
+        if self.kind != "exact":
+            return "" if self.error > 1 else f"counts say {self.verdict}, values do not show it"
+        worst = max(self.error, *(verdict.final for verdict in self.ranks))
+        return f"values deviate from one rank's by {worst:.1f} tolerances" if worst > 1 else ""
 
     def _counts_agree(self) -> bool:
         """Rank by rank; a crash leaves nothing to count, and a rank without tokens nothing."""
