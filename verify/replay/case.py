@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from verify.ledger.deployment import Deployment
 from verify.replay import environment, groups, primitives, stack
 from verify.replay.decoders import Decoder
-from verify.replay.deployments import ONE_RANK, tokens_of
+from verify.replay.deployments import ONE_RANK, Execution, tokens_of
 from verify.replay.judge import Judged, judge
 from verify.replay.model_config import MissingError, neutral
+from verify.replay.pipeline import Pipeline
 from verify.replay.ranks import Rank, RanksError, run_ranks
 from verify.replay.tree import SourceFiles, Tree
 from verify.replay.witness import Seen, Witness
@@ -36,9 +36,9 @@ class Source:
     files: SourceFiles
     learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
     references: dict[Decoder, Seen] = field(default_factory=dict)
-    servers: dict[Deployment, Servers] = field(default_factory=dict)
+    servers: dict[Execution, Servers] = field(default_factory=dict)
 
-    def take_servers(self, deployment: Deployment) -> Servers:
+    def take_servers(self, deployment: Execution) -> Servers:
         """Ranks that an earlier case of this deployment started; others than one rank end."""
         kept = self.servers.pop(deployment, {})
         if deployment != ONE_RANK:
@@ -46,7 +46,7 @@ class Source:
         return kept
 
 
-def run_case(source: Source, decoder: Decoder, deployment: Deployment) -> dict[str, Any]:
+def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[str, Any]:
     """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced."""
     try:
         if decoder not in source.references:
@@ -91,26 +91,29 @@ def _learn(source: Source, decoder: Decoder) -> Seen:
         failed = False
 
 
-def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple[Seen, Tree]]:
+def _run(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[Seen, Tree]]:
     tokens = tokens_of(deployment)
     servers = source.take_servers(deployment)
+    reference = source.references.get(decoder)
+    pipeline = Pipeline(stages=deployment.stages)
 
     def body(rank: Rank) -> tuple[Seen, Tree]:
         if rank.rank not in servers:
             witness = Witness(rank=rank.rank, world_size=rank.world_size)
-            servers[rank.rank] = (witness, _tree(source, witness))
+            servers[rank.rank] = (witness, _tree(source, witness, deployment))
             environment.start(servers[rank.rank][1], rank, deployment)
         witness, tree = servers[rank.rank]
         model = stack.build(tree, decoder, source.learned[decoder])
-        witness.watch(model)
+        witness.watch(model, reference.slots if reference else None)
         batch = environment.make_batch(tree, deployment, tokens)
         marks = batch.input_ids.clone()
-        hidden = stack.run(tree, model, batch)
-        return witness.read(hidden, marks), tree
+        hidden = stack.run(tree, model, batch, pipeline=pipeline)
+        # an earlier stage ends with no tokens
+        return witness.read(hidden, marks[: len(hidden)]), tree
 
     torch.set_grad_enabled(False)
     try:
-        return run_ranks(body, world_size=deployment.config.tp_size, time_limit=TIME_LIMIT)
+        return run_ranks(body, world_size=deployment.world_size, time_limit=TIME_LIMIT)
     except RanksError as error:
         # what a failure leaves half done is no server's state, unless it is another attempt's
         if not isinstance(error.__cause__, MissingError):
@@ -120,13 +123,13 @@ def _run(source: Source, decoder: Decoder, deployment: Deployment) -> list[tuple
         source.servers[deployment] = servers
 
 
-def _tree(source: Source, witness: Witness) -> Tree:
+def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
     return Tree(
         source.files,
         package=PACKAGE,
         primitives={
             **primitives.platform(),
-            **primitives.arithmetic(witness),
+            **primitives.arithmetic(witness, whole_experts=deployment.dwdp),
             **primitives.communication(),
         },
         absent=primitives.ABSENT,

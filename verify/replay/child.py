@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from helper import MoeConfig
-from verify.ledger.deployment import Deployment
 from verify.replay import cage
+from verify.replay.deployments import Execution
 
 
 def main() -> None:
@@ -49,9 +49,9 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
         _say(answers, {**result, "network": network})
 
 
-def deployment_from(values: dict[str, Any]) -> Deployment:
+def deployment_from(values: dict[str, Any]) -> Execution:
     """The deployment that `dataclasses.asdict` was made from."""
-    return Deployment(**{**values, "config": MoeConfig(**values["config"])})
+    return Execution(**{**values, "config": MoeConfig(**values["config"])})
 
 
 def _say(answers: TextIO, value: dict[str, Any]) -> None:

@@ -6,8 +6,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 
 from verify.errors import VerifyError
-from verify.ledger.deployment import Deployment
-from verify.replay.deployments import executable
+from verify.replay.deployments import Execution, executable
 from verify.report import Report
 
 WARNING = (
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> Report:
     )
 
 
-def chosen(world_size: int, filters: list[str]) -> tuple[Deployment, ...]:
+def chosen(world_size: int, filters: list[str]) -> tuple[Execution, ...]:
     """The executable deployments that match one of `filters`, all without any.
 
     Raises `VerifyError` for a filter that matches none.
@@ -67,7 +66,7 @@ def chosen(world_size: int, filters: list[str]) -> tuple[Deployment, ...]:
     everything = tuple(executable(world_size))
     if not filters:
         return everything
-    wanted: list[Deployment] = []
+    wanted: list[Execution] = []
     for text in filters:
         values = dict(part.partition("=")[::2] for part in text.split(","))
         found = [d for d in everything if _matches(d, values)]
@@ -80,6 +79,6 @@ def chosen(world_size: int, filters: list[str]) -> tuple[Deployment, ...]:
     return tuple(wanted)
 
 
-def _matches(deployment: Deployment, values: dict[str, str]) -> bool:
+def _matches(deployment: Execution, values: dict[str, str]) -> bool:
     described = {**asdict(deployment.config), **asdict(deployment), **deployment.as_json()}
     return all(str(described.get(name)) == value for name, value in values.items())

@@ -71,14 +71,14 @@ class Models:
     """The model files of one source, read once."""
 
     def __init__(self, files: SourceFiles) -> None:
-        self._files = files
+        self.files = files
         self._classes = Classes(files)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every model file's name, sorted; a dot where it lies in a folder."""
         prefix = MODELS.replace(".", "/") + "/"
-        names = (path.removeprefix(prefix) for path in self._files.source.under(prefix))
+        names = (path.removeprefix(prefix) for path in self.files.source.under(prefix))
         return tuple(
             sorted(n.removesuffix(".py").replace("/", ".") for n in names if "__init__" not in n)
         )

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from verify.ledger.deployment import Deployment
+from verify.replay.deployments import Execution
 from verify.replay.model_config import PLAIN_MODEL
 from verify.replay.ranks import Rank
 from verify.replay.standin import StandIn
@@ -38,7 +38,7 @@ def call(function: Callable[..., Any], known: Mapping[str, Any]) -> Any:
     return function(**given)
 
 
-def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
+def start(tree: Tree, rank: Rank, deployment: Execution) -> None:
     """Configure one rank of a server, as its scheduler process does on start."""
     arguments = server_arguments(tree, deployment)
     _publish(tree, rank, arguments)
@@ -52,7 +52,7 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
             "local_rank": rank.rank,
             "backend": "nccl",
             "distributed_init_method": "env://",
-            "moe_a2a_backend": config.moe_a2a_backend,
+            "moe_a2a_backend": deployment.backend,
         },
     )
     call(
@@ -63,7 +63,8 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
             "attention_data_parallel_size": config.attn_dp_size,
             "attention_context_model_parallel_size": config.attn_cp_size,
             "moe_data_model_parallel_size": config.moe_dp_size,
-            "pipeline_model_parallel_size": 1,
+            "pipeline_model_parallel_size": deployment.stages,
+            "dwdp_size": config.tp_size if deployment.dwdp else 1,
             "backend": "nccl",
         },
     )
@@ -81,7 +82,7 @@ def start(tree: Tree, rank: Rank, deployment: Deployment) -> None:
         call(moe["initialize_moe_config"], known)
 
 
-def server_arguments(tree: Tree, deployment: Deployment) -> Any:
+def server_arguments(tree: Tree, deployment: Execution) -> Any:
     """The release's own ServerArgs, through its own constructor."""
     cls = tree.module(f"{_ROOT}server_args")["ServerArgs"]
     config = deployment.config
@@ -95,8 +96,10 @@ def server_arguments(tree: Tree, deployment: Deployment) -> Any:
         "moe_dp_size": config.moe_dp_size,
         "dp_size": config.attn_dp_size,
         "attn_cp_size": config.attn_cp_size,
+        "pp_size": deployment.stages,
+        "dwdp_size": config.tp_size if deployment.dwdp else 1,
         "enable_dp_attention": config.enable_dp_attention,
-        "moe_a2a_backend": config.moe_a2a_backend,
+        "moe_a2a_backend": deployment.backend,
         "moe_runner_backend": config.moe_runner_backend,
         "quantization": config.quantization,
         "enable_flashinfer_allreduce_fusion": fuses,
@@ -110,7 +113,7 @@ def server_arguments(tree: Tree, deployment: Deployment) -> Any:
     return cls(**{name: value for name, value in wanted.items() if name in known})
 
 
-def make_batch(tree: Tree, deployment: Deployment, tokens: tuple[int, ...]) -> Any:
+def make_batch(tree: Tree, deployment: Execution, tokens: tuple[int, ...]) -> Any:
     """The rank's batch, padded and laid out by the release; `tokens` per attention group."""
     module = tree.module(f"{_ROOT}model_executor.forward_batch_info")
     attention = tree.module(f"{_ROOT}layers.dp_attention")
@@ -212,16 +215,16 @@ def _publish(tree: Tree, rank: Rank, arguments: Any) -> None:
     manager["global_server_args_dict"].update({name: getattr(arguments, name) for name in names})
 
 
-def _dp_attention(deployment: Deployment, rank: Rank) -> dict[str, Any]:
+def _dp_attention(deployment: Execution, rank: Rank) -> dict[str, Any]:
     """What releases before 0.5.4 hand over one by one."""
     config = deployment.config
     return {
         "enable_dp_attention": config.enable_dp_attention,
-        "tp_rank": rank.rank,
+        "tp_rank": rank.rank % config.tp_size,
         "tp_size": config.tp_size,
         "dp_size": config.attn_dp_size,
         "moe_dense_tp_size": 1 if deployment.dense_fully_dp else None,
-        "pp_size": 1,
+        "pp_size": deployment.stages,
     }
 
 

@@ -46,7 +46,7 @@ def judge(ranks: Sequence[Seen], *, reference: Seen) -> Judged:
             )
     producers: dict[str, str] = {}
     worst, worst_name = -1.0, ""
-    for name in {name: None for seen in ranks for name in seen.counts}:
+    for name in {name: None for seen in ranks for name in seen.shards}:
         error, kind = _error(ranks, name, unit=_unit(reference, name))
         if _other_tokens(ranks, name, reference):
             error, kind = max(error, 1.0), "mixed"

@@ -24,11 +24,10 @@ def memcpy(dst: torch.Tensor, src: torch.Tensor, *layout: Any) -> None:
 def allreduce_fusion_kernels() -> dict[str, Any]:
     """flashinfer's fused all-reduce + residual add + norm, over the group its workspace is for."""
 
-    def create_workspace(*args: Any, **options: Any) -> SimpleNamespace:
-        backend = options.get("comm_backend")
-        ranks = (
-            backend.group.ranks if backend is not None else tuple(range(current_rank().world_size))
-        )
+    # releases look for the parameter's name
+    def create_workspace(*args: Any, comm_backend: Any = None, **options: Any) -> SimpleNamespace:
+        everyone = tuple(range(current_rank().world_size))
+        ranks = everyone if comm_backend is None else comm_backend.group.ranks
         if len(ranks) != options["world_size"]:
             raise ValueError(f"workspace for {options['world_size']} ranks over {ranks}")
         return SimpleNamespace(

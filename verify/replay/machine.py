@@ -53,6 +53,7 @@ def imitate() -> None:
     _replace(torch.nn.Embedding, forward=lambda module, ids: embed(ids))
     _replace(torch.nn.LayerNorm, forward=lambda module, x: x)
     _replace(torch.Tensor, to=_on_cpu(_TENSOR_TO), cuda=lambda tensor, *args: tensor)
+    _replace(torch.Tensor, record_stream=lambda tensor, stream: None)
     _replace(torch.Tensor, half=torch.Tensor.float, bfloat16=torch.Tensor.float)
     _replace(
         torch.distributed,

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from verify.errors import VerifyError
-from verify.ledger.deployment import Deployment
 from verify.progress import track
 from verify.replay.agreement import Statics, against_prove, against_scan, read_statics
+from verify.replay.classes import strings
 from verify.replay.decoders import Decoder, Models
-from verify.replay.deployments import row_of
+from verify.replay.deployments import Execution, row_of
 from verify.replay.processes import Case, run_cases
 from verify.replay.tree import SourceFiles
 from verify.report import Finding, Json, Report, TableSection
@@ -27,7 +27,7 @@ WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
 
 
 def survey(
-    source: str, *, models: tuple[str, ...], deployments: tuple[Deployment, ...], jobs: int
+    source: str, *, models: tuple[str, ...], deployments: tuple[Execution, ...], jobs: int
 ) -> Report:
     """Run every model on every deployment it supports. Raises `VerifyError`."""
     location = _local(source)
@@ -41,13 +41,15 @@ def survey(
             for model in models or found.names
             for index, decoder in enumerate(found.decoders(model))
         ]
+        backends = known_backends(found.files)
         about: dict[str, Json] = {
             "name": tree.name,
             "version": tree.version,
             "generation": tree.generation,
         }
     # a deployment's ranks start once for all layers
-    batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
+    chosen = (d for d in deployments if d.backend in backends)
+    batches = [cases for cases in (_cases(layers, d) for d in chosen) if cases]
     if not batches:
         raise VerifyError(f"no decoder layer with experts in {', '.join(models) or source}")
     results = list(
@@ -64,6 +66,13 @@ def survey(
     return _report(results, statics, source=about)
 
 
+def known_backends(files: SourceFiles) -> set[str]:
+    """What the release may be told to exchange tokens with; `none` at least."""
+    source = files.get("sglang.srt.layers.moe.utils")
+    indices = source.binders.get("MoeA2ABackend", ()) if source else ()
+    return {"none"}.union(*(strings(source.statements[i].node) for i in indices if source))
+
+
 def _local(source: str) -> str:
     """Where the source lies on this machine; children have no network to fetch it."""
     if Path(source).exists():
@@ -73,7 +82,7 @@ def _local(source: str) -> str:
     return str(fetch(source))
 
 
-def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Deployment) -> list[Case]:
+def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Execution) -> list[Case]:
     """Attention data parallelism needs a communicator; a model without one cannot have it."""
     return [
         Case(decoder=decoder, index=index, deployment=deployment)

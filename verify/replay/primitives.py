@@ -14,6 +14,7 @@ import torch
 
 from verify.replay import kernels
 from verify.replay.decoders import CORE_ATTENTION
+from verify.replay.dispatch import AllToAll, dispatchers
 from verify.replay.groups import GroupCoordinator
 from verify.replay.machine import COMPUTE_CAPABILITY
 from verify.replay.model_config import PLAIN_MODEL
@@ -53,14 +54,15 @@ def platform() -> dict[str, Any]:
     }
 
 
-def arithmetic(witness: Witness) -> dict[str, Any]:
+def arithmetic(witness: Witness, *, whole_experts: bool) -> dict[str, Any]:
     """Experts, linears and norms: what they contribute, not how they compute it.
 
-    Norms add the residual and pass the sum on, so that counts stay counts.
+    Norms add the residual and pass the sum on, so that counts stay counts. With `whole_experts`
+    a rank has fetched the weights of all.
     """
     return {
-        "UnquantizedFusedMoEMethod.apply": _experts_apply(witness),
-        "UnquantizedFusedMoEMethod.create_weights": _nothing,
+        "UnquantizedFusedMoEMethod.apply": _experts_apply(witness, whole=whole_experts),
+        "UnquantizedFusedMoEMethod.create_weights": _no_weights,
         "UnquantizedFusedMoEMethod.create_moe_runner": _nothing,
         "UnquantizedLinearMethod.apply": _linear_apply(witness),
         "VocabParallelEmbedding.forward": lambda module, ids, *args, **options: embed(ids),
@@ -88,6 +90,9 @@ def communication() -> dict[str, Any]:
         "register_custom_op_from_extern": _decorator,
         "sglang.kernel_api_logging.debug_kernel_api": _decorator,
         "direct_register_custom_op": lambda *args, **options: None,
+        **dispatchers(),
+        # no experts are moved or copied
+        "ExpertLocationDispatchInfo.init_new": _always(value=None),
         **kernels.allreduce_fusion_kernels(),
         **kernels.fp4_kernels(),
         **kernels.elementwise(),
@@ -192,27 +197,37 @@ def _place(layer: Any) -> tuple[int, int]:
     return rank, size
 
 
-def _experts_apply(witness: Witness) -> Callable[..., Any]:
+def _experts_place(layer: Any) -> tuple[int, int]:
+    """Which shard of the experts this rank has, and of how many."""
+    tp_size = getattr(layer, "moe_tp_size", getattr(layer, "tp_size", 1))
+    tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
+    return layer.moe_ep_rank * tp_size + tp_rank, layer.moe_ep_size * tp_size
+
+
+def _experts_apply(witness: Witness, *, whole: bool) -> Callable[..., Any]:
     def apply(self: Any, layer: Any, *args: Any, **options: Any) -> Any:
         """Experts without weights; the tree's own layer, dispatcher and combine surround them."""
         dispatched = options.get("dispatch_output", args[0] if args else None)
         x = options["x"] if dispatched is None else dispatched
         x = x if isinstance(x, torch.Tensor) else x.hidden_states
-        tp_size = getattr(layer, "moe_tp_size", getattr(layer, "tp_size", 1))
-        tp_rank = getattr(layer, "moe_tp_rank", getattr(layer, "tp_rank", 0))
+        shard, shards = (0, 1) if whole else _experts_place(layer)
         output = witness.partial(
-            layer,
-            shard=layer.moe_ep_rank * tp_size + tp_rank,
-            shards=layer.moe_ep_size * tp_size,
-            tokens=x.shape[0],
-            marks=x[:, 0],
+            layer, shard=shard, shards=shards, tokens=x.shape[0], marks=x[:, 0]
         )
         if dispatched is None or isinstance(dispatched, torch.Tensor):
             return output
+        if isinstance(layer.dispatcher, AllToAll):
+            return SimpleNamespace(hidden_states=output)
         namespace = type(layer.dispatcher).combine.__globals__
         return namespace["StandardCombineInput"](hidden_states=output)
 
     return apply
+
+
+def _no_weights(self: Any, layer: Any, *args: Any, **options: Any) -> None:
+    """Names that constructors look at, for weights of size one."""
+    for name in ("w13_weight", "w2_weight"):
+        layer.register_parameter(name, torch.nn.Parameter(torch.zeros(1, 1, 1)))
 
 
 def _nothing(self: Any, *args: Any, **options: Any) -> None:

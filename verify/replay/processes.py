@@ -16,8 +16,8 @@ from typing import Any
 
 import verify
 from verify.errors import VerifyError
-from verify.ledger.deployment import Deployment
 from verify.replay.decoders import Decoder
+from verify.replay.deployments import Execution
 
 START_SECONDS = 60.0
 CASE_SECONDS = 90.0
@@ -29,7 +29,7 @@ class Case:
 
     decoder: Decoder
     index: int
-    deployment: Deployment
+    deployment: Execution
 
 
 def run_cases(

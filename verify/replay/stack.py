@@ -8,6 +8,7 @@ from verify.replay.classes import MODELS
 from verify.replay.decoders import Decoder
 from verify.replay.environment import call, forward_pass
 from verify.replay.model_config import ModelConfig
+from verify.replay.pipeline import Pipeline
 from verify.replay.standin import StandIn
 from verify.replay.tree import Tree
 from verify.replay.witness import HIDDEN_SIZE
@@ -74,11 +75,21 @@ def build(tree: Tree, decoder: Decoder, learned: dict[str, Any]) -> Any:
     return model
 
 
-def run(tree: Tree, model: Any, batch: Any) -> torch.Tensor:
-    """The final hidden states `[tokens, hidden]` of the rank's batch."""
+def run(tree: Tree, model: Any, batch: Any, *, pipeline: Pipeline) -> torch.Tensor:
+    """The final hidden states `[tokens, hidden]` of the rank's batch.
+
+    Of a pipeline's earlier stage no tokens: what it hands on is sent to the next stage.
+    """
     known = {"input_ids": batch.input_ids, "positions": batch.positions, "forward_batch": batch}
+    if pipeline.stages > 1:
+        module = tree.module("sglang.srt.model_executor.forward_batch_info")
+        received = pipeline.receive()
+        known["pp_proxy_tensors"] = received and module["PPProxyTensors"](received)
     with forward_pass(tree, batch):
         output = call(model.forward, known)
+    if hasattr(output, "tensors"):
+        pipeline.send(output.tensors)
+        return torch.zeros((0, HIDDEN_SIZE))
     hidden = output[0] if isinstance(output, tuple) else output
     if not isinstance(hidden, torch.Tensor):
         raise TypeError(f"the model returned {type(hidden).__name__}, not hidden states")

@@ -6,6 +6,7 @@ entry r, so that after any sequence of sums, gathers and copies the hidden state
 often each contribution is in it. Slot 0 starts with the token's own mark.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -48,7 +49,8 @@ class Seen:
 
     `marks` and `found` are `[tokens]`: the marks it should and does have; `counts[name]` is
     `[tokens, ranks]`; `worked_on[name]` is `[tokens]`, the sum of the marks that the contributions
-    were made from; `shards[name]` is (this rank's shard, number of shards).
+    were made from; `shards[name]` is (this rank's shard, number of shards), of producers that ran
+    here; `slots` numbers all producers.
     """
 
     marks: torch.Tensor
@@ -56,6 +58,7 @@ class Seen:
     counts: dict[str, torch.Tensor]
     worked_on: dict[str, torch.Tensor]
     shards: dict[str, tuple[int, int]]
+    slots: dict[str, int]
 
 
 @dataclass(kw_only=True)
@@ -64,18 +67,26 @@ class Witness:
 
     rank: int
     world_size: int
-    names: dict[int, tuple[int, str]] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    slots: dict[str, int] = field(default_factory=dict)
     producers: dict[int, Producer] = field(default_factory=dict)
     _whole: list[Producer] = field(default_factory=list)
 
-    def watch(self, model: torch.nn.Module) -> None:
-        """Number the model's modules that may contribute. Raises when there is no room."""
+    def watch(self, model: torch.nn.Module, slots: Mapping[str, int] | None = None) -> None:
+        """Number the model's modules that may contribute; `slots` are numbers given before.
+
+        Raises when there is no room.
+        """
         self.producers.clear()
         self._whole.clear()
-        modules = [(name, m) for name, m in model.named_modules() if _may_contribute(m)]
-        if (len(modules) + 1) * self._stride > HIDDEN_SIZE:
-            raise ValueError(f"{len(modules)} producers on {self.world_size} ranks: no room")
-        self.names = {id(m): (slot, name) for slot, (name, m) in enumerate(modules, start=1)}
+        self.slots = dict(slots or {})
+        self.names = {}
+        for name, module in model.named_modules():
+            if _may_contribute(module):
+                self.names[id(module)] = name
+                self.slots.setdefault(name, len(self.slots) + 1)
+        if (len(self.slots) + 1) * self._stride > HIDDEN_SIZE:
+            raise ValueError(f"{len(self.slots)} producers on {self.world_size} ranks: no room")
 
     def partial(
         self,
@@ -87,8 +98,9 @@ class Witness:
         marks: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What this rank's part of `owner` contributes; `marks` are those of its input's tokens."""
-        slot, name = self.names[id(owner)]
-        producer = Producer(name=name, slot=slot * self._stride, shard=shard, shards=shards)
+        name = self.names[id(owner)]
+        slot = self.slots[name] * self._stride
+        producer = Producer(name=name, slot=slot, shard=shard, shards=shards)
         self.producers[id(owner)] = producer
         return self._contribution(producer, tokens=tokens, marks=marks)
 
@@ -116,13 +128,16 @@ class Witness:
 
     def read(self, hidden: torch.Tensor, marks: torch.Tensor) -> Seen:
         """The counts in the final hidden states of this rank's tokens."""
-        mine = sorted((*self.producers.values(), *self._whole), key=lambda p: p.slot)
+        mine = (*self.producers.values(), *self._whole)
+        places = {name: slot * self._stride for name, slot in self.slots.items()}
+        places |= {p.name: p.slot for p in self._whole}
         return Seen(
             marks=marks,
             found=hidden[:, 0],
-            counts={p.name: hidden[:, p.slot : p.slot + self.world_size] for p in mine},
-            worked_on={p.name: hidden[:, p.slot + self.world_size] for p in mine},
+            counts={n: hidden[:, at : at + self.world_size] for n, at in places.items()},
+            worked_on={n: hidden[:, at + self.world_size] for n, at in places.items()},
             shards={p.name: (p.shard, p.shards) for p in mine},
+            slots=dict(self.slots),
         )
 
 
