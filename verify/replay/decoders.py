@@ -109,7 +109,7 @@ class Models:
             line=definition.node.lineno,
             stacks=stacks,
             layer_type=next((key for _, key in _type_tables(source, name)), None),
-            attention=tuple(name for layer in layers for name in self._attention(layer)),
+            attention=tuple(dict.fromkeys(a for layer in layers for a in self._attention(layer))),
             boundary=any(not _boundary_names(c.source).isdisjoint(names(c.node)) for c in lineage),
             model_type=model_type,
         )
