@@ -44,7 +44,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     _say(answers, {"network": network})
     for line in sys.stdin:
         request = json.loads(line)
-        decoder = list(models.decoders(request["model"]))[request["index"]]
+        decoder = models.asked_for(request["model"])[request["index"]]
         result = run_case(source, decoder, deployment_from(request["deployment"]))
         _say(answers, {**result, "network": network})
 

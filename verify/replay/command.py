@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from dataclasses import asdict
 from importlib.util import find_spec
 
@@ -26,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="M",
-        help="a model file's name, such as qwen3_moe; may be repeated (default: every model)",
+        help="a model file's name, such as qwen3_moe; may be repeated (default: every one with "
+        "experts)",
     )
     parser.add_argument(
         "--world-size", type=int, default=4, metavar="N", help="ranks, 1 to 8 (default: 4)"
@@ -36,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="KEY=VALUE[,...]",
         help="only deployments with these values, such as dp_size=4,ep_size=4; may be repeated",
+    )
+    parser.add_argument(
+        "--env",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a variable of the server's environment; may be repeated",
     )
     parser.add_argument(
         "--jobs", type=int, default=min(4, os.cpu_count() or 1), metavar="N", help="child processes"
@@ -54,8 +62,17 @@ def run(arguments: argparse.Namespace) -> Report:
         arguments.source,
         models=tuple(arguments.model or ()),
         deployments=chosen(arguments.world_size, arguments.deployment or []),
+        variables=variables(arguments.env or []),
         jobs=max(1, arguments.jobs),
     )
+
+
+def variables(settings: list[str]) -> dict[str, str]:
+    """`NAME=VALUE` texts as a dictionary. Raises `VerifyError` for any other text."""
+    for text in settings:
+        if not re.fullmatch(r"[A-Za-z_]\w*=.*", text):
+            raise VerifyError(f"--env {text}: want NAME=VALUE")
+    return dict(text.partition("=")[::2] for text in settings)
 
 
 def chosen(world_size: int, filters: list[str]) -> tuple[Execution, ...]:

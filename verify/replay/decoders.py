@@ -7,7 +7,7 @@ model files, never by their names.
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,8 +85,15 @@ class Models:
 
     def decoders(self, model: str) -> Iterator[Decoder]:
         """The decoder layers that a model file stacks and that can hold experts."""
+        yield from self._stacked(model, self._classes.builds_blocks)
+
+    def asked_for(self, model: str) -> list[Decoder]:
+        """The same; of a model that has none, all its layers."""
+        return [*self.decoders(model)] or [*self._stacked(model, lambda where, name: True)]
+
+    def _stacked(self, model: str, wanted: Callable[[str, str], bool]) -> Iterator[Decoder]:
         source = self._classes.source(model)
-        for name in self._layers(model, source):
+        for name in (n for n in source.binders if self._is_layer(model, n) and wanted(model, n)):
             definition = self._classes.find(model, name)
             stacks = tuple(self._stacks(model, source, name))
             if definition is None or not (stacks or definition.model == model):
@@ -122,12 +129,6 @@ class Models:
             for name in sorted(set(_attention(constructor))):
                 if name != CORE_ATTENTION and not self._classes.holds_experts(home, name):
                     yield AttentionName(home=home, name=name, outputs=outputs)
-
-    def _layers(self, model: str, source: SourceFile) -> Iterator[str]:
-        """Names of layer classes that build blocks, as the file reads them, in its order."""
-        for name in source.binders:
-            if self._is_layer(model, name) and self._classes.builds_blocks(model, name):
-                yield name
 
     def _is_layer(self, model: str, name: str) -> bool:
         """A layer takes hidden states and more; a whole model takes token ids."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,17 @@ WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
 
 
 def survey(
-    source: str, *, models: tuple[str, ...], deployments: tuple[Execution, ...], jobs: int
+    source: str,
+    *,
+    models: tuple[str, ...],
+    deployments: tuple[Execution, ...],
+    variables: Mapping[str, str],
+    jobs: int,
 ) -> Report:
-    """Run every model on every deployment it supports. Raises `VerifyError`."""
+    """Run every model on every deployment it supports, with `variables` in its environment.
+
+    Raises `VerifyError`.
+    """
     location = _local(source)
     with open_source(location, below="") as tree:
         found = Models(SourceFiles(tree))
@@ -39,7 +47,9 @@ def survey(
         layers = [
             (index, decoder)
             for model in models or found.names
-            for index, decoder in enumerate(found.decoders(model))
+            for index, decoder in enumerate(
+                found.asked_for(model) if models else found.decoders(model)
+            )
         ]
         backends = known_backends(found.files)
         about: dict[str, Json] = {
@@ -51,10 +61,10 @@ def survey(
     chosen = (d for d in deployments if d.backend in backends)
     batches = [cases for cases in (_cases(layers, d) for d in chosen) if cases]
     if not batches:
-        raise VerifyError(f"no decoder layer with experts in {', '.join(models) or source}")
+        raise VerifyError(f"no decoder layer that can be executed in {', '.join(models) or source}")
     results = list(
         track(
-            run_cases(location, batches, jobs=jobs),
+            run_cases(location, batches, variables=variables, jobs=jobs),
             what="cases replayed",
             total=sum(map(len, batches)),
         )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,12 +33,19 @@ class Case:
 
 
 def run_cases(
-    source: str, batches: Sequence[Sequence[Case]], *, jobs: int
+    source: str,
+    batches: Sequence[Sequence[Case]],
+    *,
+    variables: Mapping[str, str] | None = None,
+    jobs: int,
 ) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Each batch in one child, `jobs` children at a time; results in the order of the batches."""
+    """Each batch in one child, `jobs` children at a time; results in the order of the batches.
+
+    `variables` are added to the children's environment.
+    """
 
     def run(batch: Sequence[Case]) -> list[tuple[Case, dict[str, Any]]]:
-        child = idle.pop() if idle else Child(source)
+        child = idle.pop() if idle else Child(source, variables=variables)
         busy.append(child)
         try:
             return [(case, child.run(case)) for case in batch if not stopped.is_set()]
@@ -66,8 +73,9 @@ def run_cases(
 class Child:
     """One process; starts when first needed and again after it was lost."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, variables: Mapping[str, str] | None = None) -> None:
         self._source = source
+        self._variables = dict(variables or {})
         self._process: subprocess.Popen[str] | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self.network = ""
@@ -124,6 +132,7 @@ class Child:
             stderr=subprocess.DEVNULL,
             cwd=folder,
             env={
+                **self._variables,
                 "PATH": os.defpath,
                 "HOME": folder,
                 "TMPDIR": folder,

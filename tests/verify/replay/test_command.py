@@ -165,6 +165,20 @@ def test_replayed_code_gets_nowhere(altered, replay, code_of_source, said):
     assert said in case["why"]
 
 
+def test_variables_reach_the_source_and_only_those_asked_for(altered, small_server, capsys):
+    source = altered(
+        "models/oak.py",
+        "        hidden_states = self.experts(hidden_states)\n",
+        "        import os\n"
+        "        hidden_states = self.experts(hidden_states) * int(os.environ.get('OAKS', 1))\n",
+    )
+    asked = ["replay", str(source), "--world-size", "2", "--deployment", PLAIN, "-q"]
+    assert main([*asked, "--env", "OAKS=x"]) == 0
+    assert "invalid literal for int() with base 10: 'x'" in capsys.readouterr().out
+    assert main(asked) == 0
+    assert "invalid literal" not in capsys.readouterr().out
+
+
 def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):
     source = altered(
         "models/oak.py",
@@ -198,6 +212,7 @@ def test_who_stops_reading_leaves_no_process(small_server):
         (("--world-size", "9"), "--world-size 9: 1 to 8 ranks fit here"),
         (("--deployment", "dp_size=3"), "--deployment dp_size=3: matches none of"),
         (("--model", "elm"), "no model elm in"),
+        (("--env", "=1"), "--env =1: want NAME=VALUE"),
     ],
 )
 def test_usage_errors_are_one_line(small_server, capsys, arguments, said):

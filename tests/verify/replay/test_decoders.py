@@ -115,3 +115,12 @@ def test_who_only_asks_the_boundary_has_none(decoders):
         text = asks + ELM.replace("self.mlp = Block(config)", f"self.mlp = Block({used}())")
         (layer,) = decoders("elm", elm=text)
         assert layer.boundary is expected
+
+
+def test_a_model_without_experts_is_only_executed_when_asked_for(tmp_path):
+    file = tmp_path / "sglang" / "srt" / "models" / "ash.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(ELM.replace("get_moe_impl_class", "Dense"))
+    models = Models(SourceFiles(open_source(str(tmp_path))))
+    assert [*models.decoders("ash")] == []
+    assert [layer.cls for layer in models.asked_for("ash")] == ["Layer"]
