@@ -312,6 +312,16 @@ _ALL: tuple[Rule, ...] = (
         level="warning",
     ),
     Rule(
+        id="sums-local-rows",
+        title="Complete rows of different tokens are summed up",
+        help=(
+            "With moe_dense_tp_size 1 a dense MLP runs replicated on rows that only this rank "
+            "has: nothing is owed. A reduction, or the next layer's fused norm, sums them up all "
+            "the same and adds different tokens to each other. Do not sum, and do not leave a "
+            "sum, where rows are rank-local."
+        ),
+    ),
+    Rule(
         id="unexpected-diff",
         title="The helper and the original guard disagree where they must not",
         help=(

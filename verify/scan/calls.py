@@ -70,7 +70,7 @@ class Calls(Named):
             return special
         receiver: Value | None = None
         target: Value
-        if isinstance(node.func, ast.Attribute):
+        if isinstance(node.func, ast.Attribute) and self.qualified(node.func) is None:
             receiver = self.evaluate(node.func.value)
             target = Text(name) if name in COLLECTIVES else self._method(receiver, name)
         else:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
 from verify.scan.comparisons import holds
-from verify.scan.index import Class, Function
+from verify.scan.index import Class, Definition, Function
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import FLAG_NAMES, SIZES
 from verify.scan.state import State
@@ -157,7 +157,18 @@ class Expressions(ABC):
         return Text(imported[1] if imported and imported[1] else name)
 
     def _attribute(self, node: ast.Attribute) -> Value:
+        found = self.qualified(node)
+        if found is not None:
+            return Routine(found)
         return self.attribute(self.evaluate(node.value), node.attr)
+
+    def qualified(self, node: ast.expr) -> Definition | None:
+        """What `file.name` means, where a whole file of the source was imported."""
+        frame = self.state.frame
+        match node:
+            case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner not in frame.env:
+                return frame.module.qualified(owner, name)
+        return None
 
     def attribute(self, owner: Value, name: str) -> Value:
         """`owner.name`."""

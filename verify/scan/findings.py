@@ -17,6 +17,7 @@ CONSUMERS = {
     "communicator": "the communicator's scatter after the MLP",
     "boundary": "the stage boundary",
     "return": "nobody: the layer returns it as it is",
+    "scatter": "dp_scatter, which moves rows and sums nothing",
 }
 MEANING = {
     "AF": "the layer fuses the all-reduce into the next norm",

@@ -213,6 +213,19 @@ class Module:
             found.update(self.imported(match["dots"] or "", match["base"] or "", match["names"]))
         return found
 
+    @cached_property
+    def files(self) -> "dict[str, Module]":
+        """Names that whole files of the source are imported by."""
+        found = {
+            name: self.index.module_of(".".join(filter(None, imported)))
+            for name, imported in self.imports.items()
+        }
+        return {name: module for name, module in found.items() if module is not None}
+
+    def qualified(self, owner: str, name: str) -> "Definition | None":
+        """What `owner.name` means where `owner` is a file of the source that this one imports."""
+        return self.files[owner].resolve(name) if owner in self.files else None
+
     def imported(self, dots: str, base: str, names: str) -> dict[str, tuple[str, str | None]]:
         """What one import statement binds; `dots` and `base` are what follows `from`."""
         package = self.path.removesuffix(".py").split("/")

@@ -66,6 +66,10 @@ def faults(state: State, theory: Cond) -> Iterator[Fault]:
         if sink.kind == "return" and not state.communicators:
             # without a communicator or boundary the layer cannot serve attention DP
             given = logic.both(given, logic.negation(logic.atom(ATTENTION_DP)))
+        if sink.kind == "scatter":
+            # who moves rows back by hand has gathered them by hand: no dispatcher moves them
+            dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+            given = logic.both(given, logic.negation(dispatched))
         gathered = _layer_is_gathered(logic, sink, plain)
         scene = Scene(
             logic=logic,

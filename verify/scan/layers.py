@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from verify.scan.addends.groups import wrong_groups
 from verify.scan.addends.judge import Addends, judged
+from verify.scan.addends.local_sums import local_sums
 from verify.scan.addends.machine import AddendMachine
 from verify.scan.addends.reduction_groups import ReductionGroups, read_groups
 from verify.scan.index import Class, Function, Index, UnreadableError
@@ -101,8 +102,9 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         theory = state.logic.both(theory, refused(facts.index, cls, handed, state.logic))
         run.faults = (*faults(state, theory), *past_the_end(state))
         addends = judged(machine, theory)
-        both = (*addends.faults, *wrong_groups(machine, theory, facts.groups))
-        run.addends = replace(addends, faults=both)
+        groups = facts.groups
+        others = (*wrong_groups(machine, theory, groups), *local_sums(machine, theory, groups))
+        run.addends = replace(addends, faults=(*addends.faults, *others))
     except CANNOT_FOLLOW as error:
         run.unresolved = str(error) or type(error).__name__
     run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)

@@ -13,6 +13,7 @@ from verify.scan.primitives import (
     FLAG_FUNCTIONS,
     FORWARD_CONTEXT,
     FUSED_NORM,
+    MOVES_ROWS,
     SCATTER_SUMS,
     STAGE_DECLARATIONS,
     STAGE_FACTORIES,
@@ -65,6 +66,10 @@ class Named(Blocks):
             summed = self.reduce(positional[1], SCATTER_SUMS[name])
             self.rebind(node.args[0], summed)
             return summed
+        if name == MOVES_ROWS and len(positional) > 1:
+            self.sink("scatter", positional[1], FALSE)
+            self.rebind(node.args[0], Text("hidden_states"))
+            return NONE
         if name in STAGE_DECLARATIONS:
             kind = ("kind", Const(STAGE_DECLARATIONS[name]))
             return Primitive("stage", (kind, *keywords.items()))

@@ -36,6 +36,8 @@ SCATTER_SUMS: Mapping[str, tuple[Axis, ...]] = {
     "dp_reduce_scatterv": WHOLE,
     "attn_tp_reduce_scatter_tensor": ("ATTN_TP",),
 }
+# ... and one that only moves each rank's own rows there
+MOVES_ROWS = "dp_scatter"
 
 FLAGS = ("AF", "RS", "DP", "FI")
 FLAG_FUNCTIONS: Mapping[str, str] = {

@@ -5,11 +5,15 @@ linear or expert layers, or a collective), has a norm or a consumer of its own, 
 not build layers), and is not built by another layer.
 """
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, UnreadableError
 from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
 from verify.scan.state import MODELS
+
+_QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
 
 
 @dataclass(eq=False)
@@ -91,4 +95,15 @@ def _built(cls: Class) -> set[Class]:
                 continue
             if isinstance(inner, Class) and inner.module.path.startswith(MODELS):
                 found.add(inner)
+        found.update(_qualified(ancestor))
     return found
+
+
+def _qualified(cls: Class) -> Iterator[Class]:
+    """The classes that its text names behind the name of a model file."""
+    if not any(file.path.startswith(MODELS) for file in cls.module.files.values()):
+        return
+    for owner, name in sorted(set(_QUALIFIED.findall(cls.text))):
+        inner = cls.module.qualified(owner, name)
+        if isinstance(inner, Class) and inner.module.path.startswith(MODELS):
+            yield inner

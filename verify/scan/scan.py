@@ -28,6 +28,8 @@ from verify.scan.values import Place
 from verify.source import SourceTree
 
 Verdict = Literal["covered", "finding", "self-contained", "unresolved"]
+# consumers that take a tensor as it is
+SUMS_NOTHING = frozenset({"return", "scatter"})
 VERDICTS: tuple[str, ...] = ("covered", "finding", "self-contained", "unresolved")
 
 
@@ -173,11 +175,11 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
         return JudgedSite(site=site, verdict="covered", why="every layer tells it to skip")
     if not seen:
         return JudgedSite(site=site, verdict="unresolved", why="no layer that reaches it was found")
-    if consumers <= {"return"}:
+    if consumers <= SUMS_NOTHING:
         why = f"no consumer sums what {layers} returns" if consumers else f"stays inside {layers}"
         return JudgedSite(site=site, verdict="self-contained", why=why)
     skips = ", ".join(site.skips_on) or "no flag"
-    shown = " and ".join(sorted(consumers - {"return"}))
+    shown = " and ".join(sorted(consumers - SUMS_NOTHING))
     return JudgedSite(
         site=site, verdict="covered", why=f"skips on {skips}; {shown} of {layers} sums the rest"
     )

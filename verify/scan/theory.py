@@ -31,7 +31,9 @@ from verify.scan.values import Instance, Routine
 
 PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
 _BACKEND = re.compile(r"(.*)\.is_\w+\(\)$")
-_CONTEXT_PARALLEL = re.compile(r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled")
+_CONTEXT_PARALLEL = re.compile(
+    r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled|_cp_active"
+)
 _PLATFORMS = {
     "cuda": re.compile(r"^_?is_cuda(?:\(\))?$|^_is_sm\d+|^apply_flashinfer_allreduce_fusion"),
     "hip": re.compile(r"^_?is_hip(?:\(\))?$|^_use_aiter"),

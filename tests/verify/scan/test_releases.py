@@ -25,6 +25,12 @@ BUGS = {
     "#37199": (("0.5.11", "0.5.19"), "gpt_oss.py", "GptOssSparseMoeBlock", "0010", "0.5.20"),
     "#11665": (("0.5.1", "0.5.3.post3"), "glm4_moe.py", "Glm4MoeSparseMoeBlock", "0100", "0.5.4"),
 }
+# public bug of what layers share -> releases with it, rule, words, first release without it
+SHARED = {
+    "#19918": (("0.5.1", "0.5.12.post1"), "sums-local-rows", "to the next norm", "0.5.13"),
+    "#27191": (("0.5.12", "0.5.12.post1"), "lost-sum", "dp_scatter", "0.5.13"),
+    "#32963": (("0.5.11", "0.5.17"), "group-too-narrow", "split over two groups", "0.5.18"),
+}
 
 
 @lru_cache(maxsize=4)
@@ -44,6 +50,17 @@ def test_public_bug(bug: str) -> None:
     for version in releases:
         assert row in rows(version, file, cls), version
     assert row not in rows(fixed, file, cls)
+
+
+@pytest.mark.parametrize("bug", SHARED)
+def test_public_bug_of_what_layers_share(bug: str) -> None:
+    releases, rule, words, fixed = SHARED[bug]
+
+    def shown(version: str) -> bool:
+        return any(f.rule == rule and words in f.message for f in scanned(version).findings)
+
+    assert all(map(shown, releases))
+    assert not shown(fixed)
 
 
 def test_the_pull_requests_22_sites_are_read() -> None:

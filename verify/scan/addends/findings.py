@@ -82,6 +82,8 @@ def rule_of(fault: Fault) -> str:
     """The id of the rule that the fault breaks."""
     if fault.cause == "dense":
         return "sharded-dense"
+    if fault.cause in ("fused-local", "resummed"):
+        return "sums-local-rows"
     return RULES[fault.kind]
 
 
@@ -154,6 +156,12 @@ def _where(broken: Broken) -> str:
             return "with moe_dense_tp_size 1"
         case "split":
             return "with experts split over two groups (moe_ep_size > 1 and moe_tp_size > 1)"
+        case "declined":
+            return "where the fused kernel declines a tensor whose sum was left to it"
+        case "fused-local":
+            return "with moe_dense_tp_size 1, where the layer leaves its sum to the next norm"
+        case "resummed":
+            return "with moe_dense_tp_size 1"
         case "copies" | "own-copies":
             return "with several copies of the experts (moe_dp_size > 1)"
         case "fused-copies":
@@ -186,6 +194,8 @@ MESSAGES: Mapping[str, str] = {
     "layer's output: what the others hold is lost",
     "group-too-wide": "{where}, the routed experts' output is summed up over the whole "
     "tensor-parallel group, over every copy: it counts once for each copy",
+    "sums-local-rows": "{where}, what is complete on rows that only this rank has is summed up "
+    "over ranks that hold other tokens",
     "sharded-dense": "{where}, {consumer} takes a dense MLP for complete on this rank's own rows, "
     "but this one is sharded: its slices are not summed up, or over other ranks' tokens",
 }
@@ -195,5 +205,6 @@ FIXES: Mapping[str, str] = {
     "mixed-addend": "build it replicated wherever rows are rank-local, by the same condition",
     "group-too-narrow": "sum it up over the group that it is sharded over",
     "group-too-wide": "sum it up over the expert and the MoE tensor-parallel group",
+    "sums-local-rows": "do not sum, and do not leave a sum, where rows are rank-local",
     "sharded-dense": "build it replicated where the flag is set, or refuse the flag for this model",
 }

@@ -24,6 +24,7 @@ from verify.scan.refused import ATTENTION_DP
 from verify.scan.state import Sink
 from verify.scan.values import Part, Place
 
+ASKED_LATE = "_use_aiter"
 COPIES = "moe_dp_size > 1"
 
 
@@ -40,7 +41,7 @@ class GroupJudge(Judge):
     def __init__(self, machine: AddendMachine, theory: Cond, groups: ReductionGroups) -> None:
         super().__init__(machine, theory, ())
         self.groups = groups
-        self.known |= {COPIES, *SIZE_OF.values()}
+        self.known |= {COPIES, ASKED_LATE, *SIZE_OF.values()}
 
     def faults(self) -> Iterator[Fault]:
         """Every sum over another group than its parts are split over."""
@@ -54,6 +55,7 @@ class GroupJudge(Judge):
 
     def _fused(self, sink: Sink) -> Iterator[Fault]:
         """A fused norm that sums over one of the groups only."""
+        yield from self._declined(sink)
         index, logic, norms = self.machine.state.index, self.logic, self.machine.norms
         coverage, place = self.groups.fused, self.groups.fused_at
         if coverage is None or place is None or not norms:
@@ -61,16 +63,35 @@ class GroupJudge(Judge):
         if not all(takes_the_picked_group(index, norm) for norm in norms):
             return
         fuses = logic.both(sink.when, logic.atom("AF"))
-        split, copied = FALSE, FALSE
+        split, copied = self._half(sink, coverage), FALSE
         for part in sink.parts:
-            if part.born and "ATTN_TP" not in part.axes and part.axes:
-                for axis in ("EP", "MOE_TP"):
-                    split = logic.either(split, self._left_out(part, axis, coverage))
             if part.born and part.axes == ("TP",) and self.groups.copies:
                 copied = logic.either(copied, self._left_out(part, None, coverage))
         yield from self._fault("narrow", "split", (place,), sink, logic.both(fuses, split))
         copied = logic.all_of(fuses, copied, self._copies())
         yield from self._fault("narrow", "fused-copies", (place,), sink, copied)
+
+    def _declined(self, sink: Sink) -> Iterator[Fault]:
+        """What stands in for a fused kernel that declines, and sums over one group only.
+
+        Which kernels a layer asks before it leaves its sum is in the flag's own definition; the
+        one of this platform is asked again, about sizes, when the sum is already left.
+        """
+        coverage, place = self.groups.declined, self.groups.declined_at
+        if coverage is not None and place is not None:
+            half = self._half(sink, coverage)
+            asked = map(self.logic.atom, ("AF", ASKED_LATE))
+            when = self.logic.all_of(sink.when, half, *asked)
+            yield from self._fault("narrow", "declined", (place,), sink, when)
+
+    def _half(self, sink: Sink, coverage: Coverage) -> Cond:
+        """Where some part is owed over one of the experts' two groups, which is left out."""
+        found = FALSE
+        for part in sink.parts:
+            if part.born and part.axes and "ATTN_TP" not in part.axes:
+                for axis in ("EP", "MOE_TP"):
+                    found = self.logic.either(found, self._left_out(part, axis, coverage))
+        return found
 
     def _left_out(self, part: Part, axis: Axis | None, coverage: Coverage) -> Cond:
         """Where the part is still owed over an axis that the consumer leaves out."""

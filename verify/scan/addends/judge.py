@@ -25,10 +25,13 @@ Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
 # what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
 # expert weights that every rank holds, or a server flag that runs dense MLPs on local rows
 Rows = Literal["gathered", "FI", "backend", "local-work", "dense"]
-# why a sum runs over a wrong group: experts are split over two groups of which a fused norm takes
-# one, or there are several copies of them, summed by the engine, a fused norm or the model itself
-Group = Literal["split", "copies", "fused-copies", "own-copies"]
-Cause = Rows | Group
+# why a sum runs over a wrong group: experts are split over two groups of which a fused norm, or
+# what stands in for its kernel, takes one; or there are several copies of them, summed by the
+# engine, by a fused norm or by the model itself
+Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
+# what sums up rows that only this rank has: a fused norm, or a reduction of its own
+Local = Literal["fused-local", "resummed"]
+Cause = Rows | Group | Local
 WIDE = "tp_size > 1"
 BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")

@@ -39,6 +39,7 @@ ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 MODES_FACTORY = "init_new"
 SPARSE = "is_layer_sparse"
 INPUT_NORM = "input_layernorm"
+MODES = "layer_scatter_modes"
 ADDING_FUNCTIONS = frozenset({"torch.add", "torch.sub"})
 
 # a method that only gives a tensor another shape or type, whatever its arguments
@@ -57,6 +58,8 @@ class AddendMachine(SameMachine):
         self.names: dict[tuple[object, ...], str] = {}
         # by origin: where a sharded layer was built, from the outermost call to the innermost
         self.built: dict[tuple[object, ...], tuple[Place, ...]] = {}
+        # by origin: what a row-parallel layer left complete
+        self.whole: set[tuple[object, ...]] = set()
         # by origin: whether it was born inside a block with routed experts of its own
         self.inside_block: set[tuple[object, ...]] = set()
         # by sink: the boundary's stage or the communicator that took the tensor
@@ -66,6 +69,10 @@ class AddendMachine(SameMachine):
         self.handed: set[str] = set()
         # what normalises the layer's input, as each of its communicators was told
         self.norms: list[Value | None] = []
+        # ... and what it was told about the rows that the layer runs on
+        self.modes: list[Value | None] = []
+        # where a value that was complete already was summed up, and when
+        self.resummed: dict[Place, Cond] = {}
 
     # --- births
 
@@ -112,6 +119,7 @@ class AddendMachine(SameMachine):
         value = super().build(cls, positional, keywords)
         if isinstance(value, Primitive) and value.kind == "communicator":
             self.norms.append(value.setting(INPUT_NORM))
+            self.modes.append(value.setting(MODES))
         if isinstance(value, Primitive) and value.kind == "row":
             return replace(value, settings=(*value.settings, ("built", Const(self._calls()))))
         return value
@@ -157,7 +165,9 @@ class AddendMachine(SameMachine):
         whole = self.logic.both(self.state.here, self.logic.negation(present))
         if whole == FALSE:
             return result
-        return Items((Tensor((*owed, self.complete(whole))), Text("bias")))
+        part = self.complete(whole)
+        self.whole.add(part.origin)
+        return Items((Tensor((*owed, part)), Text("bias")))
 
     def block_method(
         self,
@@ -245,7 +255,13 @@ class AddendMachine(SameMachine):
         return Tensor(left) if left else Text("value")
 
     def reduce(self, value: Value, axes: tuple[Axis, ...], *, when: Cond = TRUE) -> Value:
-        """Sum a tensor up; something complete is of no interest here."""
+        """Sum a tensor up; of what was complete already it is remembered that it was."""
+        whole = [p for p in parts_of(self.logic, value) if not p.axes and p.origin in self.whole]
+        if whole:
+            place = self.state.place(axes)
+            present = self.logic.any_of(*(part.present for part in whole))
+            summed = self.logic.all_of(self.state.live, when, present)
+            self.resummed[place] = self.logic.either(self.resummed.get(place, FALSE), summed)
         return super().reduce(self._owed_only(value) or value, axes, when=when)
 
     def added(self, node: ast.AST, left: Value, right: Value) -> Value:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from verify.scan.index import Class, Function, Index
 from verify.scan.logic import TRUE, Cond, Logic
 from verify.scan.machine import Machine
-from verify.scan.primitives import COMMUNICATOR, FUSED_NORM, GROUPS, Axis
+from verify.scan.primitives import COLLECTIVES, COMMUNICATOR, FUSED_NORM, GROUPS, Axis
 from verify.scan.state import Frame, State
 from verify.scan.values import NONE, Place, Text, Truth, Value, alternatives
 
@@ -19,7 +19,13 @@ _FUSION_FILE = "sglang/srt/layers/flashinfer_comm_fusion.py"
 _FUSION_SETUP = "ensure_workspace_initialized"
 _NORMS_FILE = "sglang/srt/layers/layernorm.py"
 _COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
-_FUSED_CALL = re.compile(rf"{FUSED_NORM}\((?:[^()]|\([^()]*\))*?\b{OWN_GROUP}=False")
+_FUSED_CALL = re.compile(rf"{FUSED_NORM}\((?:[^()]|\([^()]*\))*?\b{OWN_GROUP}=(?P<own>\w+)")
+_STAND_IN = re.compile(
+    r"(?:(?!\n    def ).){0,200}?\n\s+else:\n\s+(?P<value>\w+) = (?P<name>\w+)\((?P=value)\)",
+    re.DOTALL,
+)
+_DECIDES = re.compile(r"def should_fuse_mlp_allreduce_with_next_layer\(")
+_METHOD = re.compile(r"^    def (\w+)\(", re.MULTILINE)
 _FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
 _UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 _RANKS_FILE = "sglang/srt/distributed/parallel_state.py"
@@ -44,12 +50,17 @@ class Coverage:
 class ReductionGroups:
     """What a source sums over; None where it does not pick a group.
 
-    `fused`: the next layer's fused norm, called at `fused_at`; `moe_output`: the stage boundary
-    after a sparse layer; `copies`: whether there may be several copies of the experts at all.
+    `fused`: the next layer's fused norm, called at `fused_at`; `declined`: what is summed over at
+    `declined_at` where its kernel declines; `fuses_at`: where a layer decides to leave it the sum;
+    `moe_output`: the stage boundary after a sparse layer; `copies`: whether there may be several
+    copies of the experts at all.
     """
 
     fused: Coverage | None = None
     fused_at: Place | None = None
+    declined: Coverage | None = None
+    declined_at: Place | None = None
+    fuses_at: Place | None = None
     moe_output: Coverage | None = None
     copies: bool = False
 
@@ -81,10 +92,17 @@ class GroupReader(Machine):
 
 def read_groups(index: Index, logic: Logic) -> ReductionGroups:
     """Read them. Raises what following a source may raise."""
-    ranks = index.module(_RANKS_FILE)
+    ranks, communicator = index.module(_RANKS_FILE), index.module(_COMMUNICATOR_FILE)
+    text = communicator.text if communicator else ""
+    call, fuses = _FUSED_CALL.search(text), _DECIDES.search(text)
+    stand_in = _STAND_IN.match(text, call.end()) if call else None
+    axes = COLLECTIVES.get(stand_in["name"]) if stand_in else None
     return ReductionGroups(
         fused=_fused_coverage(index, logic),
-        fused_at=_fused_place(index),
+        fused_at=_place(text, call.start()) if call and call["own"] == "False" else None,
+        declined=_coverage(logic, [(TRUE, axes)]) if axes else None,
+        declined_at=_place(text, stand_in.start("name")) if stand_in else None,
+        fuses_at=_place(text, fuses.start()) if fuses else None,
         moe_output=_moe_output_coverage(index, logic),
         copies=ranks is not None and _COPIES in ranks.text,
     )
@@ -136,18 +154,15 @@ def _read(
     return reader.named
 
 
-def _fused_place(index: Index) -> Place | None:
-    """Where the communicator lets a fused norm sum up what the layer before has left to it."""
-    module = index.module(_COMMUNICATOR_FILE)
-    match = _FUSED_CALL.search(module.text) if module else None
-    if module is None or match is None:
-        return None
+def _place(text: str, at: int) -> Place:
+    """Where in the communicator's file."""
+    methods = _METHOD.findall(text, 0, text.find("\n", at))
     return Place(
-        file=module.path,
-        line=module.text.count("\n", 0, match.start()) + 1,
+        file=_COMMUNICATOR_FILE,
+        line=text.count("\n", 0, at) + 1,
         column=0,
         cls=COMMUNICATOR,
-        method="prepare_attn",
+        method=methods[-1] if methods else "",
         collective=FUSED_NORM,
         axes=(),
     )
