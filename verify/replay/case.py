@@ -130,7 +130,7 @@ def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
         primitives={
             **primitives.platform(),
             **primitives.arithmetic(witness, whole_experts=deployment.dwdp),
-            **primitives.communication(),
+            **primitives.communication(stage_size=deployment.config.tp_size),
         },
         absent=primitives.ABSENT,
     )

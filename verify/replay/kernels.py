@@ -21,15 +21,17 @@ def memcpy(dst: torch.Tensor, src: torch.Tensor, *layout: Any) -> None:
         dst[start : start + rows] = src[:rows]
 
 
-def allreduce_fusion_kernels() -> dict[str, Any]:
-    """flashinfer's fused all-reduce + residual add + norm, over the group its workspace is for."""
+def allreduce_fusion_kernels(*, stage_size: int) -> dict[str, Any]:
+    """flashinfer's fused all-reduce + residual add + norm, over the group its workspace is for.
 
-    # releases look for the parameter's name
-    def create_workspace(*args: Any, comm_backend: Any = None, **options: Any) -> SimpleNamespace:
-        everyone = tuple(range(current_rank().world_size))
-        ranks = everyone if comm_backend is None else comm_backend.group.ranks
-        if len(ranks) != options["world_size"]:
-            raise ValueError(f"workspace for {options['world_size']} ranks over {ranks}")
+    Without a group of its own that is taken to be the `stage_size` ranks of a pipeline stage.
+    """
+
+    def workspace(world_size: int, group: ProcessGroup | None) -> SimpleNamespace:
+        first = current_rank().rank // stage_size * stage_size
+        ranks = tuple(range(first, first + stage_size)) if group is None else group.ranks
+        if len(ranks) != world_size:
+            raise ValueError(f"workspace for {world_size} ranks over {ranks}")
         return SimpleNamespace(
             ranks=ranks,
             backend="imitated",
@@ -37,14 +39,31 @@ def allreduce_fusion_kernels() -> dict[str, Any]:
             destroy=lambda: None,
         )
 
+    # releases look for the parameter's name
+    def create_workspace(
+        *args: Any, world_size: int, comm_backend: Any = None, **options: Any
+    ) -> SimpleNamespace:
+        return workspace(world_size, comm_backend and comm_backend.group)
+
+    def create_handles(
+        rank: int, world_size: int, *sizes: int, **options: Any
+    ) -> tuple[tuple[()], SimpleNamespace]:
+        return (), workspace(world_size, None)
+
     def fuse(**call: Any) -> None:
         total = current_rank().all_reduce(call["input"], group=call["workspace"].ranks)
         call["residual_out"].copy_(total + call["residual_in"])
         call["norm_out"].copy_(call["residual_out"])
 
+    def fuse_by_pointers(**call: Any) -> None:
+        fuse(input=call["allreduce_in"], workspace=call["workspace_ptrs"], **call)
+
     return {
         "flashinfer.comm.create_allreduce_fusion_workspace": create_workspace,
         "flashinfer.comm.allreduce_fusion": fuse,
+        # until 0.5.9
+        "flashinfer.comm.trtllm_create_ipc_workspace_for_all_reduce_fusion": create_handles,
+        "flashinfer.comm.trtllm_allreduce_fusion": fuse_by_pointers,
         "flashinfer.comm.AllReduceFusionPattern": SimpleNamespace(kARResidualRMSNorm=1),
         "flashinfer.comm.mnnvl.TorchDistBackend": _Backend,
         "_preflight_check_workspace_memory": lambda **sizes: True,

@@ -14,7 +14,8 @@ import torch
 
 from verify.replay.witness import HIDDEN_SIZE
 
-LAYERS = 3
+# two a pipeline stage, the first of them dense where a model has dense layers
+LAYERS = 4
 EXPERTS = 16
 INTERMEDIATE = 256
 

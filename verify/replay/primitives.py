@@ -79,8 +79,8 @@ def arithmetic(witness: Witness, *, whole_experts: bool) -> dict[str, Any]:
     }
 
 
-def communication() -> dict[str, Any]:
-    """Groups' collectives, buffers, kernels that communicate."""
+def communication(*, stage_size: int) -> dict[str, Any]:
+    """Groups' collectives, buffers, kernels that communicate; of stages of `stage_size` ranks."""
     return {
         "GroupCoordinator": GroupCoordinator,
         "in_the_same_node_as": lambda group, *args, **options: [True] * group.size(),
@@ -93,7 +93,7 @@ def communication() -> dict[str, Any]:
         **dispatchers(),
         # no experts are moved or copied
         "ExpertLocationDispatchInfo.init_new": _always(value=None),
-        **kernels.allreduce_fusion_kernels(),
+        **kernels.allreduce_fusion_kernels(stage_size=stage_size),
         **kernels.fp4_kernels(),
         **kernels.elementwise(),
         "orjson.loads": json.loads,
