@@ -137,7 +137,8 @@ class Models:
         if not forward:
             return False
         known = parameters(forward)
-        more = forward.args.kwarg is not None or len(known) > 3
+        in_table = any(_type_tables(self._classes.source(model), name))
+        more = forward.args.kwarg is not None or len(known) > 3 or in_table
         return more and "hidden_states" in known and "input_ids" not in known
 
     def _stacks(self, model: str, source: SourceFile, layer: str) -> Iterator[str]:

@@ -52,11 +52,17 @@ class Rope(dict[str, Any]):
         return self if name.endswith("_attention") else super().get(name, default)
 
 
-class LayerTypes(list[str]):
-    """One type for every layer, those of a draft too, which counts on from the last."""
+class PerLayer(list[Any]):
+    """A value for every layer, those of a draft too, which counts on from the last.
+
+    As a frequency it is one: every layer number is a multiple.
+    """
 
     def __getitem__(self, place: Any) -> Any:
         return super().__getitem__(place % LAYERS if isinstance(place, int) else place)
+
+    def __rmod__(self, number: int) -> int:
+        return 0
 
 
 _KNOWN: dict[str, Any] = {
@@ -73,12 +79,13 @@ _KNOWN: dict[str, Any] = {
     "dtype": torch.float32,
     "params_dtype": torch.float32,
     "normalization": "RMSNorm",
+    "qk_norm_type": "per_head",
     "activation_func": "swiglu",
     "gated_linear_unit": True,
     "max_position_embeddings": 64,
     "architectures": ["Replayed"],
-    "layer_types": LayerTypes(["full_attention"] * LAYERS),
-    "mlp_layer_types": LayerTypes(["dense", *["sparse"] * (LAYERS - 1)]),
+    "layer_types": PerLayer(["full_attention"] * LAYERS),
+    "mlp_layer_types": PerLayer(["dense", *["sparse"] * (LAYERS - 1)]),
     "mtp_hybrid_override_pattern": "E",
     "n_shared_experts": Neutral(1),
     "num_shared_experts": Neutral(1),
@@ -86,7 +93,12 @@ _KNOWN: dict[str, Any] = {
     "num_nextn_predict_layers": 1,
     "scoring_func": "softmax",
     "topk_method": "greedy",
-    "moe_layer_freq": Neutral(1),
+    "moe_layer_freq": PerLayer([0, *[1] * (LAYERS - 1)]),
+    "is_moe_layer": PerLayer([False, *[True] * (LAYERS - 1)]),
+    "is_moe": True,
+    "enable_moe_block": True,
+    "moe_layer_start_index": Neutral(1),
+    "num_dense_layers": 1,
     "decoder_sparse_step": Neutral(1),
     "use_moe_router_bias": True,
     "first_k_dense_replace": 1,
@@ -112,9 +124,9 @@ class ModelConfig:
     ) -> None:
         self.__dict__.update(_KNOWN, model_type=model_type)
         if layer_type is not None:
-            self.__dict__.update(dict.fromkeys(_LAYER_TYPES, LayerTypes([layer_type] * LAYERS)))
+            self.__dict__.update(dict.fromkeys(_LAYER_TYPES, PerLayer([layer_type] * LAYERS)))
         self.__dict__.update(dict.fromkeys(_EXPERT_COUNTS, Neutral(EXPERTS)))
-        self.__dict__.update((k, v) for k, v in learned.items() if not k.endswith("_config"))
+        self.__dict__.update((k, v) for k, v in learned.items() if "_config" not in k)
         self.__dict__["_learned"] = learned
 
     def __getitem__(self, name: str) -> Any:
@@ -123,8 +135,12 @@ class ModelConfig:
     def __contains__(self, name: str) -> bool:
         return name in self.__dict__
 
+    def __call__(self, *args: object) -> "ModelConfig":
+        """The configuration of one layer is that of all."""
+        return self
+
     def __getattr__(self, name: str) -> Any:
-        if name.endswith("_config") and name in self.__dict__.get("_learned", {}):
+        if "_config" in name and name in self.__dict__.get("_learned", {}):
             return self
         raise MissingError(f"config has no {name}", name=name, obj=self)
 

@@ -124,6 +124,7 @@ def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Js
             beside_prove,
             against_scan(results, statics),
             *_cannot(results),
+            *_without_experts(results),
             _substitutes(results),
         ),
         findings=findings,
@@ -205,6 +206,24 @@ def _cannot(results: Sequence[Result]) -> Iterator[TableSection]:
             title="What could not be executed, and what was missing",
             columns=("layer", "why"),
             rows=tuple(reasons),
+        )
+
+
+def _without_experts(results: Sequence[Result]) -> Iterator[TableSection]:
+    """Layers of which the configuration made dense ones only: nothing was seen of their experts."""
+    ran: dict[str, set[str]] = {}
+    for case, out in results:
+        ran.setdefault(subject_of(case.decoder), set()).update(out.get("producers", {}))
+    dense = [
+        name
+        for name, parts in ran.items()
+        if parts and not any(part.endswith("experts") for part in parts)
+    ]
+    if dense:
+        yield TableSection(
+            title="Layers that ran without experts",
+            columns=("layer",),
+            rows=tuple((name,) for name in dense),
         )
 
 
