@@ -1,6 +1,6 @@
 """Which cases there are: every block, every row that its deployments reach, every layout."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import lru_cache
 
 from gpu_tests.blocks import DENSE, subjects
@@ -31,20 +31,28 @@ def cases(
     """
     for dtype in dtypes:
         for subject in subjects(models):
-            seen = set()
-            for deployment in runnable(world_size):
-                if deployment.shared != placed_shared(subject, deployment):
-                    continue
-                case = Case(
+            for deployment in told_apart(subject, world_size):
+                yield Case(
                     subject=subject,
                     deployment=deployment,
                     guard=guard,
                     dtype=dtype,
                     experts=experts_for(dtype, wanted=experts),
                 )
-                if case.communication not in seen:
-                    seen.add(case.communication)
-                    yield case
+
+
+@lru_cache(maxsize=1024)
+def told_apart(subject: str, world_size: int) -> tuple[Deployment, ...]:
+    """Of the deployments in which the block communicates alike, the first.
+
+    Who guards the block and in which dtype makes no difference to that.
+    """
+    first: dict[Hashable, Deployment] = {}
+    for deployment in runnable(world_size):
+        if deployment.shared == placed_shared(subject, deployment):
+            case = Case(subject=subject, deployment=deployment, guard="helper", dtype="float32")
+            first.setdefault(case.communication, deployment)
+    return tuple(first.values())
 
 
 @lru_cache
