@@ -178,6 +178,8 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
     needs_gpus = {
         ATTENTION_DP: moves_on_gpus_only(state.index),
         INPUT_SCATTERED: scatters_inputs_on_gpus_only(state.index),
+        # its kernels are CUDA's
+        "FI": True,
     }
     for name, needed in needs_gpus.items():
         if needed and "cpu" in features:

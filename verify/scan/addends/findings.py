@@ -17,7 +17,7 @@ from verify.truth import table_bits
 REGISTRIES = "sglang/srt/configs/"
 MAX_CONDITIONS = 4
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
-_COPIES = re.compile(r"moe_dp|attn_cp|context_parallel|prefill_cp")
+_COPIES = re.compile(r"moe_dp|attn_cp|moe_data_parallel|prefill_c(?:ontext_parallel|p\b)")
 # what a module says that is built for a cause. Data-parallel weights come with attention DP; copies
 # of the experts with context-parallel attention, for which a model that sums by itself must care
 WORDS: Mapping[Cause, re.Pattern[str]] = {
