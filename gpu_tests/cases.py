@@ -60,7 +60,7 @@ class Case:
         spec = SPECS[self.subject.partition("/")[0]]
         if self.dense:
             spec = dense_layer(spec)
-        elif self.deployment.shared == "none":
+        elif self.deployment.shared in ("none", "fused"):
             spec = without_shared(spec)
         return widened(spec) if self.experts == "flashinfer" else spec
 
