@@ -165,6 +165,28 @@ FORGETS_FI = (
     "            or should_use_flashinfer_cutlass_moe_fp4_allgather()\n        )",
     "        )",
 )
+# the same layer behind a stage boundary instead of a communicator
+STAGES = (
+    (
+        """        self.comm = LayerCommunicator(
+            LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1), self.norm
+        )
+""",
+        """        self.attn_stage, self.ffn_stage = append_stages(
+            (declare_attn(group="attn_tp"), self.norm), (declare_ffn(sparse=sparse), self.norm)
+        )
+""",
+    ),
+    ("hidden_states, residual = self.comm.prepare_mlp(hidden_states, residual, batch)", "pass"),
+    (
+        "self.comm.postprocess_layer(hidden_states, residual, batch)",
+        "self.ffn_stage.finish(hidden_states, batch)",
+    ),
+    (
+        "def __init__(self, config, reduce_results=True,",
+        "def __init__(self, config, reduce_results=False,",
+    ),
+)
 IDENTITY = "        out = out + identity_part(x, weights, config.kind)\n"
 
 
@@ -216,6 +238,7 @@ def change() -> SimpleNamespace:
         added_once=(IDENTITY, "        if one_rank_adds_all_reduce():\n    " + IDENTITY),
         forgets_fi=FORGETS_FI,
         library=LIBRARY,
+        stages=STAGES,
         ignores_the_flag=("Mlp(config, tp_size=dense_size)", "Mlp(config)"),
         names=(
             "Mlp",

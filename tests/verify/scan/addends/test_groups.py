@@ -8,27 +8,6 @@ import pytest
 Judge = Callable[..., Any]
 
 COPIES = {"distributed/parallel_state.py": "def groups(moe_dp_size=1):\n    pass\n"}
-STAGES = (
-    (
-        """        self.comm = LayerCommunicator(
-            LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1), self.norm
-        )
-""",
-        """        self.attn_stage, self.ffn_stage = append_stages(
-            (declare_attn(group="attn_tp"), self.norm), (declare_ffn(sparse=sparse), self.norm)
-        )
-""",
-    ),
-    ("hidden_states, residual = self.comm.prepare_mlp(hidden_states, residual, batch)", "pass"),
-    (
-        "self.comm.postprocess_layer(hidden_states, residual, batch)",
-        "self.ffn_stage.finish(hidden_states, batch)",
-    ),
-    (
-        "def __init__(self, config, reduce_results=True,",
-        "def __init__(self, config, reduce_results=False,",
-    ),
-)
 PICKS = """
 
 def can_merge_all_reduce():
@@ -58,7 +37,7 @@ def picking(change: Any, picks: str = PICKS) -> dict[str, str]:
 def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     judged: Judge, change: Any
 ) -> None:
-    sound = (*STAGES, change.never_summed, change.added_once)
+    sound = (*change.stages, change.never_summed, change.added_once)
     result = judged(*sound, library=picking(change))
     assert result.rules == [("group-too-narrow", "0000")]
     (finding,) = result.findings
@@ -75,7 +54,9 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
 def test_engine_with_one_copy_of_the_experts_has_one_group(judged: Judge, change: Any) -> None:
     library = picking(change)
     library["distributed/parallel_state.py"] = "def groups():\n    pass\n"
-    assert judged(*STAGES, change.never_summed, change.added_once, library=library).rules == []
+    assert (
+        judged(*change.stages, change.never_summed, change.added_once, library=library).rules == []
+    )
 
 
 def test_block_that_sums_over_every_copy(judged: Judge, change: Any) -> None:

@@ -118,27 +118,6 @@ def resolve(variant, *, sparse, dense_tp_size=None):
     return on_local
 """
 IMPORT = "from sglang.srt.layers.moe.utils import leaves_all_reduce\n"
-STAGES = (
-    (
-        """        self.comm = LayerCommunicator(
-            LayerScatterModes.init_new(is_layer_sparse=sparse, attn_tp_size=1), self.norm
-        )
-""",
-        """        self.attn_stage, self.ffn_stage = append_stages(
-            (declare_attn(group="attn_tp"), self.norm), (declare_ffn(sparse=sparse), self.norm)
-        )
-""",
-    ),
-    ("hidden_states, residual = self.comm.prepare_mlp(hidden_states, residual, batch)", "pass"),
-    (
-        "self.comm.postprocess_layer(hidden_states, residual, batch)",
-        "self.ffn_stage.finish(hidden_states, batch)",
-    ),
-    (
-        "def __init__(self, config, reduce_results=True,",
-        "def __init__(self, config, reduce_results=False,",
-    ),
-)
 
 
 @pytest.mark.parametrize("rows", [BY_FUNCTION, INLINE], ids=["a function", "written inline"])
@@ -146,7 +125,7 @@ def test_stage_boundary_says_where_rows_are_local(judged: Judge, change: Any, ro
     library = {"layers/layer_boundary/factories.py": IMPORT + rows}
 
     def rules(*changes: tuple[str, str]) -> Any:
-        return judged(*STAGES, change.never_summed, *changes, library=library).rules
+        return judged(*change.stages, change.never_summed, *changes, library=library).rules
 
     # the boundary sums the block's output up: what every rank holds may not be in it
     once = change.added_once
