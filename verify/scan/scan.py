@@ -164,7 +164,8 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
     seen = tally.seen.get(call.key, ())
     layers = ", ".join(sorted({cls.name for cls, _ in seen})[:4])
     consumers = {kind for _, kind in seen} - {"inside"}
-    kinds = {fault.kind for fault, _ in tally.faults.get(call.key, ())} - {"backend"}
+    kinds = {str(fault.kind) for fault, _ in tally.faults.get(call.key, ())} - {"backend"}
+    kinds |= tally.addends.kinds_at(call.key)
     if kinds:
         return JudgedSite(
             site=site, verdict="finding", why=f"{', '.join(sorted(kinds))} in {layers}"

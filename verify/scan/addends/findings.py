@@ -73,6 +73,14 @@ class Collected:
             )
             one.add(cls, fault, backends)
 
+    def kinds_at(self, key: tuple[str, int, int]) -> set[str]:
+        """What is wrong with the call at (file, line, column), by what happens to the sum."""
+        return {
+            KINDS[one.fault.kind]
+            for one in self.broken.values()
+            if one.meant and (one.place.file, one.place.line, one.place.column) == key
+        }
+
     def findings(self, *, meant: bool) -> tuple[Finding, ...]:
         """The findings, or with `meant` False the advice, in no particular order."""
         return tuple(_finding(one) for one in self.broken.values() if one.meant == meant)

@@ -195,7 +195,7 @@ class Judged:
 
     def __init__(self, result: ScanResult) -> None:
         assert result.unread == ()
-        self.findings = result.findings
+        self.findings, self.sites = result.findings, result.sites
         self.rules = [(finding.rule, finding.row) for finding in result.findings]
         self.advice = [(advice.rule, advice.row) for advice in result.advice]
         self.untold = result.untold

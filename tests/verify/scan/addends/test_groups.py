@@ -63,7 +63,9 @@ def test_block_that_sums_over_every_copy(judged: Judge, change: Any) -> None:
     result = judged(library=COPIES)
     assert (result.rules, result.advice) == ([], [("group-too-wide", "0000")])
     knows = ("attn_tp_size=1), self.norm", "attn_tp_size=1, attn_cp_size=1), self.norm")
-    (finding,) = judged(knows, library=COPIES).findings
+    result = judged(knows, library=COPIES)
+    (finding,) = result.findings
+    assert [site.verdict for site in result.sites if site.site.line == finding.line] == ["finding"]
     assert (finding.rule, finding.kind, finding.method) == ("group-too-wide", "double", "forward")
     by_axis = (
         "            out = tensor_model_parallel_all_reduce(out)\n",
