@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import numpy
 import torch
 
 from verify.replay.groups import ProcessGroup
@@ -44,7 +45,7 @@ def imitate() -> None:
         torch, compile=_compile, **{name: _on_cpu(getattr(torch, name)) for name in _FACTORIES}
     )
     # weights are never loaded: what would be whatever lay in memory is zero
-    _replace(torch, empty=torch.zeros)
+    _replace(torch, empty=_on_cpu(_untouched))
     _replace(torch, mm=lambda a, b, *, out_dtype=None, matmul=torch.mm: matmul(a, b))
     _replace(torch.nn.Linear, reset_parameters=lambda module: None)
     # transformers adds it to every logger
@@ -98,6 +99,19 @@ def _replace(owner: Any, **values: object) -> None:
 
 def _compile(model: Any = None, **options: object) -> Any:
     return model if callable(model) else lambda function: function
+
+
+def _untouched(
+    *size: Any, dtype: torch.dtype | None = None, device: Any = None, **options: Any
+) -> torch.Tensor:
+    """Zeros that take no memory until they are written."""
+    given = options.get("size", size)
+    shape = torch.Size(given[0] if given and not isinstance(given[0], int) else given)
+    plain = dtype or torch.get_default_dtype()
+    if device is not None and torch.device(device).type == "meta":
+        return torch.zeros(shape, dtype=plain, device=device)
+    memory = numpy.zeros(shape.numel() * plain.itemsize, dtype=numpy.uint8)
+    return torch.from_numpy(memory).view(plain).reshape(shape)
 
 
 def _on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:

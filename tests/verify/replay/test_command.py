@@ -83,9 +83,9 @@ def test_the_report_says_what_was_replaced(small_server, replay):
         ),
         pytest.param(
             "models/oak.py",
-            "return hidden_states + self.communicator",
-            "if get_tp_group().world_size > 1:\n            hidden_states = hidden_states.flip(0)\n"
-            "        return hidden_states + self.communicator",
+            "forward_batch)\n        return hidden_states\n",
+            "forward_batch)\n        alone = get_tp_group().world_size == 1\n"
+            "        return hidden_states if alone else hidden_states.flip(0)\n",
             "wrong tokens",
             None,
             id="a rank ends with its tokens in another order",
