@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gpu_tests import machine
-from gpu_tests.cases import DTYPES, EXPERTS, Case
-from gpu_tests.causes import causes
+from gpu_tests.cases import DTYPES, EXPERTS, Case, Experts
+from gpu_tests.causes import Cause, causes
 from gpu_tests.job import Torchrun, check_world, choose_experts, on_this_machine, under_torchrun
 from gpu_tests.outcome import Outcome
 from gpu_tests.plan import cases, check_guard
@@ -43,22 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_guard(arguments.guard)
     check_world(world_size, arguments.backend, local_ranks=1 if place else world_size)
     experts, choice = choose_experts(arguments.experts, arguments.backend)
-    dtypes, models = tuple(arguments.dtype or DTYPES), tuple(arguments.model)
-    todo = list(
-        cases(
-            world_size=world_size,
-            guard=arguments.guard,
-            dtypes=dtypes,
-            models=models,
-            experts=experts,
-        )
-    )
-    # of guards that are tried out the ledger has found nothing yet
-    found = (
-        [] if arguments.guard != "helper" else list(causes(world_size=world_size, models=models))
-    )
-    for cause in found:
-        todo += [case for case in cause.cases(dtypes, experts=experts) if case not in todo]
+    todo, found = _todo(arguments, world_size=world_size, experts=experts)
     done: list[Outcome] = []
     fault = ""
     with quiet() if arguments.quiet else nullcontext():
@@ -83,6 +68,31 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         sys.stderr.write(report.summary + "\n")
     return 1 if report.findings else 0
+
+
+def _todo(
+    arguments: argparse.Namespace, *, world_size: int, experts: Experts
+) -> tuple[list[Case], list[Cause]]:
+    """The cases that were asked for, and the ledger's causes that have to show in them."""
+    dtypes, models = tuple(arguments.dtype or DTYPES), tuple(arguments.model)
+    todo = list(
+        cases(
+            world_size=world_size,
+            guard=arguments.guard,
+            dtypes=dtypes,
+            models=models,
+            experts=experts,
+        )
+    )
+    # in what another guard does wrong the ledger has not looked for causes
+    if arguments.guard != "helper":
+        return todo, []
+    # every rank of a torchrun job does this: one bar for the cases is enough
+    with quiet():
+        found = list(causes(world_size=world_size, models=models))
+    for cause in found:
+        todo += [case for case in cause.cases(dtypes, experts=experts) if case not in todo]
+    return todo, found
 
 
 def _outcomes(

@@ -127,8 +127,9 @@ def _causes(causes: Sequence[Cause], seen: Sequence[Sequence[Outcome]]) -> tuple
             columns=("verdict", "row", "block (guard)", "deployment", "error / rms, or what stops"),
             rows=rows,
             notes=(
-                "Each is the smallest deployment of a cause that `python -m verify prove` lists, "
-                "with the ledger's verdict and counts on every rank and in every precision.",
+                "Each is the smallest deployment of a cause that `python -m verify prove` lists. "
+                "Its verdict stands here where all ranks have the ledger's kind and counts, in "
+                "every precision that was run.",
             ),
         ),
     )
