@@ -13,6 +13,7 @@ from verify.scan.state import MODELS
 ATTENTION_DP = "is_dp_attention_enabled()"
 INPUT_SCATTERED = "get_attn_tp_context().input_scattered"
 ATTENTION = "RadixAttention("
+WHOLE_GROUP = re.compile(r"get_tensor_model_parallel_world_size\(\)|get_parallel\(\)\.tp_size")
 ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
 
 _MOVES_FILE = "sglang/srt/layers/dp_attention.py"
@@ -60,19 +61,20 @@ def refused_by_fp4(index: Index) -> frozenset[str]:
 def refused(index: Index, cls: Class, handed: frozenset[str], logic: Logic) -> Cond:
     """What cannot be where a layer of this class runs, with `handed` switched on for its experts.
 
-    A model whose attention never speaks of the ranks it is split over splits it over all of them,
-    and has mixed other tokens in before attention data parallelism reaches its MLP. Attention
-    inputs stay scattered only in a model that asks for it.
+    Attention that asks how many ranks there are, and never for those of its own group, is split
+    over all of them: it has mixed other tokens in before attention data parallelism reaches the
+    MLP. Attention inputs stay scattered only in a model that asks for it.
     """
     own = {ancestor.module for ancestor in cls.ancestors}
     near = own | set(_imported(own))
+    attention = [text for module in own for text, _ in module.heads.values() if ATTENTION in text]
     rules = []
     if handed & refused_by_fp4(index):
         rules.append(logic.negation(logic.atom("FI")))
-    attends = any(ATTENTION in module.text for module in own)
-    if attends and not any(ATTENTION_GROUP.search(module.text) for module in near):
+    over_all = any(map(WHOLE_GROUP.search, attention))
+    if over_all and not any(ATTENTION_GROUP.search(module.text) for module in near):
         rules.append(logic.negation(logic.atom(ATTENTION_DP)))
-    if attends and not any(_ALLOWS_SCATTERED in module.text for module in near):
+    if attention and not any(_ALLOWS_SCATTERED in module.text for module in near):
         rules.append(logic.negation(logic.atom(INPUT_SCATTERED)))
     return logic.all_of(*rules)
 

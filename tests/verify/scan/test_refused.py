@@ -46,17 +46,29 @@ def test_setting_that_the_fp4_experts_refuse(scanned: Scan, sample: Any) -> None
     assert rules(scanned(weighs, sample.layer, library=stops)) == []
 
 
-ATTENTION = (
-    "\n\nclass Attention:\n    def __init__(self):\n        self.attn = RadixAttention({})\n"
+ATTENTION = """
+
+class Attention:
+    def __init__(self):
+        self.attn = RadixAttention({})
+"""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "reached"),
+    [
+        ("get_tensor_model_parallel_world_size()", False),
+        ("get_attention_tp_size()", True),
+        ("", True),
+    ],
 )
-
-
-def test_attention_split_over_all_ranks_has_mixed_tokens_before(scanned: Scan, sample: Any) -> None:
-    deaf = ignores(sample, DP)
-    over_a_group, over_all = ATTENTION.format("get_attention_tp_size()"), ATTENTION.format("")
-    assert rules(scanned(sample.block, sample.layer, over_all, library=deaf)) == []
-    found = rules(scanned(sample.block, sample.layer, over_a_group, library=deaf))
-    assert found == [("missing-skip", "0010")]
+def test_attention_split_over_all_ranks_has_mixed_tokens_before(
+    scanned: Scan, sample: Any, ranks: str, *, reached: bool
+) -> None:
+    result = scanned(
+        sample.block, sample.layer, ATTENTION.format(ranks), library=ignores(sample, DP)
+    )
+    assert rules(result) == ([("missing-skip", "0010")] if reached else [])
 
 
 MOVES = "def gather(x):\n    memcpy_triton(x)\n"
