@@ -123,6 +123,14 @@ class TestOnRanks:
         rows = report.sections[1].rows
         assert [row[0] for row in rows] == [outcomes[0].verdict, "not seen"]
 
+    def test_other_counts_than_the_causes_are_not_the_cause(self, seen):
+        cause, outcomes = seen[2][0]
+        once = tuple((1,) * len(row) for row in cause.story.verdict.counts)
+        story = replace(cause.story, verdict=replace(cause.story.verdict, counts=once))
+        other = replace(cause, story=story)
+        report = make_report(outcomes, causes=[other], world_size=2, backend="gloo")
+        assert report.summary.endswith("0 of 1 causes of prove seen")
+
 
 def test_a_cause_that_no_block_shows_is_said(found):
 

@@ -12,6 +12,7 @@ from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
 from gpu_tests.work import run_case
 from helper import MoeConfig
+from verify.ledger import steps
 from verify.ledger.deployment import Deployment
 
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(300)]
@@ -106,3 +107,35 @@ def test_a_step_done_wrong_is_noticed(corrupted):
         problem = Outcome.of(case, verdicts).problem
         said = seen if seen == VALUES else f"ranks measure {seen}, the ledger says exact"
         assert problem.startswith(said), name
+
+
+LEDGER_WRONG = [
+    ("all_to_all_experts", steps.routed_experts, QWEN, Deployment(config=DEEPEP)),
+    ("dense_mlp", steps.dense_mlp_fully_dp, DENSE.block, Deployment(config=MoeConfig(tp_size=2))),
+    (
+        "dense_mlp_fully_dp",
+        steps.dense_mlp,
+        DENSE.block,
+        Deployment(config=MoeConfig(tp_size=2), dense_fully_dp=True),
+    ),
+    (
+        "moe_cp_slice",
+        lambda scene, state: state,
+        QWEN,
+        Deployment(config=CONTEXTS, context_parallel_extend=True),
+    ),
+]
+
+
+def test_a_ledger_that_takes_a_step_wrong_is_noticed(monkeypatch):
+    cases = [
+        Case(subject=subject, deployment=deployment, guard="helper", dtype="float32")
+        for *_, subject, deployment in LEDGER_WRONG
+    ]
+    for (name, wrong, *_), case, verdicts in zip(
+        LEDGER_WRONG, cases, run(run_case, cases), strict=True
+    ):
+        assert Outcome.of(case, verdicts).problem == ""
+        with monkeypatch.context() as patched:
+            patched.setitem(steps.STEPS, name, wrong)
+            assert "the ledger says" in Outcome.of(case, verdicts).problem, name
