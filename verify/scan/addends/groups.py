@@ -124,7 +124,7 @@ class GroupJudge(Judge):
             left = logic.both(self.machine.truth(sparse), logic.negation(coverage.whole))
             narrow_sink = logic.both(sink.sums, left)
         # a dense layer is declared dense, and summed over the whole group
-        routed = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+        routed = self.routed_in(sink)
         case = logic.all_of(self._copies(), not_fused, sink.when, routed)
         # one layer may be called on several paths
         narrow: dict[tuple[Place, ...], Cond] = {}

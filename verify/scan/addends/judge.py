@@ -19,7 +19,7 @@ from verify.scan.judge import SIZE_OF, smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
 from verify.scan.state import MODELS, Sink
-from verify.scan.values import NONE, Place, Primitive
+from verify.scan.values import NONE, Place, Primitive, Truth
 
 Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
 # what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
@@ -88,12 +88,17 @@ class Judge:
         self.logic = machine.logic
         self.theory = theory
         self.backends = backends
-        sinks = machine.state.sinks
         # where the layer has routed experts at all
-        self.routed = self.logic.any_of(
-            *(part.present for sink in sinks for part in sink.parts if "EP" in part.axes)
-        )
+        self.routed = self.logic.any_of(*map(self.routed_in, machine.state.sinks))
         self.known = frozenset(self.logic.support(theory)) | frozenset(FLAGS) | {WIDE}
+
+    def routed_in(self, sink: Sink) -> Cond:
+        """Where what a consumer gets has routed experts in it, seen or declared outright."""
+        taker = self.machine.stages.get(sink)
+        if sink.kind == "boundary" and taker and taker.setting("sparse") == Truth(TRUE):
+            # the experts may be handed to the layer when it runs
+            return TRUE
+        return self.logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
 
     @staticmethod
     def _atom(backend: str) -> str:
@@ -134,7 +139,7 @@ class Judge:
     def _sharded(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Slices of a sharded layer on rows that only this rank has."""
         logic = self.logic
-        routed = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+        routed = self.routed_in(sink)
         if self.routed == FALSE:
             return
         # the routed experts' own reductions are another rule's business

@@ -145,3 +145,18 @@ def test_names_do_not_matter(
     judged: Judge, change: Any, broken: str, expected: tuple[str, str]
 ) -> None:
     assert judged(getattr(change, broken), renamed=change.names).rules == [expected]
+
+
+@pytest.mark.parametrize(("declared", "lost"), [("sparse=True", True), ("sparse=f(config)", False)])
+def test_experts_that_the_layer_is_handed_when_it_runs(
+    judged: Judge, change: Any, declared: str, *, lost: bool
+) -> None:
+    handed = (
+        ("self.mlp = Block(config)", "self.mlp = Mlp(config)"),
+        ("self.mlp = Mlp(config, tp_size=dense_size)", "self.mlp = Mlp(config)"),
+        ("declare_ffn(sparse=sparse)", f"declare_ffn({declared})"),
+        ("= self.mlp(hidden_states)", "= bank(hidden_states) + self.mlp(hidden_states)"),
+    )
+    library = {"layers/layer_boundary/factories.py": IMPORT + BY_FUNCTION}
+    rules = judged(*change.stages, *handed, library=library).rules
+    assert (("lost-addend", "0001") in rules) == lost
