@@ -98,6 +98,8 @@ def _run(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[
     pipeline = Pipeline(stages=deployment.stages)
 
     def body(rank: Rank) -> tuple[Seen, Tree]:
+        # a setting of the thread
+        torch.set_grad_enabled(False)
         if rank.rank not in servers:
             witness = Witness(rank=rank.rank, world_size=rank.world_size)
             servers[rank.rank] = (witness, _tree(source, witness, deployment))
@@ -111,7 +113,6 @@ def _run(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[
         # an earlier stage ends with no tokens
         return witness.read(hidden, marks[: len(hidden)]), tree
 
-    torch.set_grad_enabled(False)
     try:
         return run_ranks(body, world_size=deployment.world_size, time_limit=TIME_LIMIT)
     except RanksError as error:

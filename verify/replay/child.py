@@ -3,6 +3,7 @@
 Started by `verify.replay.processes` only. The first line out says what cages it.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -38,6 +39,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     imitate()
     files = SourceFiles(open_source(sys.argv[1], below=""))
     source, models = Source(files=files), Models(files)
+    libc = ctypes.CDLL(None)
     cage.refuse(scratch=scratch)
     # torch's objects stay for good: without this every collection looks at all of them
     gc.freeze()
@@ -47,6 +49,8 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
         decoder = models.asked_for(request["model"])[request["index"]]
         result = run_case(source, decoder, deployment_from(request["deployment"]))
         _say(answers, {**result, "network": network})
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
 
 
 def deployment_from(values: dict[str, Any]) -> Execution:

@@ -110,6 +110,8 @@ def _untouched(
     plain = dtype or torch.get_default_dtype()
     if device is not None and torch.device(device).type == "meta":
         return torch.zeros(shape, dtype=plain, device=device)
+    if not shape.numel():
+        return torch.zeros(shape, dtype=plain)
     memory = numpy.zeros(shape.numel() * plain.itemsize, dtype=numpy.uint8)
     return torch.from_numpy(memory).view(plain).reshape(shape)
 

@@ -20,6 +20,11 @@ class Pipeline:
     stages: int
     _sent: dict[int, Mapping[str, torch.Tensor | None]] = field(default_factory=dict)
 
+    def is_last(self) -> bool:
+        """Whether this rank's stage is the one that ends the forward pass."""
+        rank = current_rank()
+        return rank.rank >= rank.world_size - rank.world_size // self.stages
+
     def send(self, tensors: Mapping[str, torch.Tensor | None]) -> None:
         """Hand `tensors` to the rank with this rank's place in the next stage."""
         rank = current_rank()

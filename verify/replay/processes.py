@@ -137,6 +137,8 @@ class Child:
                 "HOME": folder,
                 "TMPDIR": folder,
                 "OMP_NUM_THREADS": "1",
+                # ranks are threads that come and go; memory of their own would stay behind
+                "MALLOC_ARENA_MAX": "1",
                 "PYTHONPATH": str(Path(verify.__file__).parent.parent),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },

@@ -91,6 +91,8 @@ def run(tree: Tree, model: Any, batch: Any, *, pipeline: Pipeline) -> torch.Tens
         pipeline.send(output.tensors)
         return torch.zeros((0, HIDDEN_SIZE))
     hidden = output[0] if isinstance(output, tuple) else output
+    if not pipeline.is_last():
+        raise TypeError(f"{type(model).__name__} hands nothing to a next pipeline stage")
     if not isinstance(hidden, torch.Tensor):
         raise TypeError(f"the model returned {type(hidden).__name__}, not hidden states")
     return hidden

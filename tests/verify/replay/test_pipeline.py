@@ -45,3 +45,8 @@ def test_attributes_of_tensors_stay_behind():
         return {"hidden": tensor}
 
     assert not any(hasattr(part["hidden"], "owed") for part in handed_on(marked))
+
+
+def test_only_the_last_stage_ends_the_pass():
+    pipeline = Pipeline(stages=2)
+    assert run_ranks(lambda rank: pipeline.is_last(), world_size=4) == [False, False, True, True]
