@@ -22,14 +22,14 @@ _ALLOWS_SCATTERED = "init_context("
 _GROUPS_FILE = "sglang/srt/distributed/parallel_state.py"
 _FP4_FILE = "sglang/srt/layers/quantization/modelopt_quant.py"
 _ONE_SIZE_A_RANK = re.compile(
-    r"def reduce_scatterv\((?:(?!\n    def ).)*?assert len\(sizes\) ==", re.S
+    r"def reduce_scatterv\((?:(?!\n    def ).){0,6000}?assert len\(sizes\) ==", re.S
 )
 _REFUSED_SETTING = re.compile(
     r"if [^\n]*flashinfer_cutlass[^\n]*:\n(?:[^\n]*\n){0,6}?"
     r"\s*assert\s*\(?\s*not (?:\w+\.)*moe_runner_config\.(\w+)\s*\)?\s*,"
 )
 _SCATTERS_INPUT = re.compile(
-    r"allow_input_scattered = \((?:(?!\n {8}\)).)*?\b_?is_cuda\b", re.DOTALL
+    r"allow_input_scattered = \((?:(?!\n {8}\)).){0,2000}?\b_?is_cuda\b", re.DOTALL
 )
 
 

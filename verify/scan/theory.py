@@ -6,6 +6,7 @@ Read from the source itself where it says so (the flags' own definitions), the r
 
 import ast
 import re
+from collections.abc import Iterator
 
 from verify.scan.index import Class, Function, Index
 from verify.scan.logic import TRUE, Cond
@@ -175,16 +176,21 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
                 kinds.setdefault(platform, []).append(name)
     features = {kind: logic.any_of(*map(logic.atom, names)) for kind, names in kinds.items()}
     rules = [logic.at_most_one(*features.values())]
-    needs_gpus = {
-        ATTENTION_DP: moves_on_gpus_only(state.index),
-        INPUT_SCATTERED: scatters_inputs_on_gpus_only(state.index),
-        # its kernels are CUDA's
-        "FI": True,
-    }
-    for name, needed in needs_gpus.items():
-        if needed and "cpu" in features:
-            rules.append(logic.negation(logic.both(features["cpu"], logic.atom(name))))
+    if "cpu" in features:
+        rules += [
+            logic.negation(logic.both(features["cpu"], logic.atom(name)))
+            for name, needed in _needs_gpus(state.index)
+            if needed
+        ]
     return rules
+
+
+def _needs_gpus(index: Index) -> Iterator[tuple[str, bool]]:
+    """What this source does on GPUs only."""
+    yield ATTENTION_DP, moves_on_gpus_only(index)
+    yield INPUT_SCATTERED, scatters_inputs_on_gpus_only(index)
+    # its kernels are CUDA's
+    yield "FI", True
 
 
 def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
