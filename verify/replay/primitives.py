@@ -18,7 +18,7 @@ from verify.replay.dispatch import AllToAll, dispatchers
 from verify.replay.groups import GroupCoordinator
 from verify.replay.machine import COMPUTE_CAPABILITY
 from verify.replay.model_config import PLAIN_MODEL
-from verify.replay.witness import Witness, embed, project
+from verify.replay.witness import HIDDEN_SIZE, Witness, embed, project
 
 # other vendors' packages, and all-to-all backends that are not part of any deployment here
 ABSENT = frozenset(
@@ -156,15 +156,17 @@ def _attend_linearly(self: Any, *args: Any, **options: Any) -> torch.Tensor:
 
 def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
     def apply(self: Any, layer: Any, x: torch.Tensor, bias: Any = None) -> torch.Tensor:
-        if "RowParallel" not in type(layer).__name__:
-            return project(x, layer.weight.shape[0])
-        shard, shards = _place(layer)
-        return witness.partial(
-            layer,
-            shard=shard,
-            shards=shards,
-            tokens=x.shape[0],
-        )
+        kind = type(layer).__name__
+        if "RowParallel" in kind:
+            shard, shards = _place(layer)
+            return witness.partial(
+                layer, shard=shard, shards=shards, tokens=x.shape[0], marks=x[:, 0]
+            )
+        output = project(x, layer.weight.shape[0])
+        if "ColumnParallel" in kind and x.shape[-1] == HIDDEN_SIZE:
+            # so that what follows, an activation and a row-parallel linear, knows its tokens
+            output[:, 0] = x[:, 0]
+        return output
 
     return apply
 

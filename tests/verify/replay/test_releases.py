@@ -1,23 +1,29 @@
 """What is publicly known about releases, seen by executing them."""
 
+from dataclasses import replace
+
 import pytest
 
 from helper import MoeConfig
 from verify.fetch import fetch
-from verify.ledger.deployment import Deployment
 from verify.replay.decoders import Models
+from verify.replay.deployments import Execution
 from verify.replay.processes import Case, Child
 from verify.replay.tree import SourceFiles
 from verify.source import open_source
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
-DP_EP = Deployment(config=MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True))
-SCATTER = Deployment(
+DP_EP = Execution(config=MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True))
+SCATTER = Execution(
     config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=4, enable_dp_attention=True)
 )
-SCATTER_TP = Deployment(config=MoeConfig(tp_size=4, attn_dp_size=4, enable_dp_attention=True))
-HYBRID_FUSED = Deployment(config=MoeConfig(tp_size=4, ep_size=2), fusion="flashinfer")
+SCATTER_TP = Execution(config=MoeConfig(tp_size=4, attn_dp_size=4, enable_dp_attention=True))
+DENSE_WHOLE = replace(DP_EP, dense_fully_dp=True)
+EXCHANGE = Execution(config=DP_EP.config, all_to_all="mooncake")
+FETCHED = Execution(config=DP_EP.config, dwdp=True, dense_fully_dp=True)
+STAGES = Execution(config=MoeConfig(tp_size=2), stages=2, fusion="flashinfer")
+HYBRID_FUSED = Execution(config=MoeConfig(tp_size=4, ep_size=2), fusion="flashinfer")
 
 
 def execute(version, model, deployment):
@@ -45,6 +51,15 @@ def execute(version, model, deployment):
         # sgl-project/sglang#32963: the fused kernel covers one of two groups
         ("0.5.11", "gpt_oss", HYBRID_FUSED, "missing", 1),
         ("0.5.18", "gpt_oss", HYBRID_FUSED, "exact", 1),
+        # the sum that a pipeline stage ends with is lost
+        ("0.5.20", "deepseek_v2", STAGES, "missing", 1),
+        ("0.5.21", "deepseek_v2", STAGES, "exact", 1),
+        # what docs/findings says of the newest release, and of one before
+        ("0.5.20", "llama4", DENSE_WHOLE, "mixed", 1),
+        ("0.5.23", "llama4", DENSE_WHOLE, "missing", 1),
+        ("0.5.23", "qwen2_moe", EXCHANGE, "missing", 1),
+        ("0.5.23", "deepseek_v2", EXCHANGE, "exact", 1),
+        ("0.5.23", "deepseek_v2", FETCHED, "missing", 1),
     ],
 )
 def test_known_defects_show_in_the_releases_that_have_them(version, model, deployment, kind, count):
