@@ -30,13 +30,14 @@ class Source:
     """A release and what earlier cases learned about it.
 
     `learned` are names of configurations, `references` results on one rank, `servers` the started
-    ranks of the last deployment.
+    ranks of the last deployment, `attempts` a rank on which models are tried.
     """
 
     files: SourceFiles
     learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
     references: dict[Decoder, Seen] = field(default_factory=dict)
     servers: dict[Execution, Servers] = field(default_factory=dict)
+    attempts: Servers = field(default_factory=dict)
 
     def take_servers(self, deployment: Execution) -> Servers:
         """Ranks that an earlier case of this deployment started; others than one rank end."""
@@ -51,7 +52,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
     try:
         if decoder not in source.references:
             source.references[decoder] = _learn(source, decoder)
-        ranks = _run(source, decoder, deployment)
+        ranks = _kept(source, decoder, deployment)
         judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
         replaced: Mapping[str, str] = ranks[0][1].replaced
         executed = sorted(f"{path}:{line}" for path, line in ranks[0][1].loaded)
@@ -71,29 +72,40 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
 
 
 def _learn(source: Source, decoder: Decoder) -> Seen:
-    """Run on one rank until the configuration has every name that the model insists on."""
+    """Run on one rank until the configuration has every name that the model insists on.
+
+    Attempts have a rank of their own; the result is of one that no failed attempt has touched.
+    """
     learned = source.learned.setdefault(decoder, {})
-    failed = False
+    is_fresh = not source.attempts
     while True:
         try:
-            seen = _run(source, decoder, ONE_RANK)[0][0]
+            source.attempts, _ = _run(source, decoder, ONE_RANK, source.attempts)
+            return _kept(source, decoder, ONE_RANK)[0][0]
         except RanksError as error:
             missing = error.__cause__
-            if not isinstance(missing, MissingError) or len(learned) >= _MOST_LEARNED:
+            if isinstance(missing, MissingError) and len(learned) < _MOST_LEARNED:
+                learned[str(missing.name)] = neutral(str(missing.name))
+            elif is_fresh:
+                source.attempts = {}
                 raise
-            learned[str(missing.name)] = neutral(str(missing.name))
-            failed = True
-            continue
-        if not failed:
-            return seen
-        # once more on a rank that no failed attempt has touched
-        source.servers.pop(ONE_RANK)
-        failed = False
+            else:
+                # what earlier layers' attempts left may be in the way
+                source.attempts, is_fresh = {}, True
 
 
-def _run(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[Seen, Tree]]:
+def _kept(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[Seen, Tree]]:
+    """Run on the deployment's ranks, which are kept unless it fails."""
+    servers, results = _run(source, decoder, deployment, source.take_servers(deployment))
+    source.servers[deployment] = servers
+    return results
+
+
+def _run(
+    source: Source, decoder: Decoder, deployment: Execution, servers: Servers
+) -> tuple[Servers, list[tuple[Seen, Tree]]]:
+    """Run on `servers`, started where they are not; returns them and each rank's result."""
     tokens = tokens_of(deployment)
-    servers = source.take_servers(deployment)
     reference = source.references.get(decoder)
     pipeline = Pipeline(stages=deployment.stages)
 
@@ -113,15 +125,8 @@ def _run(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[
         # an earlier stage ends with no tokens
         return witness.read(hidden, marks[: len(hidden)]), tree
 
-    try:
-        return run_ranks(body, world_size=deployment.world_size, time_limit=TIME_LIMIT)
-    except RanksError as error:
-        # what a failure leaves half done is no server's state, unless it is another attempt's
-        if not isinstance(error.__cause__, MissingError):
-            servers = {}
-        raise
-    finally:
-        source.servers[deployment] = servers
+    results = run_ranks(body, world_size=deployment.world_size, time_limit=TIME_LIMIT)
+    return servers, results
 
 
 def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
