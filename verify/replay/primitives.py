@@ -162,7 +162,11 @@ def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
             return witness.partial(
                 layer, shard=shard, shards=shards, tokens=x.shape[0], marks=x[:, 0]
             )
-        output = project(x, layer.weight.shape[0])
+        width = layer.weight.shape[0]
+        if "ColumnParallel" in kind and layer.output_size == HIDDEN_SIZE != width:
+            shard, shards = _place(layer)
+            return project(x, HIDDEN_SIZE).chunk(shards, dim=-1)[shard].contiguous()
+        output = project(x, width)
         if "ColumnParallel" in kind and x.shape[-1] == HIDDEN_SIZE:
             # so that what follows, an activation and a row-parallel linear, knows its tokens
             output[:, 0] = x[:, 0]
