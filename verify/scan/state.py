@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, Module
-from verify.scan.logic import TRUE, Cond, Logic
+from verify.scan.logic import FALSE, TRUE, Cond, Logic
 from verify.scan.primitives import FLAG_NAMES, FLAGS, Axis
-from verify.scan.values import Part, Place, Text, Truth, Value
+from verify.scan.values import Origin, Part, Place, Text, Truth, Value
 
 MAX_STEPS = 60_000
 MAX_DEPTH = 30
@@ -77,7 +77,7 @@ class State:
     past_the_end: list[Place] = field(default_factory=list)
     communicators: int = 0
     allows: bool = False
-    births: int = 0
+    origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
     notes: set[str] = field(default_factory=set)
 
@@ -119,10 +119,22 @@ class State:
             axes=axes,
         )
 
-    def origin(self) -> tuple[object, ...]:
-        """A name for a part born now: the calls that lead here."""
-        self.births += 1
-        return (self.births,)
+    def origin(
+        self,
+        place: Place,
+        axes: tuple[Axis, ...],
+        *,
+        arrives: Cond = FALSE,
+        born: bool = True,
+        told: tuple[object, ...] = (),
+    ) -> Origin:
+        """What a part born now comes from."""
+        key = (place, axes, arrives, born, told)
+        known = self.origins.get(key)
+        if known is None:
+            known = Origin(place=place, axes=axes, arrives=arrives, born=born, told=told)
+            self.origins[key] = known
+        return known
 
     def flag(self, name: str) -> Truth:
         """The flag as a truth value."""

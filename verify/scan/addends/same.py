@@ -5,7 +5,18 @@ import re
 from verify.scan.index import Function
 from verify.scan.skipped import SkippedMachine
 from verify.scan.state import State
-from verify.scan.values import Choice, Const, Items, Place, Routine, Tensor, Text, Truth, Value
+from verify.scan.values import (
+    Choice,
+    Const,
+    Items,
+    Origin,
+    Place,
+    Routine,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+)
 
 # modules under layers/ whose weights every rank holds in full
 _WHOLE_MODULE = re.compile(
@@ -34,7 +45,7 @@ class SameMachine(SkippedMachine):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         # by origin: the addition that put a complete value into a partial sum
-        self.addends: dict[tuple[object, ...], Place] = {}
+        self.addends: dict[Origin, Place] = {}
 
     def alike(self, name: str) -> bool:
         """Whether what is called computes the same on every rank from the same arguments."""
