@@ -65,9 +65,10 @@ class Blocks(Expressions):
 
     def _reduction(self, axes: tuple[Axis, ...], when: Cond) -> Place:
         place = self.state.place(axes)
-        live = self.logic.both(self.state.live, when)
-        if live != FALSE:
-            self.state.reductions.append(Reduction(place, live))
+        if when != FALSE:
+            live = self.logic.both(self.state.live, when)
+            if live != FALSE:
+                self.state.reductions.append(Reduction(place, live))
         return place
 
     def _summed(self, part: Part, place: Place, live: Cond) -> Part:

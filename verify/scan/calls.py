@@ -36,6 +36,7 @@ from verify.scan.values import (
     alternatives,
     clipped,
     merge,
+    one_of,
     parts_of,
     union,
 )
@@ -275,7 +276,6 @@ class Calls(Named):
             method=function.name,
             owner=function.owner,
             live=TRUE,
-            base=self.state.live,
             env=dict(routine.scope or {}),
         )
         self.state.entered.add((function.module.path, function.node.lineno))
@@ -315,15 +315,12 @@ class Calls(Named):
 
     def _returned(self, frame: Frame) -> Value:
         """The value of a call; where the callee raised, the caller does not go on."""
-        pairs = list(frame.returns)
+        pairs = [(cond, value) for cond, value in frame.returns if cond != FALSE]
         if frame.live != FALSE:
             pairs.append((frame.live, NONE))
         came_back = self.logic.any_of(*(cond for cond, _ in pairs))
         self.state.frame.live = self.logic.both(self.state.frame.live, came_back)
-        result = pairs[-1][1] if pairs else NONE
-        for cond, value in reversed(pairs[:-1]):
-            result = merge(self.logic, cond, value, result)
-        return result
+        return one_of(self.logic, pairs) if pairs else NONE
 
     def bind(
         self, function: Function, positional: tuple[Value, ...], keywords: Mapping[str, Value]

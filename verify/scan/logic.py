@@ -162,7 +162,19 @@ class Logic:
 
     def implies(self, a: Cond, b: Cond) -> bool:
         """Whether b holds wherever a does."""
-        return self.choose(a, b, TRUE) == TRUE
+        return self._implies(a, b, set())
+
+    def _implies(self, a: Cond, b: Cond, proven: set[tuple[Cond, Cond]]) -> bool:
+        """Looks for a counterexample, which needs no new condition."""
+        if a == FALSE or b == TRUE or a == b or (a, b) in proven:
+            return True
+        if a == TRUE or b == FALSE:
+            return False
+        _, low_a, high_a, low_b, high_b = self._split(a, b)
+        holds = self._implies(low_a, low_b, proven) and self._implies(high_a, high_b, proven)
+        if holds:
+            proven.add((a, b))
+        return holds
 
     def assume(self, condition: Cond, name: str, *, value: bool) -> Cond:
         """`condition` with the atom `name` fixed."""

@@ -19,6 +19,7 @@ from verify.scan.values import (
     Value,
     alternatives,
     merge,
+    one_of,
     parts_of,
 )
 
@@ -46,15 +47,18 @@ class Machine(Calls):
     def _branch(self, test: Cond, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> None:
         frame = self.state.frame
         before, env = frame.live, frame.env
-        frame.live = self.logic.both(before, test)
+        entered = frame.live = self.logic.both(before, test)
         frame.env = dict(env)
         self.run_body(then)
         then_live, then_env = frame.live, frame.env
-        frame.live = self.logic.both(before, self.logic.negation(test))
+        opposite = frame.live = self.logic.both(before, self.logic.negation(test))
         frame.env = dict(env)
         self.run_body(otherwise)
         frame.env = self._joined(then_live, then_env, frame.live, frame.env)
-        frame.live = self.logic.either(then_live, frame.live)
+        if (then_live, frame.live) == (entered, opposite):
+            frame.live = before
+        else:
+            frame.live = self.logic.either(then_live, frame.live)
 
     def _joined(
         self, then_live: Cond, then: dict[str, Value], other_live: Cond, other: dict[str, Value]
@@ -69,7 +73,7 @@ class Machine(Calls):
             if name not in other:
                 joined[name] = value
             elif other[name] is not value:
-                joined[name] = merge(self.logic, then_live, value, other[name])
+                joined[name] = one_of(self.logic, ((then_live, value), (other_live, other[name])))
         return joined
 
     def _do_if(self, node: ast.If) -> None:

@@ -23,16 +23,15 @@ class UnresolvedError(Exception):
 class Frame:
     """One call in progress.
 
-    `live` is the condition under which its next statement runs, counted from its own start, and
-    `base` the condition under which it was called at all. Values inside a call are conditioned on
-    what happens inside it; they meet the rest where they are merged into the caller's.
+    `live` is the condition under which its next statement runs, counted from its own start. Values
+    inside a call are conditioned on what happens inside it; they meet the rest where they are
+    merged into the caller's.
     """
 
     module: Module
     method: str
     owner: Class | None
     live: Cond
-    base: Cond = TRUE
     env: dict[str, Value] = field(default_factory=dict)
     returns: list[tuple[Cond, Value]] = field(default_factory=list)
     called: ast.Call | None = None
@@ -95,9 +94,7 @@ class State:
     @property
     def live(self) -> Cond:
         """The path condition from the start of the run."""
-        if not self.frames:
-            return TRUE
-        return self.logic.both(self.frames[-1].base, self.frames[-1].live)
+        return self.logic.all_of(*(frame.live for frame in self.frames))
 
     @property
     def here(self) -> Cond:

@@ -277,20 +277,34 @@ def merge(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
         return otherwise
     if isinstance(then, Truth) and isinstance(otherwise, Truth):
         return Truth(logic.choose(test, then.cond, otherwise.cond))
-    kinds = {type(then), type(otherwise)}
-    if kinds <= {Tensor, Text} and kinds != {Text}:
-        sides = (test, parts_of(logic, then)), (logic.negation(test), parts_of(logic, otherwise))
-        return Tensor(_exclusive(logic, sides))
-    if isinstance(then, Items) and isinstance(otherwise, Items):
-        pairs = tuple(zip(then.values, otherwise.values, strict=False))
-        if len(pairs) == len(then.values) == len(otherwise.values):
-            return Items(tuple(merge(logic, test, a, b) for a, b in pairs))
-    if then == otherwise:
-        return then
-    if _dull(then) and _dull(otherwise):
-        # nothing is owed in either: which of them it is need not be told apart
+    return one_of(logic, ((test, then), (logic.negation(test), otherwise)))
+
+
+def one_of(logic: Logic, pairs: Sequence[tuple[Cond, Value]]) -> Value:
+    """The value of the one condition that holds; what it is where none does is of no account."""
+    *rest, last = values = [value for _, value in pairs]
+    if all(value is last for value in rest):
+        return last
+    kinds = {type(value) for value in values}
+    if kinds == {Truth}:
+        truth = last
+        for cond, value in reversed(pairs[:-1]):
+            truth = merge(logic, cond, value, truth)
+        return truth
+    if Tensor in kinds and kinds <= {Tensor, Text}:
+        return Tensor(_exclusive(logic, [(cond, parts_of(logic, value)) for cond, value in pairs]))
+    if kinds == {Items}:
+        lists = [value.values for value in values if isinstance(value, Items)]
+        if len({len(items) for items in lists}) == 1:
+            conds = [cond for cond, _ in pairs]
+            columns = zip(*lists, strict=True)
+            return Items(tuple(one_of(logic, tuple(zip(conds, c, strict=True))) for c in columns))
+    if all(value == last for value in rest):
+        return last
+    if all(map(_dull, values)):
+        # nothing is owed in any: which of them it is need not be told apart
         return Text("either")
-    return _choice(logic, test, then, otherwise)
+    return _choice(logic, pairs)
 
 
 def _dull(value: Value) -> bool:
@@ -302,9 +316,9 @@ def _dull(value: Value) -> bool:
     return isinstance(value, Text)
 
 
-def _choice(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
+def _choice(logic: Logic, values: Sequence[tuple[Cond, Value]]) -> Value:
     pairs: list[tuple[Cond, Value]] = []
-    for side, value in ((test, then), (logic.negation(test), otherwise)):
+    for side, value in values:
         for cond, item in alternatives(value):
             where = logic.both(side, cond)
             if where == FALSE:
