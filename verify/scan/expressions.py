@@ -3,6 +3,7 @@
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from verify.scan.comparisons import holds
 from verify.scan.index import Class, Definition, Function
@@ -34,6 +35,19 @@ TENSOR_FACTS = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "is_cpu
 class Expressions(ABC):
     """Evaluates expressions; calls are the business of the class that extends this one."""
 
+    # by kind of node: `_name` for an `ast.Name`, `_do_if` for an `ast.If`
+    handlers: ClassVar[Mapping[type[ast.AST], Callable[[Any, Any], Any]]]
+
+    def __init_subclass__(cls) -> None:
+        """Find the method for each kind of node once, not at each node."""
+        super().__init_subclass__()
+        cls.handlers = {
+            kind: getattr(cls, name)
+            for base, prefix in ((ast.expr, "_"), (ast.stmt, "_do_"))
+            for kind in base.__subclasses__()
+            if hasattr(cls, name := f"{prefix}{kind.__name__.lower()}")
+        }
+
     def __init__(self, state: State) -> None:
         self.state = state
         self.logic = state.logic
@@ -53,8 +67,8 @@ class Expressions(ABC):
         self.state.step()
         if node is None:
             return NONE
-        handler = getattr(self, f"_{type(node).__name__.lower()}", None)
-        return handler(node) if handler else self._unknown(node)
+        handler = self.handlers.get(type(node))
+        return handler(self, node) if handler else self._unknown(node)
 
     def truth(self, value: Value) -> Cond:
         """When the value counts as true."""

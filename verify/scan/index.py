@@ -270,12 +270,13 @@ class Module:
 
     def resolve(self, name: str, *, hops: int = MAX_HOPS) -> Definition | None:
         """What `name` means here: defined in this file or imported from another of the source."""
-        if name not in self._resolved or hops < MAX_HOPS:
-            found = self._resolve(name, hops)
-            if hops < MAX_HOPS:
-                return found
-            self._resolved[name] = found
-        return self._resolved[name]
+        if hops < MAX_HOPS:
+            return self._resolve(name, hops)
+        try:
+            return self._resolved[name]
+        except KeyError:
+            found = self._resolved[name] = self._resolve(name, hops)
+            return found
 
     def _resolve(self, name: str, hops: int) -> Definition | None:
         found = self.lookup(name)
@@ -313,6 +314,19 @@ class Index:
                 self.unread[path] = str(error)
                 self._modules[path] = None
         return self._modules[path]
+
+    def forget(self) -> None:
+        """Let go of every file and syntax tree; nothing that was asked for is of use any more.
+
+        Classes, modules and this object hold each other: without it they would all wait for the
+        cycle collector, which walks every node of every tree to find that out.
+        """
+        for definition in self.definitions.values():
+            vars(definition).clear()
+        for module in self._modules.values():
+            if module is not None:
+                vars(module).clear()
+        vars(self).clear()
 
     def module_of(self, dotted: str) -> Module | None:
         """The file of a dotted module name, or None where it is not in the source."""

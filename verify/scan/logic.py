@@ -166,7 +166,7 @@ class Logic:
 
     def _implies(self, a: Cond, b: Cond, proven: set[tuple[Cond, Cond]]) -> bool:
         """Looks for a counterexample, which needs no new condition."""
-        if a == FALSE or b == TRUE or a == b or (a, b) in proven:
+        if a == FALSE or b in (TRUE, a) or (a, b) in proven:
             return True
         if a == TRUE or b == FALSE:
             return False

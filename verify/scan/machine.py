@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from verify.scan.calls import Calls
@@ -38,11 +38,9 @@ class Machine(Calls):
                 return
             self.state.step()
             frame.line = statement.lineno
-            handler: Callable[[ast.stmt], None] | None = getattr(
-                self, f"_do_{type(statement).__name__.lower()}", None
-            )
+            handler = self.handlers.get(type(statement))
             if handler is not None:
-                handler(statement)
+                handler(self, statement)
 
     def _branch(self, test: Cond, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> None:
         frame = self.state.frame

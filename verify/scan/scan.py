@@ -71,12 +71,16 @@ class ScanResult:
 
 def scan(tree: SourceTree) -> ScanResult:
     """Scan one source."""
-    with collector.paused():
-        return _scan(tree)
-
-
-def _scan(tree: SourceTree) -> ScanResult:
     index = Index(tree)
+    with collector.paused():
+        try:
+            return _scan(index)
+        finally:
+            index.forget()
+
+
+def _scan(index: Index) -> ScanResult:
+    tree = index.tree
     facts = read_facts(index)
     roots = find_roots(index)
     tally = Tally()
