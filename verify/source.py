@@ -13,7 +13,8 @@ import tokenize
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -55,7 +56,7 @@ class SourceTree:
 
     def read(self, path: str) -> str:
         """The text of one file, decoded as Python would; `VerifyError` says why it cannot be."""
-        if path not in self.paths:
+        if path not in self._known:
             raise VerifyError(f"{path}: not in {self.name} {self.version}")
         raw = self._load(path)
         if len(raw) > MAX_FILE_BYTES:
@@ -65,6 +66,10 @@ class SourceTree:
             return raw.decode(encoding)
         except (SyntaxError, UnicodeDecodeError, LookupError) as error:
             raise VerifyError(f"{path}: not text that Python can decode ({error})") from error
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.paths)
 
     def under(self, prefix: str) -> tuple[str, ...]:
         """The paths that start with `prefix`."""
@@ -268,7 +273,7 @@ def _package_members(
     safe: list[str] = []
     skipped: list[str] = []
     for name in names:
-        unsafe = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        unsafe = name.startswith("/") or ".." in name.split("/")
         if unsafe or "\\" in name or ":" in name:
             skipped.append(f"{name!r}: a path that leaves the archive, not read")
         else:

@@ -19,16 +19,17 @@ from verify.source import SourceTree
 MAX_HOPS = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
-_HEAD = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
+# patterns for what begins a line begin with the end of the line before: the search can skip to it
+_HEAD = re.compile(r"\n(?:async[ \t]+def|def|class)[ \t]+(\w+)")
 # a line that begins a new top-level statement: not indented, no comment, no closing bracket
-_START = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)
+_START = re.compile(r"\n(?=[^\s#)\]}])")
 # the word boundary behind the capital lets the search skip to the next capital
 _CAPITALISED = re.compile(r"[A-Z](?<!\w[A-Z])\w*")
 _IMPORT = re.compile(
-    r"^(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
-    r"(?P<names>\([^)]*\)|[^\n(][^\n]*)",
-    re.MULTILINE,
+    r"\n(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
+    r"(?P<names>\([^)]*\)|[^\n(][^\n]*)"
 )
+_NOT_A_NAME = re.compile(r"#[^\n]*|[\\()]")
 
 
 class UnreadableError(Exception):
@@ -179,37 +180,28 @@ class Module:
 
     @cached_property
     def heads(self) -> dict[str, tuple[str, int]]:
-        """Top-level classes and functions: name -> text and first line."""
-        found: dict[str, tuple[str, int]] = {}
-        line, at = 1, 0
-        for start, end in self._pieces():
-            line += self.text.count("\n", at, start)
-            at = start
-            head = _HEAD.match(self.text, start)
-            if head:
-                found[head[1]] = (self.text[start:end], line)
-        return found
+        """Top-level classes and functions: name -> text and first line.
 
-    def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Top-level statements: from one line in the first column to the next.
-
-        Lines in the first column of a long string are not cut at: a piece with an odd number of
-        triple quotes goes on.
+        A class or function ends where the next top-level statement begins. Lines in the first
+        column of a long string begin none: in front of them the triple quotes are not paired.
         """
-        starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
-        begin = 0
-        for index, end in enumerate(starts[1:], 1):
-            if _quotes_are_closed(self.text, starts[begin], end):
-                yield starts[begin], end
-                begin = index
-        if begin < len(starts) - 1:
-            yield starts[begin], starts[-1]
+        found: dict[str, tuple[str, int]] = {}
+        text = f"\n{self.text}"
+        quotes = _Quotes(text)
+        line = at = end = 0
+        for head in _HEAD.finditer(text):
+            start = head.start()
+            if start >= end and quotes.paired(start):
+                end = next(filter(quotes.paired, _starts(text, head.end())), len(text))
+                line, at = line + text.count("\n", at, start), start
+                found[head[1]] = (text[start + 1 : end + 1], line + 1)
+        return found
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
         """Imported name -> dotted module and the name in it (None: the module itself)."""
         found: dict[str, tuple[str, str | None]] = {}
-        for match in _IMPORT.finditer(self.text):
+        for match in _IMPORT.finditer(f"\n{self.text}"):
             found.update(self.imported(match["dots"] or "", match["base"] or "", match["names"]))
         return found
 
@@ -232,7 +224,9 @@ class Module:
         above = package[: len(package) - len(dots)] if dots else []
         source = ".".join([*above, *([base] if base else [])])
         found: dict[str, tuple[str, str | None]] = {}
-        for part in re.sub(r"#[^\n]*|[\\()]", "", names).split(","):
+        if "(" in names or "#" in names or "\\" in names:
+            names = _NOT_A_NAME.sub("", names)
+        for part in names.split(","):
             words = part.split()
             if words:
                 bound = words[-1]
@@ -289,8 +283,24 @@ class Module:
         return module.resolve(attribute, hops=hops - 1)
 
 
-def _quotes_are_closed(text: str, start: int, end: int) -> bool:
-    return not any(text.count(quote, start, end) % 2 for quote in ('"""', "'''"))
+def _starts(text: str, at: int) -> Iterator[int]:
+    """Where a top-level statement may begin behind `at`."""
+    return (match.start() for match in _START.finditer(text, at))
+
+
+class _Quotes:
+    """Counts a text's triple quotes; asked from its beginning to its end."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = self.double = self.single = 0
+
+    def paired(self, end: int) -> bool:
+        """Whether every triple quote before `end` has its other one."""
+        self.double += self.text.count('"""', self.at, end)
+        self.single += self.text.count("'''", self.at, end)
+        self.at = end
+        return not (self.double % 2 or self.single % 2)
 
 
 class Index:
