@@ -4,6 +4,7 @@ import ast
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from verify.scan.index import Class, Function
 from verify.scan.logic import FALSE, TRUE, Cond
@@ -53,6 +54,11 @@ RELEVANT = re.compile(
 _NEW_VALUE = ("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward")
 # what they return is named by the call itself
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
+
+
+@lru_cache(maxsize=10_000)
+def _decides_about_sums(atom: str) -> bool:
+    return bool(RELEVANT.search(atom))
 
 
 class Calls(Named):
@@ -299,7 +305,7 @@ class Calls(Named):
     def condensed(self, cond: Cond, name: str) -> Cond:
         """A condition of many atoms of which none decides about sums, as one atom."""
         support = self.logic.support(cond)
-        if self.state.theory or len(support) < 2 or any(map(RELEVANT.search, support)):
+        if self.state.theory or len(support) < 2 or any(map(_decides_about_sums, support)):
             return cond
         return self.logic.atom(clipped(name).text)
 

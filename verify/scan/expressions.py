@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from verify.scan.comparisons import holds
-from verify.scan.index import Class, Definition, Function
+from verify.scan.index import Class, Definition, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import FLAG_NAMES, SIZES
 from verify.scan.state import State
@@ -51,6 +51,7 @@ class Expressions(ABC):
     def __init__(self, state: State) -> None:
         self.state = state
         self.logic = state.logic
+        self._globals: dict[tuple[Module, str], Value] = {}
 
     @abstractmethod
     def call_node(self, node: ast.Call) -> Value:
@@ -162,13 +163,16 @@ class Expressions(ABC):
     def name(self, name: str) -> Value:
         """What a name means in the innermost call."""
         frame = self.state.frame
-        if name in frame.env:
-            return frame.env[name]
-        found = frame.module.resolve(name)
-        if found is not None:
-            return Routine(found)
-        imported = frame.module.imports.get(name)
-        return Text(imported[1] if imported and imported[1] else name)
+        return frame.env.get(name) or self._global(frame.module, name)
+
+    def _global(self, module: Module, name: str) -> Value:
+        known = self._globals.get((module, name))
+        if known is None:
+            found = module.resolve(name)
+            imported = module.imports.get(name)
+            written = Text(imported[1] if imported and imported[1] else name)
+            known = self._globals[module, name] = Routine(found) if found else written
+        return known
 
     def _attribute(self, node: ast.Attribute) -> Value:
         found = self.qualified(node)

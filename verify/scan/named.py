@@ -76,15 +76,14 @@ class Named(Blocks):
         made = self._makers.get(name)
         if made is not None:
             return made(self, positional, keywords)
-        own = name.isidentifier() and isinstance(self.name(name), Routine)
-        if own or name.startswith(_ASKS):
+        returns_sum = name.endswith("all_reduce")
+        in_place = _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name)
+        if not (returns_sum or in_place) or name.startswith(_ASKS):
             return None
-        if name.endswith("all_reduce"):
-            # a kernel's own collective; nothing else is called so
-            return self.reduce(first, WHOLE)
-        if _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name):
-            return self._summed_in_place(node, first)
-        return None
+        if name.isidentifier() and isinstance(self.name(name), Routine):
+            return None
+        # a kernel's own collective; nothing else is called so
+        return self.reduce(first, WHOLE) if returns_sum else self._summed_in_place(node, first)
 
     def _summed_in_place(self, node: ast.Call, first: Value) -> Value:
         """A kernel's collective that returns nothing: what it is handed is summed up."""

@@ -1,6 +1,7 @@
 """Which values are the same on every rank: computed alike from what every rank holds."""
 
 import re
+from functools import lru_cache
 
 from verify.scan.index import Function
 from verify.scan.skipped import SkippedMachine
@@ -39,6 +40,13 @@ def fresh(name: str) -> bool:
     return bool(_FRESH.search(name))
 
 
+@lru_cache(maxsize=10_000)
+def _says_same(text: str) -> bool:
+    if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
+        return False
+    return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
+
+
 class SameMachine(SkippedMachine):
     """Runs method bodies; knows which values and functions no rank sees differently."""
 
@@ -72,9 +80,7 @@ class SameMachine(SkippedMachine):
             case Items(values):
                 return all(self.same_everywhere(item) for item in values)
             case Text(text):
-                if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
-                    return False
-                return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
+                return _says_same(text)
             case Choice(pairs):
                 return all(self.same_everywhere(item) for _, item in pairs)
         return False
