@@ -316,8 +316,9 @@ class Calls(Named):
             return path.startswith((MODELS, LAYERS)) and not _ACCESSOR.match(function.name)
         if function.owner is not None or not path.startswith(LAYERS):
             return False
-        text = function.module.heads.get(function.name, ("", 0))[0]
-        return bool(_WORTH_FOLLOWING.search(text)) and not _ACCESSOR.match(function.name)
+        piece = function.module.pieces.get(function.name)
+        worth = piece is not None and bool(_WORTH_FOLLOWING.search(piece.text))
+        return worth and not _ACCESSOR.match(function.name)
 
     def _returned(self, frame: Frame) -> Value:
         """The value of a call; where the callee raised, the caller does not go on."""

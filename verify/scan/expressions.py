@@ -359,7 +359,7 @@ class Expressions(ABC):
 
     def _lambda(self, node: ast.Lambda) -> Value:
         frame = self.state.frame
-        return Routine(Function(node, frame.module, frame.owner), None, dict(frame.env))
+        return Routine(Function("<lambda>", frame.module, frame.owner, node), None, dict(frame.env))
 
     def _joinedstr(self, node: ast.JoinedStr) -> Value:
         return Text("text")

@@ -8,23 +8,23 @@ lines in the first column) the whole file is.
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from verify.errors import VerifyError
+from verify.scan.cut import Piece
+from verify.scan.cut import definitions as cut_definitions
+from verify.scan.cut import methods as cut_methods
 from verify.source import SourceTree
 
 # of a name that one file imports from another and that from the next
 MAX_HOPS = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
-# patterns for what begins a line begin with the end of the line before: the search can skip to it
-_HEAD = re.compile(r"\n(?:async[ \t]+def|def|class)[ \t]+(\w+)")
-# a line that begins a new top-level statement: not indented, no comment, no closing bracket
-_START = re.compile(r"\n(?=[^\s#)\]}])")
 # the word boundary behind the capital lets the search skip to the next capital
 _CAPITALISED = re.compile(r"[A-Z](?<!\w[A-Z])\w*")
+# it begins with the end of the line before: the search can skip to it
 _IMPORT = re.compile(
     r"\n(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
     r"(?P<names>\([^)]*\)|[^\n(][^\n]*)"
@@ -60,27 +60,26 @@ class Class:
     line: int
 
     @cached_property
+    def methods(self) -> "Methods":
+        """The methods defined in this class, the last of a name winning."""
+        return Methods(self)
+
+    @cached_property
     def node(self) -> ast.ClassDef:
         """The parsed class; raises `UnreadableError`."""
-        node = self.module.statement(self.name, self.text, self.line)
+        return self._class(self.text)
+
+    def _class(self, text: str) -> ast.ClassDef:
+        node = self.module.statement(self.name, text, self.line)
         if not isinstance(node, ast.ClassDef):
             raise UnreadableError(f"{self.module.path}:{self.line}: {self.name} is not a class")
         return node
 
     @cached_property
-    def methods(self) -> dict[str, FunctionNode]:
-        """The methods defined in this class, the last of a name winning."""
-        return {
-            item.name: item
-            for item in self.node.body
-            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-
-    @cached_property
     def assigned(self) -> dict[str, ast.expr]:
         """Class attributes."""
         found: dict[str, ast.expr] = {}
-        for item in self.node.body:
+        for item in self._class(self.methods.rest).body:
             if isinstance(item, ast.Assign):
                 for target in item.targets:
                     if isinstance(target, ast.Name):
@@ -147,22 +146,82 @@ class Class:
             line = line[line.index(after) + 1 :]
         for ancestor in line:
             if name in ancestor.methods:
-                return Function(ancestor.methods[name], ancestor.module, ancestor)
+                return Function(name, ancestor.module, ancestor)
         return None
+
+
+class Methods(Mapping[str, FunctionNode]):
+    """The methods of one class by name, each parsed when asked for.
+
+    `pieces` says where they are, `rest` is the class without them.
+    """
+
+    def __init__(self, cls: Class) -> None:
+        self._cls = cls
+        self._parsed: dict[str, FunctionNode] = {}
+        cut = cut_methods(Piece(text=cls.text, line=cls.line))
+        if cut is None:
+            whole = Piece(text=cls.text, line=cls.line)
+            cut = dict.fromkeys(self._whole, whole), cls.text
+        self.pieces, self.rest = cut
+
+    @cached_property
+    def _whole(self) -> dict[str, FunctionNode]:
+        functions = (item for item in self._cls.node.body if isinstance(item, FunctionNode))
+        return {function.name: function for function in functions}
+
+    def __getitem__(self, name: str) -> FunctionNode:
+        if name not in self._parsed:
+            self._parsed[name] = self._parse(name, self.pieces[name])
+        return self._parsed[name]
+
+    def _parse(self, name: str, piece: Piece) -> FunctionNode:
+        path = self._cls.module.path
+        node: ast.AST | None
+        try:
+            # a class around it, so that nothing changes its column
+            tree = parse(f"class _:\n{piece.text}", shown=path, first_line=piece.line - 1)
+            node = next(ast.iter_child_nodes(tree.body[0]))
+        except UnreadableError:
+            node = self._whole.get(name)
+        if not isinstance(node, FunctionNode):
+            raise UnreadableError(f"{path}:{piece.line}: {name} is no method")
+        return node
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pieces)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function or method with the module whose globals it sees."""
+    """A function or method with the module whose globals it sees.
 
-    node: FunctionNode | ast.Lambda
+    `inner` is its node where it is defined inside another one.
+    """
+
+    name: str
     module: "Module"
     owner: Class | None = None
+    inner: FunctionNode | ast.Lambda | None = None
 
-    @property
-    def name(self) -> str:
-        """Its name; a lambda has none."""
-        return getattr(self.node, "name", "<lambda>")
+    @cached_property
+    def node(self) -> FunctionNode | ast.Lambda:
+        """The parsed function; raises `UnreadableError`."""
+        if self.inner is not None:
+            return self.inner
+        if self.owner is not None:
+            return self.owner.methods[self.name]
+        piece = self.module.pieces[self.name]
+        node = self.module.statement(self.name, piece.text, piece.line)
+        if not isinstance(node, FunctionNode):
+            raise UnreadableError(f"{self.module.path}:{piece.line}: {self.name} is no function")
+        return node
 
 
 Definition = Class | Function
@@ -179,23 +238,9 @@ class Module:
     _resolved: dict[str, Definition | None] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def heads(self) -> dict[str, tuple[str, int]]:
-        """Top-level classes and functions: name -> text and first line.
-
-        A class or function ends where the next top-level statement begins. Lines in the first
-        column of a long string begin none: in front of them the triple quotes are not paired.
-        """
-        found: dict[str, tuple[str, int]] = {}
-        text = f"\n{self.text}"
-        quotes = _Quotes(text)
-        line = at = end = 0
-        for head in _HEAD.finditer(text):
-            start = head.start()
-            if start >= end and quotes.paired(start):
-                end = next(filter(quotes.paired, _starts(text, head.end())), len(text))
-                line, at = line + text.count("\n", at, start), start
-                found[head[1]] = (text[start + 1 : end + 1], line + 1)
-        return found
+    def pieces(self) -> dict[str, Piece]:
+        """The text of every top-level class and function, by name."""
+        return cut_definitions(self.text)
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
@@ -247,18 +292,15 @@ class Module:
 
     def lookup(self, name: str) -> Definition | None:
         """A class or function defined at the top level of this file."""
-        if name not in self.heads:
+        piece = self.pieces.get(name)
+        if piece is None:
             return None
         known = self.index.definitions.get((self.path, name))
         if known is None:
-            text, line = self.heads[name]
-            if text.startswith("class"):
-                known = Class(name, self, text, line)
+            if piece.text.startswith("class"):
+                known = Class(name, self, piece.text, piece.line)
             else:
-                node = self.statement(name, text, line)
-                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    return None
-                known = Function(node, self)
+                known = Function(name, self)
             self.index.definitions[(self.path, name)] = known
         return known
 
@@ -281,26 +323,6 @@ class Module:
         if module is None or attribute is None:
             return None
         return module.resolve(attribute, hops=hops - 1)
-
-
-def _starts(text: str, at: int) -> Iterator[int]:
-    """Where a top-level statement may begin behind `at`."""
-    return (match.start() for match in _START.finditer(text, at))
-
-
-class _Quotes:
-    """Counts a text's triple quotes; asked from its beginning to its end."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.at = self.double = self.single = 0
-
-    def paired(self, end: int) -> bool:
-        """Whether every triple quote before `end` has its other one."""
-        self.double += self.text.count('"""', self.at, end)
-        self.single += self.text.count("'''", self.at, end)
-        self.at = end
-        return not (self.double % 2 or self.single % 2)
 
 
 class Index:

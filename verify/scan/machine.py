@@ -259,7 +259,7 @@ class Machine(Calls):
     def _do_functiondef(self, node: ast.FunctionDef) -> None:
         frame = self.state.frame
         frame.env[node.name] = Routine(
-            Function(node, frame.module, frame.owner), None, dict(frame.env)
+            Function(node.name, frame.module, frame.owner, node), None, dict(frame.env)
         )
 
     _do_asyncfunctiondef = _do_functiondef

@@ -47,11 +47,9 @@ def find_roots(index: Index) -> Roots:
         module = index.module(path)
         if module is None:
             continue
-        for name, (text, _) in module.heads.items():
-            if text.startswith("class"):
-                found = module.lookup(name)
-                if isinstance(found, Class):
-                    classes.append(found)
+        for found in map(module.lookup, module.pieces):
+            if isinstance(found, Class):
+                classes.append(found)
     produces = {cls for cls in classes if cls.has(PRODUCER)}
     known: dict[Module, dict[str, Class]] = {}
     built = {cls: _built(cls, known) for cls in classes}
@@ -99,7 +97,7 @@ def _built(cls: Class, known: dict[Module, dict[str, Class]]) -> set[Class]:
 
 def _model_classes(module: Module) -> Iterator[tuple[str, Class]]:
     """The names in a file that mean a class under models/."""
-    for name in {**module.heads, **module.imports}:
+    for name in {**module.pieces, **module.imports}:
         try:
             found = module.resolve(name) if name[0].isupper() else None
         except UnreadableError:

@@ -90,7 +90,7 @@ def reducing_helpers(index: Index) -> frozenset[str]:
     """Functions under layers/ that run a collective for their caller."""
     found: set[str] = set()
     module = index.module(f"{LAYERS}moe/utils.py")
-    texts = {name: text for name, (text, _) in module.heads.items()} if module else {}
+    texts = {name: piece.text for name, piece in module.pieces.items()} if module else {}
     pattern = re.compile(rf"\b(?:{_DIRECT})\(")
     while True:
         new = {
@@ -127,10 +127,7 @@ def _calls_in(module: Module, names: frozenset[str], mention: re.Pattern[str]) -
     for match in mention.finditer(module.text):
         line, at = line + module.text.count("\n", at, match.start()), match.start()
         called[match["called"] is not None].add(line)
-    ranges = {
-        name: range(first, first + text.count("\n") + 1)
-        for name, (text, first) in module.heads.items()
-    }
+    ranges = {name: piece.lines for name, piece in module.pieces.items()}
     if called[True].difference(*ranges.values()):
         # outside every class and function: only a comment or a string may be there
         parse(module.text, shown=module.path)
@@ -138,6 +135,7 @@ def _calls_in(module: Module, names: frozenset[str], mention: re.Pattern[str]) -
         mentioned = [line for line in called[True] | called[False] if line in lines]
         definition = module.lookup(name) if mentioned else None
         if isinstance(definition, Class):
+            # all of them, so that a class that is not Python as a whole says so
             for method in definition.methods.values():
                 if any(method.lineno <= line <= (method.end_lineno or line) for line in mentioned):
                     yield from _calls_of(module, definition, method, names)

@@ -65,8 +65,8 @@ class SameMachine(SkippedMachine):
             return False
         found = self.state.frame.module.resolve(name)
         if isinstance(found, Function):
-            text = found.module.heads.get(found.name, ("", 0))[0]
-            return bool(text) and not _DEPENDS_ON_RANK.search(text)
+            piece = found.module.pieces.get(found.name)
+            return piece is not None and not _DEPENDS_ON_RANK.search(piece.text)
         # a kernel from elsewhere sees nothing but its arguments
         return found is None and name in self.state.frame.module.imports
 
