@@ -66,18 +66,17 @@ class Logic:
         key = (a, b)
         known = self._boths.get(key)
         if known is None:
-            # where a scan spends most of its time: what `_split` does, without the call
-            level_a, low_a, high_a = self._nodes[a]
+            # where a scan spends most of its time: what `_split` does, without the call, and
+            # nothing is asked of a side that is false
+            level, low_a, high_a = self._nodes[a]
             level_b, low_b, high_b = self._nodes[b]
-            if level_a < level_b:
-                low, high = self.both(low_a, b), self.both(high_a, b)
-                known = self._node(level_a, low, high)
-            elif level_b < level_a:
-                low, high = self.both(a, low_b), self.both(a, high_b)
-                known = self._node(level_b, low, high)
-            else:
-                low, high = self.both(low_a, low_b), self.both(high_a, high_b)
-                known = self._node(level_a, low, high)
+            if level < level_b:
+                low_b = high_b = b
+            elif level_b < level:
+                level, low_a, high_a = level_b, a, a
+            low = self.both(low_a, low_b) if low_a and low_b else FALSE
+            high = self.both(high_a, high_b) if high_a and high_b else FALSE
+            known = self._node(level, low, high)
             self._boths[key] = known
         return known
 

@@ -45,7 +45,11 @@ class Machine(Calls):
     def _branch(self, test: Cond, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> None:
         frame = self.state.frame
         before, env = frame.live, frame.env
-        entered = frame.live = self.logic.both(before, test)
+        entered = self.logic.both(before, test)
+        if entered in (before, FALSE):
+            self.run_body(then if entered == before else otherwise)
+            return
+        frame.live = entered
         frame.env = dict(env)
         self.run_body(then)
         then_live, then_env = frame.live, frame.env
