@@ -11,6 +11,7 @@ import stat
 import tarfile
 import tokenize
 import zipfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,8 +63,7 @@ class SourceTree:
         if len(raw) > MAX_FILE_BYTES:
             raise VerifyError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, not read")
         try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-            return raw.decode(encoding)
+            return raw.decode(_encoding(raw))
         except (SyntaxError, UnicodeDecodeError, LookupError) as error:
             raise VerifyError(f"{path}: not text that Python can decode ({error})") from error
 
@@ -105,6 +105,15 @@ class SourceTree:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _encoding(raw: bytes) -> str:
+    """As Python finds it: by a byte order mark or in a comment in the first two lines."""
+    first = raw.find(b"\n") + 1
+    second = raw.find(b"\n", first) if first else -1
+    if raw.startswith(BOM_UTF8) or b"coding" in (raw[:second] if second >= 0 else raw):
+        return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+    return "utf-8"
 
 
 def open_source(text: str, *, below: str = "srt") -> SourceTree:
