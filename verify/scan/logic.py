@@ -76,8 +76,7 @@ class Logic:
                 level, low_a, high_a = level_b, a, a
             low = self.both(low_a, low_b) if low_a and low_b else FALSE
             high = self.both(high_a, high_b) if high_a and high_b else FALSE
-            known = self._node(level, low, high)
-            self._boths[key] = known
+            known = self._boths[key] = self._node(level, low, high)
         return known
 
     def either(self, a: Cond, b: Cond) -> Cond:

@@ -50,7 +50,6 @@ def find_roots(index: Index) -> Roots:
         for found in map(module.lookup, module.pieces):
             if isinstance(found, Class):
                 classes.append(found)
-    produces = {cls for cls in classes if cls.has(PRODUCER)}
     known: dict[Module, dict[str, Class]] = {}
     built = {cls: _built(cls, known) for cls in classes}
     candidates = [
@@ -61,7 +60,7 @@ def find_roots(index: Index) -> Roots:
         and cls.has((*NORM, *CONSUMER))
         and (
             cls.has(CONSUMER)
-            or any(inner in produces and not mixes_tokens(inner) for inner in built[cls])
+            or any(inner.has(PRODUCER) and not mixes_tokens(inner) for inner in built[cls])
         )
     ]
     chosen = set(candidates)

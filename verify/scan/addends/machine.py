@@ -239,10 +239,9 @@ class AddendMachine(SameMachine):
         if target.text in ADDING_FUNCTIONS and len(positional) > 1 and called is not None:
             return self.added(called, positional[0], positional[1])
         values = (*positional, *keywords.values())
-        if self.alike(target.text) and all(self.same_everywhere(item) for item in values):
-            parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
-            if parts:
-                return Tensor(parts)
+        parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
+        if parts and self.alike(target.text) and all(map(self.same_everywhere, values)):
+            return Tensor(parts)
         value = super()._opaque(target, receiver, positional, keywords)
         return self._owed_only(value) or value
 
