@@ -297,17 +297,14 @@ class Calls(Named):
 
     def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
         """A predicate that asks nothing about parallelism is one atom, however long it is."""
-        if not isinstance(result, Truth):
+        if self.state.theory or not isinstance(result, Truth):
+            return result
+        support = self.logic.support(result.cond)
+        # what decides about sums must stay visible
+        if len(support) < 2 or any(map(_decides_about_sums, support)):
             return result
         shown = ", ".join(self.written(value) for value in positional[:4])
-        return Truth(self.condensed(result.cond, f"{function.name}({shown})"))
-
-    def condensed(self, cond: Cond, name: str) -> Cond:
-        """A condition of many atoms of which none decides about sums, as one atom."""
-        support = self.logic.support(cond)
-        if self.state.theory or len(support) < 2 or any(map(_decides_about_sums, support)):
-            return cond
-        return self.logic.atom(clipped(name).text)
+        return Truth(self.logic.atom(clipped(f"{function.name}({shown})").text))
 
     def _followed(self, function: Function) -> bool:
         """Whether a function is run, or stays a name."""
