@@ -70,6 +70,7 @@ class Calls(Named):
 
     def call_node(self, node: ast.Call) -> Value:
         """Evaluate a call expression."""
+        self.state.step()
         frame = self.state.frame
         name = self._called_name(node.func)
         special = self.by_syntax(node, name)

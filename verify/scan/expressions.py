@@ -65,7 +65,6 @@ class Expressions(ABC):
 
     def evaluate(self, node: ast.expr | None) -> Value:
         """The value of an expression."""
-        self.state.step()
         if node is None:
             return NONE
         handler = self.handlers.get(type(node))

@@ -9,7 +9,7 @@ from verify.scan.logic import FALSE, TRUE, Cond, Logic
 from verify.scan.primitives import FLAG_NAMES, FLAGS, Axis
 from verify.scan.values import Origin, Part, Place, Text, Truth, Value
 
-MAX_STEPS = 60_000
+MAX_STEPS = 20_000
 MAX_DEPTH = 30
 MODELS = "sglang/srt/models/"
 LAYERS = "sglang/srt/layers/"
@@ -81,7 +81,7 @@ class State:
     notes: set[str] = field(default_factory=set)
 
     def step(self) -> None:
-        """Count one evaluation; a run that takes too many is unresolved."""
+        """Count one statement or call; a run that takes too many is unresolved."""
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise UnresolvedError(f"more than {MAX_STEPS} steps")
