@@ -40,7 +40,7 @@ from verify.scan.values import (
 
 Arguments = tuple[Value, ...]
 Keywords = Mapping[str, Value]
-_KNOWN = frozenset({*COLLECTIVES, *FLAG_FUNCTIONS, *SCATTER_SUMS, *STAGE_DECLARATIONS})
+_KNOWN = frozenset({*COLLECTIVES, *FLAG_FUNCTIONS, *SCATTER_SUMS, MOVES_ROWS, *STAGE_DECLARATIONS})
 # asks whether something reduces, and does not
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
 # kernels that sum over ranks into the memory they are handed (NVLink multicast, one-shot, two-shot)

@@ -67,7 +67,9 @@ def refused(index: Index, cls: Class, handed: frozenset[str], logic: Logic) -> C
     """
     own = {ancestor.module for ancestor in cls.ancestors}
     near = own | set(_imported(own))
-    attention = [text for module in own for text, _ in module.heads.values() if ATTENTION in text]
+    attention = [
+        piece.text for module in own for piece in module.pieces.values() if ATTENTION in piece.text
+    ]
     rules = []
     if handed & refused_by_fp4(index):
         rules.append(logic.negation(logic.atom("FI")))
