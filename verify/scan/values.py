@@ -5,7 +5,7 @@ say under which condition, counted from the start of the run, a part is there or
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeAlias
 from zlib import crc32
@@ -55,12 +55,13 @@ class Part:
     """One partial sum inside a tensor.
 
     `present` is where the tensor holds it; `reduced` where, of that, which call summed it up (what
-    it says of elsewhere means nothing).
+    it says of elsewhere means nothing); `birth` tells it from others of its origin.
     """
 
     origin: Origin
     present: Cond
     reduced: Reduced = field(default_factory=dict)
+    birth: object = field(default_factory=object)
 
     @property
     def place(self) -> Place:
@@ -221,31 +222,60 @@ def union(logic: Logic, *groups: tuple[Part, ...]) -> tuple[Part, ...]:
     for part in chain.from_iterable(held):
         known = found.setdefault(part.origin, [])
         for index, other in enumerate(known):
-            if other.reduced == part.reduced:
-                known[index] = replace(other, present=logic.either(other.present, part.present))
+            if other.birth is part.birth or other.reduced == part.reduced:
+                known[index] = _both_there(logic, other, part)
                 break
         else:
             known.append(part)
     return tuple(chain.from_iterable(found.values()))
 
 
+def _both_there(logic: Logic, part: Part, other: Part) -> Part:
+    if part is other:
+        return part
+    reduced = part.reduced
+    if reduced != other.reduced:
+        reduced = {
+            place: logic.either(
+                logic.both(part.present, reduced.get(place, FALSE)),
+                logic.both(other.present, other.reduced.get(place, FALSE)),
+            )
+            for place in {**reduced, **other.reduced}
+        }
+    return Part(
+        part.origin, logic.either(part.present, other.present), reduced, _birth((part, other))
+    )
+
+
+def _birth(parts: Sequence[Part]) -> object:
+    """Their common one, or a new one."""
+    first = parts[0].birth
+    return first if all(part.birth is first for part in parts) else object()
+
+
 def _exclusive(
     logic: Logic, alternatives: Sequence[tuple[Cond, tuple[Part, ...]]]
 ) -> tuple[Part, ...]:
-    """The parts of several tensors of which one is there, each where its condition holds."""
-    ways: dict[Origin, list[list[tuple[Cond, Part]]]] = {}
+    """The parts of several tensors of which one is there, each where its condition holds.
+
+    A part is the same in two of them by birth, or by origin where the same calls sum it up.
+    """
+    ways: list[list[tuple[Cond, Part]]] = []
+    by_birth: dict[object, int] = {}
+    alike: dict[object, list[int]] = {}
     for cond, parts in alternatives:
-        taken: dict[Origin, int] = {}
+        taken: set[int] = set()
         for part in parts:
-            index = taken[part.origin] = taken.get(part.origin, -1) + 1
-            known = ways.setdefault(part.origin, [])
-            if index == len(known):
-                known.append([])
-            known[index].append((cond, part))
-    return tuple(
-        _one_of(logic, pairs, always=len(pairs) == len(alternatives))
-        for pairs in chain.from_iterable(ways.values())
-    )
+            key = (part.origin, frozenset(part.reduced))
+            same = (by_birth.get(part.birth), *alike.get(key, ()))
+            way = next((one for one in same if one is not None and one not in taken), len(ways))
+            if way == len(ways):
+                ways.append([])
+                alike.setdefault(key, []).append(way)
+            by_birth.setdefault(part.birth, way)
+            taken.add(way)
+            ways[way].append((cond, part))
+    return tuple(_one_of(logic, way, always=len(way) == len(alternatives)) for way in ways)
 
 
 def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -> Part:
@@ -259,7 +289,7 @@ def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -
         present = logic.choose(cond, other.present, present)
         if other.reduced != reduced:
             reduced = _reduced(logic, cond, other.reduced, reduced)
-    return replace(part, present=present, reduced=reduced)
+    return Part(part.origin, present, reduced, _birth([one for _, one in pairs]))
 
 
 def _reduced(logic: Logic, test: Cond, then: Reduced, otherwise: Reduced) -> Reduced:
