@@ -54,8 +54,8 @@ class Origin:
 class Part:
     """One partial sum inside a tensor.
 
-    `present` is where the tensor holds it; `reduced` where, of that, which call summed it up (what
-    it says of elsewhere means nothing); `birth` tells it from others of its origin.
+    `present` is where the tensor holds it; `reduced` where which call summed it up; `birth` tells
+    it from others of its origin.
     """
 
     origin: Origin
@@ -236,15 +236,11 @@ def _both_there(logic: Logic, part: Part, other: Part) -> Part:
     reduced = part.reduced
     if reduced != other.reduced:
         reduced = {
-            place: logic.either(
-                logic.both(part.present, reduced.get(place, FALSE)),
-                logic.both(other.present, other.reduced.get(place, FALSE)),
-            )
+            place: logic.either(reduced.get(place, FALSE), other.reduced.get(place, FALSE))
             for place in {**reduced, **other.reduced}
         }
-    return Part(
-        part.origin, logic.either(part.present, other.present), reduced, _birth((part, other))
-    )
+    present = logic.either(part.present, other.present)
+    return Part(part.origin, present, reduced, _birth((part, other)))
 
 
 def _birth(parts: Sequence[Part]) -> object:
@@ -283,8 +279,10 @@ def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -
     *rest, (last, part) = pairs
     if always and all(other is part for _, other in rest):
         return part
-    present = part.present if always else logic.both(last, part.present)
-    reduced = part.reduced
+    present, reduced = part.present, part.reduced
+    if not always:
+        present = logic.both(last, present)
+        reduced = {place: logic.both(last, where) for place, where in reduced.items()}
     for cond, other in reversed(rest):
         present = logic.choose(cond, other.present, present)
         if other.reduced != reduced:
