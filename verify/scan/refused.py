@@ -71,7 +71,7 @@ def refused(index: Index, cls: Class, handed: frozenset[str], logic: Logic) -> C
         piece.text for module in own for piece in module.pieces.values() if ATTENTION in piece.text
     ]
     rules = []
-    if handed & refused_by_fp4(index):
+    if handed and handed & refused_by_fp4(index):
         rules.append(logic.negation(logic.atom("FI")))
     over_all = any(map(WHOLE_GROUP.search, attention))
     if over_all and not any(ATTENTION_GROUP.search(module.text) for module in near):
