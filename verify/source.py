@@ -11,9 +11,11 @@ import stat
 import tarfile
 import tokenize
 import zipfile
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -55,16 +57,19 @@ class SourceTree:
 
     def read(self, path: str) -> str:
         """The text of one file, decoded as Python would; `VerifyError` says why it cannot be."""
-        if path not in self.paths:
+        if path not in self._known:
             raise VerifyError(f"{path}: not in {self.name} {self.version}")
         raw = self._load(path)
         if len(raw) > MAX_FILE_BYTES:
             raise VerifyError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, not read")
         try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-            return raw.decode(encoding)
+            return raw.decode(_encoding(raw))
         except (SyntaxError, UnicodeDecodeError, LookupError) as error:
             raise VerifyError(f"{path}: not text that Python can decode ({error})") from error
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.paths)
 
     def under(self, prefix: str) -> tuple[str, ...]:
         """The paths that start with `prefix`."""
@@ -100,6 +105,15 @@ class SourceTree:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _encoding(raw: bytes) -> str:
+    """As Python finds it: by a byte order mark or in a comment in the first two lines."""
+    first = raw.find(b"\n") + 1
+    second = raw.find(b"\n", first) if first else -1
+    if raw.startswith(BOM_UTF8) or b"coding" in (raw[:second] if second >= 0 else raw):
+        return tokenize.detect_encoding(io.BytesIO(raw).readline)[0]
+    return "utf-8"
 
 
 def open_source(text: str, *, below: str = "srt") -> SourceTree:
@@ -268,7 +282,7 @@ def _package_members(
     safe: list[str] = []
     skipped: list[str] = []
     for name in names:
-        unsafe = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        unsafe = name.startswith("/") or ".." in name.split("/")
         if unsafe or "\\" in name or ":" in name:
             skipped.append(f"{name!r}: a path that leaves the archive, not read")
         else:

@@ -49,8 +49,8 @@ def helper_calls(index: Index) -> tuple[HelperCall, ...]:
 
 
 def _calls(module: Module) -> Iterator[HelperCall]:
-    for name, (text, _) in module.heads.items():
-        definition = module.lookup(name) if HELPER in text else None
+    for name, piece in module.pieces.items():
+        definition = module.lookup(name) if HELPER in piece.text else None
         if isinstance(definition, Class):
             for method in definition.methods.values():
                 yield from _calls_in(method, cls=definition.name, file=module.path)

@@ -25,6 +25,7 @@ from verify.scan.values import (
     NONE,
     Const,
     Items,
+    Origin,
     Part,
     Place,
     Primitive,
@@ -59,14 +60,15 @@ class Blocks(Expressions):
         parts = parts_of(self.logic, value)
         if not parts:
             # summed up, so it was owed; where it was born is not known
-            parts = (Part(self.state.origin(), place, axes, self.state.here, born=False),)
+            parts = (Part(self.state.origin(place, axes, born=False), self.state.here),)
         return Tensor(tuple(self._summed(part, place, live) for part in parts))
 
     def _reduction(self, axes: tuple[Axis, ...], when: Cond) -> Place:
         place = self.state.place(axes)
-        live = self.logic.both(self.state.live, when)
-        if live != FALSE:
-            self.state.reductions.append(Reduction(place, live))
+        if when != FALSE:
+            live = self.logic.both(self.state.live, when)
+            if live != FALSE:
+                self.state.reductions.append(Reduction(place, live))
         return place
 
     def _summed(self, part: Part, place: Place, live: Cond) -> Part:
@@ -245,10 +247,14 @@ class Blocks(Expressions):
             return Items((self.combined(*positional), Text("bias")))
         when = self.logic.both(live, reduces)
         place = self._reduction(axes, self.logic.both(present, reduces))
-        part = Part(self.state.origin(), place, axes, live)
+        part = Part(self.row_origin(block, place, axes), live)
         if when != FALSE:
             part = self._summed(part, place, when)
         return Items((Tensor((part,)), Text("bias")))
+
+    def row_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:
+        """What the layer's partial sum comes from."""
+        return self.state.origin(place, axes)
 
     def _row_group(self, block: Primitive) -> tuple[tuple[Axis, ...], Cond]:
         """Which group the layer's output is split over, and when it is split at all."""
@@ -294,8 +300,8 @@ class Blocks(Expressions):
         reduces = self.truth(settings.get("reduce_results", Truth(FALSE)))
         place = self._reduction(MOE_AXES, reduces)
         own = self.truth(settings.get(OWN_FORWARD, Truth(FALSE))) == TRUE
-        here = self.state.here
-        part = Part(self.state.origin(), place, MOE_AXES, here, arrives, born=not own)
+        origin = self.state.origin(place, MOE_AXES, arrives=arrives, born=not own)
+        part = Part(origin, self.state.here)
         when = self.logic.both(self.state.here, reduces)
         if when != FALSE:
             part = self._summed(part, place, when)

@@ -4,6 +4,7 @@ import ast
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from verify.scan.index import Class, Function
 from verify.scan.logic import FALSE, TRUE, Cond
@@ -36,6 +37,7 @@ from verify.scan.values import (
     alternatives,
     clipped,
     merge,
+    one_of,
     parts_of,
     union,
 )
@@ -54,6 +56,11 @@ _NEW_VALUE = ("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward"
 _ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
 
 
+@lru_cache(maxsize=10_000)
+def _decides_about_sums(atom: str) -> bool:
+    return bool(RELEVANT.search(atom))
+
+
 class Calls(Named):
     """Evaluates calls; statements are the business of the class that extends this one."""
 
@@ -63,6 +70,7 @@ class Calls(Named):
 
     def call_node(self, node: ast.Call) -> Value:
         """Evaluate a call expression."""
+        self.state.step()
         frame = self.state.frame
         name = self._called_name(node.func)
         special = self.by_syntax(node, name)
@@ -275,7 +283,6 @@ class Calls(Named):
             method=function.name,
             owner=function.owner,
             live=TRUE,
-            base=self.state.live,
             env=dict(routine.scope or {}),
         )
         self.state.entered.add((function.module.path, function.node.lineno))
@@ -291,17 +298,14 @@ class Calls(Named):
 
     def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
         """A predicate that asks nothing about parallelism is one atom, however long it is."""
-        if not isinstance(result, Truth):
+        if self.state.theory or not isinstance(result, Truth):
+            return result
+        support = self.logic.support(result.cond)
+        # what decides about sums must stay visible
+        if len(support) < 2 or any(map(_decides_about_sums, support)):
             return result
         shown = ", ".join(self.written(value) for value in positional[:4])
-        return Truth(self.condensed(result.cond, f"{function.name}({shown})"))
-
-    def condensed(self, cond: Cond, name: str) -> Cond:
-        """A condition of many atoms of which none decides about sums, as one atom."""
-        support = self.logic.support(cond)
-        if self.state.theory or len(support) < 2 or any(map(RELEVANT.search, support)):
-            return cond
-        return self.logic.atom(clipped(name).text)
+        return Truth(self.logic.atom(clipped(f"{function.name}({shown})").text))
 
     def _followed(self, function: Function) -> bool:
         """Whether a function is run, or stays a name."""
@@ -310,20 +314,18 @@ class Calls(Named):
             return path.startswith((MODELS, LAYERS)) and not _ACCESSOR.match(function.name)
         if function.owner is not None or not path.startswith(LAYERS):
             return False
-        text = function.module.heads.get(function.name, ("", 0))[0]
-        return bool(_WORTH_FOLLOWING.search(text)) and not _ACCESSOR.match(function.name)
+        piece = function.module.pieces.get(function.name)
+        worth = piece is not None and bool(_WORTH_FOLLOWING.search(piece.text))
+        return worth and not _ACCESSOR.match(function.name)
 
     def _returned(self, frame: Frame) -> Value:
         """The value of a call; where the callee raised, the caller does not go on."""
-        pairs = list(frame.returns)
+        pairs = [(cond, value) for cond, value in frame.returns if cond != FALSE]
         if frame.live != FALSE:
             pairs.append((frame.live, NONE))
         came_back = self.logic.any_of(*(cond for cond, _ in pairs))
         self.state.frame.live = self.logic.both(self.state.frame.live, came_back)
-        result = pairs[-1][1] if pairs else NONE
-        for cond, value in reversed(pairs[:-1]):
-            result = merge(self.logic, cond, value, result)
-        return result
+        return one_of(self.logic, pairs) if pairs else NONE
 
     def bind(
         self, function: Function, positional: tuple[Value, ...], keywords: Mapping[str, Value]

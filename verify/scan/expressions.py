@@ -3,9 +3,10 @@
 import ast
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from verify.scan.comparisons import holds
-from verify.scan.index import Class, Definition, Function
+from verify.scan.index import Class, Definition, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import FLAG_NAMES, SIZES
 from verify.scan.state import State
@@ -34,9 +35,23 @@ TENSOR_FACTS = frozenset({"shape", "dtype", "device", "ndim", "is_cuda", "is_cpu
 class Expressions(ABC):
     """Evaluates expressions; calls are the business of the class that extends this one."""
 
+    # by kind of node: `_name` for an `ast.Name`, `_do_if` for an `ast.If`
+    handlers: ClassVar[Mapping[type[ast.AST], Callable[[Any, Any], Any]]]
+
+    def __init_subclass__(cls) -> None:
+        """Find the method for each kind of node once, not at each node."""
+        super().__init_subclass__()
+        cls.handlers = {
+            kind: getattr(cls, name)
+            for base, prefix in ((ast.expr, "_"), (ast.stmt, "_do_"))
+            for kind in base.__subclasses__()
+            if hasattr(cls, name := f"{prefix}{kind.__name__.lower()}")
+        }
+
     def __init__(self, state: State) -> None:
         self.state = state
         self.logic = state.logic
+        self._globals: dict[tuple[Module, str], Value] = {}
 
     @abstractmethod
     def call_node(self, node: ast.Call) -> Value:
@@ -50,11 +65,10 @@ class Expressions(ABC):
 
     def evaluate(self, node: ast.expr | None) -> Value:
         """The value of an expression."""
-        self.state.step()
         if node is None:
             return NONE
-        handler = getattr(self, f"_{type(node).__name__.lower()}", None)
-        return handler(node) if handler else self._unknown(node)
+        handler = self.handlers.get(type(node))
+        return handler(self, node) if handler else self._unknown(node)
 
     def truth(self, value: Value) -> Cond:
         """When the value counts as true."""
@@ -148,13 +162,16 @@ class Expressions(ABC):
     def name(self, name: str) -> Value:
         """What a name means in the innermost call."""
         frame = self.state.frame
-        if name in frame.env:
-            return frame.env[name]
-        found = frame.module.resolve(name)
-        if found is not None:
-            return Routine(found)
-        imported = frame.module.imports.get(name)
-        return Text(imported[1] if imported and imported[1] else name)
+        return frame.env.get(name) or self._global(frame.module, name)
+
+    def _global(self, module: Module, name: str) -> Value:
+        known = self._globals.get((module, name))
+        if known is None:
+            found = module.resolve(name)
+            imported = module.imports.get(name)
+            written = Text(imported[1] if imported and imported[1] else name)
+            known = self._globals[module, name] = Routine(found) if found else written
+        return known
 
     def _attribute(self, node: ast.Attribute) -> Value:
         found = self.qualified(node)
@@ -341,7 +358,7 @@ class Expressions(ABC):
 
     def _lambda(self, node: ast.Lambda) -> Value:
         frame = self.state.frame
-        return Routine(Function(node, frame.module, frame.owner), None, dict(frame.env))
+        return Routine(Function("<lambda>", frame.module, frame.owner, node), None, dict(frame.env))
 
     def _joinedstr(self, node: ast.JoinedStr) -> Value:
         return Text("text")

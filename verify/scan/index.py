@@ -8,27 +8,28 @@ lines in the first column) the whole file is.
 import ast
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from verify.errors import VerifyError
+from verify.scan.cut import Piece
+from verify.scan.cut import definitions as cut_definitions
+from verify.scan.cut import methods as cut_methods
 from verify.source import SourceTree
 
 # of a name that one file imports from another and that from the next
 MAX_HOPS = 8
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
-_HEAD = re.compile(r"^(?:async\s+def|def|class)\s+(\w+)", re.MULTILINE)
-# a line that begins a new top-level statement: not indented, no comment, no closing bracket
-_START = re.compile(r"^(?=[^\s#)\]}])", re.MULTILINE)
 # the word boundary behind the capital lets the search skip to the next capital
 _CAPITALISED = re.compile(r"[A-Z](?<!\w[A-Z])\w*")
+# it begins with the end of the line before: the search can skip to it
 _IMPORT = re.compile(
-    r"^(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
-    r"(?P<names>\([^)]*\)|[^\n(][^\n]*)",
-    re.MULTILINE,
+    r"\n(?:from[ \t]+(?P<dots>\.*)(?P<base>[\w.]*)[ \t]+)?import[ \t]+"
+    r"(?P<names>\([^)]*\)|[^\n(][^\n]*)"
 )
+_NOT_A_NAME = re.compile(r"#[^\n]*|[\\()]")
 
 
 class UnreadableError(Exception):
@@ -59,27 +60,26 @@ class Class:
     line: int
 
     @cached_property
+    def methods(self) -> "Methods":
+        """The methods defined in this class, the last of a name winning."""
+        return Methods(self)
+
+    @cached_property
     def node(self) -> ast.ClassDef:
         """The parsed class; raises `UnreadableError`."""
-        node = self.module.statement(self.name, self.text, self.line)
+        return self._class(self.text)
+
+    def _class(self, text: str) -> ast.ClassDef:
+        node = self.module.statement(self.name, text, self.line)
         if not isinstance(node, ast.ClassDef):
             raise UnreadableError(f"{self.module.path}:{self.line}: {self.name} is not a class")
         return node
 
     @cached_property
-    def methods(self) -> dict[str, FunctionNode]:
-        """The methods defined in this class, the last of a name winning."""
-        return {
-            item.name: item
-            for item in self.node.body
-            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-
-    @cached_property
     def assigned(self) -> dict[str, ast.expr]:
         """Class attributes."""
         found: dict[str, ast.expr] = {}
-        for item in self.node.body:
+        for item in self._class(self.methods.rest).body:
             if isinstance(item, ast.Assign):
                 for target in item.targets:
                     if isinstance(target, ast.Name):
@@ -146,22 +146,82 @@ class Class:
             line = line[line.index(after) + 1 :]
         for ancestor in line:
             if name in ancestor.methods:
-                return Function(ancestor.methods[name], ancestor.module, ancestor)
+                return Function(name, ancestor.module, ancestor)
         return None
+
+
+class Methods(Mapping[str, FunctionNode]):
+    """The methods of one class by name, each parsed when asked for.
+
+    `pieces` says where they are, `rest` is the class without them.
+    """
+
+    def __init__(self, cls: Class) -> None:
+        self._cls = cls
+        self._parsed: dict[str, FunctionNode] = {}
+        cut = cut_methods(Piece(text=cls.text, line=cls.line))
+        if cut is None:
+            whole = Piece(text=cls.text, line=cls.line)
+            cut = dict.fromkeys(self._whole, whole), cls.text
+        self.pieces, self.rest = cut
+
+    @cached_property
+    def _whole(self) -> dict[str, FunctionNode]:
+        functions = (item for item in self._cls.node.body if isinstance(item, FunctionNode))
+        return {function.name: function for function in functions}
+
+    def __getitem__(self, name: str) -> FunctionNode:
+        if name not in self._parsed:
+            self._parsed[name] = self._parse(name, self.pieces[name])
+        return self._parsed[name]
+
+    def _parse(self, name: str, piece: Piece) -> FunctionNode:
+        path = self._cls.module.path
+        node: ast.AST | None
+        try:
+            # a class around it, so that nothing changes its column
+            tree = parse(f"class _:\n{piece.text}", shown=path, first_line=piece.line - 1)
+            node = next(ast.iter_child_nodes(tree.body[0]))
+        except UnreadableError:
+            node = self._whole.get(name)
+        if not isinstance(node, FunctionNode):
+            raise UnreadableError(f"{path}:{piece.line}: {name} is no method")
+        return node
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pieces)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function or method with the module whose globals it sees."""
+    """A function or method with the module whose globals it sees.
 
-    node: FunctionNode | ast.Lambda
+    `inner` is its node where it is defined inside another one.
+    """
+
+    name: str
     module: "Module"
     owner: Class | None = None
+    inner: FunctionNode | ast.Lambda | None = None
 
-    @property
-    def name(self) -> str:
-        """Its name; a lambda has none."""
-        return getattr(self.node, "name", "<lambda>")
+    @cached_property
+    def node(self) -> FunctionNode | ast.Lambda:
+        """The parsed function; raises `UnreadableError`."""
+        if self.inner is not None:
+            return self.inner
+        if self.owner is not None:
+            return self.owner.methods[self.name]
+        piece = self.module.pieces[self.name]
+        node = self.module.statement(self.name, piece.text, piece.line)
+        if not isinstance(node, FunctionNode):
+            raise UnreadableError(f"{self.module.path}:{piece.line}: {self.name} is no function")
+        return node
 
 
 Definition = Class | Function
@@ -178,38 +238,15 @@ class Module:
     _resolved: dict[str, Definition | None] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def heads(self) -> dict[str, tuple[str, int]]:
-        """Top-level classes and functions: name -> text and first line."""
-        found: dict[str, tuple[str, int]] = {}
-        line, at = 1, 0
-        for start, end in self._pieces():
-            line += self.text.count("\n", at, start)
-            at = start
-            head = _HEAD.match(self.text, start)
-            if head:
-                found[head[1]] = (self.text[start:end], line)
-        return found
-
-    def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Top-level statements: from one line in the first column to the next.
-
-        Lines in the first column of a long string are not cut at: a piece with an odd number of
-        triple quotes goes on.
-        """
-        starts = [match.start() for match in _START.finditer(self.text)] + [len(self.text)]
-        begin = 0
-        for index, end in enumerate(starts[1:], 1):
-            if _quotes_are_closed(self.text, starts[begin], end):
-                yield starts[begin], end
-                begin = index
-        if begin < len(starts) - 1:
-            yield starts[begin], starts[-1]
+    def pieces(self) -> dict[str, Piece]:
+        """The text of every top-level class and function, by name."""
+        return cut_definitions(self.text)
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
         """Imported name -> dotted module and the name in it (None: the module itself)."""
         found: dict[str, tuple[str, str | None]] = {}
-        for match in _IMPORT.finditer(self.text):
+        for match in _IMPORT.finditer(f"\n{self.text}"):
             found.update(self.imported(match["dots"] or "", match["base"] or "", match["names"]))
         return found
 
@@ -232,7 +269,9 @@ class Module:
         above = package[: len(package) - len(dots)] if dots else []
         source = ".".join([*above, *([base] if base else [])])
         found: dict[str, tuple[str, str | None]] = {}
-        for part in re.sub(r"#[^\n]*|[\\()]", "", names).split(","):
+        if "(" in names or "#" in names or "\\" in names:
+            names = _NOT_A_NAME.sub("", names)
+        for part in names.split(","):
             words = part.split()
             if words:
                 bound = words[-1]
@@ -253,29 +292,27 @@ class Module:
 
     def lookup(self, name: str) -> Definition | None:
         """A class or function defined at the top level of this file."""
-        if name not in self.heads:
+        piece = self.pieces.get(name)
+        if piece is None:
             return None
         known = self.index.definitions.get((self.path, name))
         if known is None:
-            text, line = self.heads[name]
-            if text.startswith("class"):
-                known = Class(name, self, text, line)
+            if piece.text.startswith("class"):
+                known = Class(name, self, piece.text, piece.line)
             else:
-                node = self.statement(name, text, line)
-                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    return None
-                known = Function(node, self)
+                known = Function(name, self)
             self.index.definitions[(self.path, name)] = known
         return known
 
     def resolve(self, name: str, *, hops: int = MAX_HOPS) -> Definition | None:
         """What `name` means here: defined in this file or imported from another of the source."""
-        if name not in self._resolved or hops < MAX_HOPS:
-            found = self._resolve(name, hops)
-            if hops < MAX_HOPS:
-                return found
-            self._resolved[name] = found
-        return self._resolved[name]
+        if hops < MAX_HOPS:
+            return self._resolve(name, hops)
+        try:
+            return self._resolved[name]
+        except KeyError:
+            found = self._resolved[name] = self._resolve(name, hops)
+            return found
 
     def _resolve(self, name: str, hops: int) -> Definition | None:
         found = self.lookup(name)
@@ -286,10 +323,6 @@ class Module:
         if module is None or attribute is None:
             return None
         return module.resolve(attribute, hops=hops - 1)
-
-
-def _quotes_are_closed(text: str, start: int, end: int) -> bool:
-    return not any(text.count(quote, start, end) % 2 for quote in ('"""', "'''"))
 
 
 class Index:
@@ -313,6 +346,19 @@ class Index:
                 self.unread[path] = str(error)
                 self._modules[path] = None
         return self._modules[path]
+
+    def forget(self) -> None:
+        """Let go of every file and syntax tree; nothing that was asked for is of use any more.
+
+        Classes, modules and this object hold each other: without it they would all wait for the
+        cycle collector, which walks every node of every tree to find that out.
+        """
+        for definition in self.definitions.values():
+            vars(definition).clear()
+        for module in self._modules.values():
+            if module is not None:
+                vars(module).clear()
+        vars(self).clear()
 
     def module_of(self, dotted: str) -> Module | None:
         """The file of a dotted module name, or None where it is not in the source."""

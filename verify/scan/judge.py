@@ -150,7 +150,7 @@ def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[F
         return
     places = tuple(over_axis) or (part.place,)
     # what is left out beside a dispatcher's combine is for the rules about addends
-    lost = logic.all_of(owed, logic.negation(done), logic.negation(sums), scene.plain)
+    lost = logic.all_of(scene.plain, logic.negation(sums), logic.negation(done), owed)
     yield from _fault(scene, "lost", places, axis, lost)
 
 

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from verify.scan.calls import Calls
@@ -19,6 +19,7 @@ from verify.scan.values import (
     Value,
     alternatives,
     merge,
+    one_of,
     parts_of,
 )
 
@@ -37,24 +38,29 @@ class Machine(Calls):
                 return
             self.state.step()
             frame.line = statement.lineno
-            handler: Callable[[ast.stmt], None] | None = getattr(
-                self, f"_do_{type(statement).__name__.lower()}", None
-            )
+            handler = self.handlers.get(type(statement))
             if handler is not None:
-                handler(statement)
+                handler(self, statement)
 
     def _branch(self, test: Cond, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> None:
         frame = self.state.frame
         before, env = frame.live, frame.env
-        frame.live = self.logic.both(before, test)
+        entered = self.logic.both(before, test)
+        if entered in (before, FALSE):
+            self.run_body(then if entered == before else otherwise)
+            return
+        frame.live = entered
         frame.env = dict(env)
         self.run_body(then)
         then_live, then_env = frame.live, frame.env
-        frame.live = self.logic.both(before, self.logic.negation(test))
+        opposite = frame.live = self.logic.both(before, self.logic.negation(test))
         frame.env = dict(env)
         self.run_body(otherwise)
         frame.env = self._joined(then_live, then_env, frame.live, frame.env)
-        frame.live = self.logic.either(then_live, frame.live)
+        if (then_live, frame.live) == (entered, opposite):
+            frame.live = before
+        else:
+            frame.live = self.logic.either(then_live, frame.live)
 
     def _joined(
         self, then_live: Cond, then: dict[str, Value], other_live: Cond, other: dict[str, Value]
@@ -69,7 +75,7 @@ class Machine(Calls):
             if name not in other:
                 joined[name] = value
             elif other[name] is not value:
-                joined[name] = merge(self.logic, then_live, value, other[name])
+                joined[name] = one_of(self.logic, ((then_live, value), (other_live, other[name])))
         return joined
 
     def _do_if(self, node: ast.If) -> None:
@@ -257,7 +263,7 @@ class Machine(Calls):
     def _do_functiondef(self, node: ast.FunctionDef) -> None:
         frame = self.state.frame
         frame.env[node.name] = Routine(
-            Function(node, frame.module, frame.owner), None, dict(frame.env)
+            Function(node.name, frame.module, frame.owner, node), None, dict(frame.env)
         )
 
     _do_asyncfunctiondef = _do_functiondef

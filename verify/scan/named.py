@@ -4,6 +4,7 @@ import ast
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from verify.scan.blocks import Blocks
 from verify.scan.logic import FALSE, TRUE, Cond
@@ -39,11 +40,20 @@ from verify.scan.values import (
 
 Arguments = tuple[Value, ...]
 Keywords = Mapping[str, Value]
+_KNOWN = frozenset({*COLLECTIVES, *FLAG_FUNCTIONS, *SCATTER_SUMS, MOVES_ROWS, *STAGE_DECLARATIONS})
 # asks whether something reduces, and does not
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
 # kernels that sum over ranks into the memory they are handed (NVLink multicast, one-shot, two-shot)
 _SUMS_IN_PLACE = re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot")
 _MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
+_BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict"})
+
+
+@lru_cache(maxsize=10_000)
+def _sums(name: str) -> bool:
+    """Whether a kernel's own collective is called so; nothing else is."""
+    in_place = _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name)
+    return bool(name.endswith("all_reduce") or in_place) and not name.startswith(_ASKS)
 
 
 class Named(Blocks):
@@ -57,6 +67,10 @@ class Named(Blocks):
         self, name: str, node: ast.Call, positional: Arguments, keywords: Keywords
     ) -> Value | None:
         """Upstream's building blocks that are functions; None for every other name."""
+        if name in self._makers:
+            return self._makers[name](self, positional, keywords)
+        if name not in _KNOWN and not _sums(name):
+            return None
         first = positional[0] if positional else next(iter(keywords.values()), NONE)
         if name in COLLECTIVES:
             return self.reduce(first, COLLECTIVES[name])
@@ -73,18 +87,10 @@ class Named(Blocks):
         if name in STAGE_DECLARATIONS:
             kind = ("kind", Const(STAGE_DECLARATIONS[name]))
             return Primitive("stage", (kind, *keywords.items()))
-        made = self._makers.get(name)
-        if made is not None:
-            return made(self, positional, keywords)
-        own = name.isidentifier() and isinstance(self.name(name), Routine)
-        if own or name.startswith(_ASKS):
+        if not _sums(name) or (name.isidentifier() and isinstance(self.name(name), Routine)):
             return None
-        if name.endswith("all_reduce"):
-            # a kernel's own collective; nothing else is called so
-            return self.reduce(first, WHOLE)
-        if _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name):
-            return self._summed_in_place(node, first)
-        return None
+        returned = name.endswith("all_reduce")
+        return self.reduce(first, WHOLE) if returned else self._summed_in_place(node, first)
 
     def _summed_in_place(self, node: ast.Call, first: Value) -> Value:
         """A kernel's collective that returns nothing: what it is handed is summed up."""
@@ -133,7 +139,7 @@ class Named(Blocks):
             inner = func.value.func
             if isinstance(inner, ast.Name) and inner.id == "super":
                 return self._super(node, func.attr)
-        if isinstance(func, ast.Name):
+        if isinstance(func, ast.Name) and name in _BUILT_IN:
             match name, node.args:
                 case "getattr", [owner, ast.Constant(value=str(attribute)), *default]:
                     return self._getattr(owner, attribute, default)

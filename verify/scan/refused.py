@@ -67,9 +67,11 @@ def refused(index: Index, cls: Class, handed: frozenset[str], logic: Logic) -> C
     """
     own = {ancestor.module for ancestor in cls.ancestors}
     near = own | set(_imported(own))
-    attention = [text for module in own for text, _ in module.heads.values() if ATTENTION in text]
+    attention = [
+        piece.text for module in own for piece in module.pieces.values() if ATTENTION in piece.text
+    ]
     rules = []
-    if handed & refused_by_fp4(index):
+    if handed and handed & refused_by_fp4(index):
         rules.append(logic.negation(logic.atom("FI")))
     over_all = any(map(WHOLE_GROUP.search, attention))
     if over_all and not any(ATTENTION_GROUP.search(module.text) for module in near):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from verify.scan.index import Class, Index, UnreadableError
+from verify.scan.index import Class, Index, Module, UnreadableError
 from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
 from verify.scan.state import MODELS
 
@@ -47,13 +47,11 @@ def find_roots(index: Index) -> Roots:
         module = index.module(path)
         if module is None:
             continue
-        for name, (text, _) in module.heads.items():
-            if text.startswith("class"):
-                found = module.lookup(name)
-                if isinstance(found, Class):
-                    classes.append(found)
-    produces = {cls for cls in classes if cls.has(PRODUCER)}
-    built = {cls: _built(cls) for cls in classes}
+        for found in map(module.lookup, module.pieces):
+            if isinstance(found, Class):
+                classes.append(found)
+    known: dict[Module, dict[str, Class]] = {}
+    built = {cls: _built(cls, known) for cls in classes}
     candidates = [
         cls
         for cls in classes
@@ -62,7 +60,7 @@ def find_roots(index: Index) -> Roots:
         and cls.has((*NORM, *CONSUMER))
         and (
             cls.has(CONSUMER)
-            or any(inner in produces and not mixes_tokens(inner) for inner in built[cls])
+            or any(inner.has(PRODUCER) and not mixes_tokens(inner) for inner in built[cls])
         )
     ]
     chosen = set(candidates)
@@ -82,21 +80,29 @@ def mixes_tokens(cls: Class) -> bool:
     return cls.has(ATTENTION)
 
 
-def _built(cls: Class) -> set[Class]:
+def _built(cls: Class, known: dict[Module, dict[str, Class]]) -> set[Class]:
     """The classes of the source that this class's text or an ancestor's names."""
     found: set[Class] = set()
     for ancestor in cls.ancestors:
-        for name in ancestor.capitalised:
-            if name in ancestor.base_names or name == ancestor.name:
-                continue
-            try:
-                inner = ancestor.module.resolve(name)
-            except UnreadableError:
-                continue
-            if isinstance(inner, Class) and inner.module.path.startswith(MODELS):
-                found.add(inner)
+        module = ancestor.module
+        if module not in known:
+            known[module] = dict(_model_classes(module))
+        for name in ancestor.capitalised & known[module].keys():
+            if name not in ancestor.base_names and name != ancestor.name:
+                found.add(known[module][name])
         found.update(_qualified(ancestor))
     return found
+
+
+def _model_classes(module: Module) -> Iterator[tuple[str, Class]]:
+    """The names in a file that mean a class under models/."""
+    for name in {**module.pieces, **module.imports}:
+        try:
+            found = module.resolve(name) if name[0].isupper() else None
+        except UnreadableError:
+            continue
+        if isinstance(found, Class) and found.module.path.startswith(MODELS):
+            yield name, found
 
 
 def _qualified(cls: Class) -> Iterator[Class]:

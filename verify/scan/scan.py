@@ -21,7 +21,6 @@ from verify.scan.sites import (
     find_calls,
     guarded_site,
     read_all,
-    read_guards,
 )
 from verify.scan.tally import Tally
 from verify.scan.values import Place
@@ -71,12 +70,16 @@ class ScanResult:
 
 def scan(tree: SourceTree) -> ScanResult:
     """Scan one source."""
-    with collector.paused():
-        return _scan(tree)
-
-
-def _scan(tree: SourceTree) -> ScanResult:
     index = Index(tree)
+    with collector.paused():
+        try:
+            return _scan(index)
+        finally:
+            index.forget()
+
+
+def _scan(index: Index) -> ScanResult:
+    tree = index.tree
     facts = read_facts(index)
     roots = find_roots(index)
     tally = Tally()
@@ -129,25 +132,22 @@ def _linear_calls(facts: Facts, tally: Tally, calls: dict[Key, Call]) -> dict[Ke
 
     Adds them to `calls`; returns their guards.
     """
-    found: dict[Key, Guard | None] = {}
+    found: dict[Key, Call] = {}
     for key, place in sorted(tally.places.items()):
         module = facts.index.module(place.file)
         cls = module.lookup(place.cls) if module and place.cls else None
-        if key in calls or module is None or not isinstance(cls, Class):
-            continue
-        method = cls.methods.get(place.method)
-        if method is None:
-            continue
-        calls[key] = Call(
-            file=place.file,
-            line=place.line,
-            column=place.column,
-            cls=cls,
-            method=method,
-            collective=place.collective,
-        )
-        found[key] = read_guards(facts, cls, module, method).get(key)
-    return found
+        method = cls.methods.get(place.method) if isinstance(cls, Class) else None
+        if key not in calls and isinstance(cls, Class) and method is not None:
+            found[key] = Call(
+                file=place.file,
+                line=place.line,
+                column=place.column,
+                cls=cls,
+                method=method,
+                collective=place.collective,
+            )
+    calls.update(found)
+    return dict(read_all(facts, tuple(found.values())))
 
 
 def _as_run(facts: Facts, cls: Class, key: Key) -> Guard | None:

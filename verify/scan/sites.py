@@ -90,7 +90,7 @@ def reducing_helpers(index: Index) -> frozenset[str]:
     """Functions under layers/ that run a collective for their caller."""
     found: set[str] = set()
     module = index.module(f"{LAYERS}moe/utils.py")
-    texts = {name: text for name, (text, _) in module.heads.items()} if module else {}
+    texts = {name: piece.text for name, piece in module.pieces.items()} if module else {}
     pattern = re.compile(rf"\b(?:{_DIRECT})\(")
     while True:
         new = {
@@ -109,30 +109,36 @@ def reducing_helpers(index: Index) -> frozenset[str]:
 def find_calls(index: Index) -> tuple[Call, ...]:
     """Every call to a collective or a reducing helper in the model files."""
     names = frozenset(COLLECTIVES) | reducing_helpers(index)
-    pattern = re.compile(rf"\b(?:{'|'.join(sorted(names))})\(")
+    mention = re.compile(rf"(?:{'|'.join(sorted(names))})(?P<called>\()?")
     found: list[Call] = []
     for path in index.tree.under(MODELS):
         module = index.module(path)
         if module is not None and any(name in module.text for name in names):
             try:
-                found += _calls_in(module, names, pattern)
+                found += _calls_in(module, names, mention)
             except UnreadableError as error:
                 index.unread.setdefault(path, str(error))
     return tuple(sorted(found, key=lambda call: call.key))
 
 
-def _calls_in(module: Module, names: frozenset[str], pattern: re.Pattern[str]) -> Iterator[Call]:
-    inside = sum(len(pattern.findall(text)) for text, _ in module.heads.values())
-    if inside < len(pattern.findall(module.text)):
+def _calls_in(module: Module, names: frozenset[str], mention: re.Pattern[str]) -> Iterator[Call]:
+    called = {True: set[int](), False: set[int]()}
+    line, at = 1, 0
+    for match in mention.finditer(module.text):
+        line, at = line + module.text.count("\n", at, match.start()), match.start()
+        called[match["called"] is not None].add(line)
+    ranges = {name: piece.lines for name, piece in module.pieces.items()}
+    if called[True].difference(*ranges.values()):
         # outside every class and function: only a comment or a string may be there
         parse(module.text, shown=module.path)
-    for name, (text, _) in module.heads.items():
-        if not any(name in text for name in names):
-            continue
-        definition = module.lookup(name)
+    for name, lines in ranges.items():
+        mentioned = [line for line in called[True] | called[False] if line in lines]
+        definition = module.lookup(name) if mentioned else None
         if isinstance(definition, Class):
+            # all of them, so that a class that is not Python as a whole says so
             for method in definition.methods.values():
-                yield from _calls_of(module, definition, method, names)
+                if any(method.lineno <= line <= (method.end_lineno or line) for line in mentioned):
+                    yield from _calls_of(module, definition, method, names)
         elif definition is not None and isinstance(
             definition.node, ast.FunctionDef | ast.AsyncFunctionDef
         ):

@@ -26,7 +26,7 @@ class SkippedMachine(Machine):
         return super()._instance_attribute(owner, name)
 
     def _as_set(self, base: Class, value: ast.expr, owner: Instance) -> Value:
-        frame = Frame(base.module, "__init__", base, TRUE, base=self.state.live)
+        frame = Frame(base.module, "__init__", base, TRUE)
         frame.env["self"] = owner
         self.state.frames.append(frame)
         try:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, Module
-from verify.scan.logic import TRUE, Cond, Logic
+from verify.scan.logic import FALSE, TRUE, Cond, Logic
 from verify.scan.primitives import FLAG_NAMES, FLAGS, Axis
-from verify.scan.values import Part, Place, Text, Truth, Value
+from verify.scan.values import Origin, Part, Place, Text, Truth, Value
 
-MAX_STEPS = 60_000
+MAX_STEPS = 20_000
 MAX_DEPTH = 30
 MODELS = "sglang/srt/models/"
 LAYERS = "sglang/srt/layers/"
@@ -23,16 +23,15 @@ class UnresolvedError(Exception):
 class Frame:
     """One call in progress.
 
-    `live` is the condition under which its next statement runs, counted from its own start, and
-    `base` the condition under which it was called at all. Values inside a call are conditioned on
-    what happens inside it; they meet the rest where they are merged into the caller's.
+    `live` is the condition under which its next statement runs, counted from its own start. Values
+    inside a call are conditioned on what happens inside it; they meet the rest where they are
+    merged into the caller's.
     """
 
     module: Module
     method: str
     owner: Class | None
     live: Cond
-    base: Cond = TRUE
     env: dict[str, Value] = field(default_factory=dict)
     returns: list[tuple[Cond, Value]] = field(default_factory=list)
     called: ast.Call | None = None
@@ -77,12 +76,12 @@ class State:
     past_the_end: list[Place] = field(default_factory=list)
     communicators: int = 0
     allows: bool = False
-    births: int = 0
+    origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
     notes: set[str] = field(default_factory=set)
 
     def step(self) -> None:
-        """Count one evaluation; a run that takes too many is unresolved."""
+        """Count one statement or call; a run that takes too many is unresolved."""
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise UnresolvedError(f"more than {MAX_STEPS} steps")
@@ -95,9 +94,7 @@ class State:
     @property
     def live(self) -> Cond:
         """The path condition from the start of the run."""
-        if not self.frames:
-            return TRUE
-        return self.logic.both(self.frames[-1].base, self.frames[-1].live)
+        return self.logic.all_of(*(frame.live for frame in self.frames))
 
     @property
     def here(self) -> Cond:
@@ -119,10 +116,22 @@ class State:
             axes=axes,
         )
 
-    def origin(self) -> tuple[object, ...]:
-        """A name for a part born now: the calls that lead here."""
-        self.births += 1
-        return (self.births,)
+    def origin(
+        self,
+        place: Place,
+        axes: tuple[Axis, ...],
+        *,
+        arrives: Cond = FALSE,
+        born: bool = True,
+        told: tuple[object, ...] = (),
+    ) -> Origin:
+        """What a part born now comes from."""
+        key = (place, axes, arrives, born, told)
+        known = self.origins.get(key)
+        if known is None:
+            known = Origin(place=place, axes=axes, arrives=arrives, born=born, told=told)
+            self.origins[key] = known
+        return known
 
     def flag(self, name: str) -> Truth:
         """The flag as a truth value."""

@@ -7,6 +7,7 @@ Read from the source itself where it says so (the flags' own definitions), the r
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from verify.scan.index import Class, Function, Index
 from verify.scan.logic import TRUE, Cond
@@ -171,9 +172,8 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
     logic = state.logic
     kinds: dict[str, list[str]] = {}
     for name in sorted(names):
-        for platform, words in _PLATFORMS.items():
-            if words.search(name):
-                kinds.setdefault(platform, []).append(name)
+        for platform in _platforms(name):
+            kinds.setdefault(platform, []).append(name)
     features = {kind: logic.any_of(*map(logic.atom, names)) for kind, names in kinds.items()}
     rules = [logic.at_most_one(*features.values())]
     if "cpu" in features:
@@ -191,6 +191,12 @@ def _needs_gpus(index: Index) -> Iterator[tuple[str, bool]]:
     yield INPUT_SCATTERED, scatters_inputs_on_gpus_only(index)
     # its kernels are CUDA's
     yield "FI", True
+
+
+@lru_cache(maxsize=10_000)
+def _platforms(name: str) -> tuple[str, ...]:
+    """The kinds of device that an atom speaks of."""
+    return tuple(platform for platform, words in _PLATFORMS.items() if words.search(name))
 
 
 def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:

@@ -4,8 +4,9 @@ A tensor is described only by the partial sums in it. Conditions inside values a
 say under which condition, counted from the start of the run, a part is there or was reduced.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeAlias
 from zlib import crc32
 
@@ -30,23 +31,57 @@ class Place:
     axes: tuple[Axis, ...]
 
 
+Reduced: TypeAlias = Mapping[Place, Cond]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Origin:
+    """What a partial sum comes from; a run has one for all births that nothing tells apart.
+
+    `axes` are the groups it must be summed over; `arrives` is where it is complete when it is born
+    (a dispatcher's combine summed it up); `born` says whether that was seen, or only that somebody
+    summed it up; `told` is what else tells it apart.
+    """
+
+    place: Place
+    axes: tuple[Axis, ...]
+    arrives: Cond
+    born: bool
+    told: tuple[object, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """One partial sum inside a tensor.
 
-    `origin` tells two parts apart; `axes` are the groups it must be summed over; `arrives` is where
-    it is complete when it is born (a dispatcher's combine summed it up); `born` says whether that
-    was seen, or only that somebody summed it up; `present` where the tensor holds it; `reduced`
-    where which call summed it up.
+    `present` is where the tensor holds it; `reduced` where which call summed it up; `birth` tells
+    it from others of its origin.
     """
 
-    origin: tuple[object, ...]
-    place: Place
-    axes: tuple[Axis, ...]
+    origin: Origin
     present: Cond
-    arrives: Cond = FALSE
-    born: bool = True
-    reduced: Mapping[Place, Cond] = field(default_factory=dict)
+    reduced: Reduced = field(default_factory=dict)
+    birth: object = field(default_factory=object)
+
+    @property
+    def place(self) -> Place:
+        """Where it is born."""
+        return self.origin.place
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """The groups it must be summed over."""
+        return self.origin.axes
+
+    @property
+    def born(self) -> bool:
+        """Whether its birth was seen, or only that somebody summed it up."""
+        return self.origin.born
+
+    @property
+    def arrives(self) -> Cond:
+        """Where it is complete when it is born."""
+        return self.origin.arrives
 
 
 @dataclass(frozen=True)
@@ -174,29 +209,92 @@ def parts_of(logic: Logic, value: Value) -> tuple[Part, ...]:
         case Items(values):
             return union(logic, *(parts_of(logic, item) for item in values))
         case Choice(pairs):
-            return union(
-                logic,
-                *(restricted(logic, cond, item) for cond, item in pairs),
-            )
+            return _exclusive(logic, [(cond, parts_of(logic, item)) for cond, item in pairs])
     return ()
 
 
 def union(logic: Logic, *groups: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The parts of a sum of tensors."""
-    found: dict[tuple[object, ...], Part] = {}
-    for group in groups:
-        for part in group:
-            known = found.get(part.origin)
-            if known is None:
-                found[part.origin] = part
-            elif known is not part:
-                reduced = dict(known.reduced)
-                for place, cond in part.reduced.items():
-                    reduced[place] = logic.either(reduced.get(place, FALSE), cond)
-                found[part.origin] = replace(
-                    known, present=logic.either(known.present, part.present), reduced=reduced
-                )
-    return tuple(found.values())
+    """The parts of a sum of tensors; those of one origin that are summed up alike are one."""
+    held = [group for group in groups if group]
+    if len(held) < 2:
+        return held[0] if held else ()
+    found: dict[Origin, list[Part]] = {}
+    for part in chain.from_iterable(held):
+        known = found.setdefault(part.origin, [])
+        for index, other in enumerate(known):
+            if other.birth is part.birth or other.reduced == part.reduced:
+                known[index] = _both_there(logic, other, part)
+                break
+        else:
+            known.append(part)
+    return tuple(chain.from_iterable(found.values()))
+
+
+def _both_there(logic: Logic, part: Part, other: Part) -> Part:
+    if part is other:
+        return part
+    reduced = part.reduced
+    if reduced != other.reduced:
+        reduced = {
+            place: logic.either(reduced.get(place, FALSE), other.reduced.get(place, FALSE))
+            for place in {**reduced, **other.reduced}
+        }
+    present = logic.either(part.present, other.present)
+    return Part(part.origin, present, reduced, _birth((part, other)))
+
+
+def _birth(parts: Sequence[Part]) -> object:
+    """Their common one, or a new one."""
+    first = parts[0].birth
+    return first if all(part.birth is first for part in parts) else object()
+
+
+def _exclusive(
+    logic: Logic, alternatives: Sequence[tuple[Cond, tuple[Part, ...]]]
+) -> tuple[Part, ...]:
+    """The parts of several tensors of which one is there, each where its condition holds.
+
+    A part is the same in two of them by birth, or by origin where the same calls sum it up.
+    """
+    ways: list[list[tuple[Cond, Part]]] = []
+    by_birth: dict[object, int] = {}
+    alike: dict[object, list[int]] = {}
+    for cond, parts in alternatives:
+        taken: set[int] = set()
+        for part in parts:
+            key = (part.origin, frozenset(part.reduced))
+            same = (by_birth.get(part.birth), *alike.get(key, ()))
+            way = next((one for one in same if one is not None and one not in taken), len(ways))
+            if way == len(ways):
+                ways.append([])
+                alike.setdefault(key, []).append(way)
+            by_birth.setdefault(part.birth, way)
+            taken.add(way)
+            ways[way].append((cond, part))
+    return tuple(_one_of(logic, way, always=len(way) == len(alternatives)) for way in ways)
+
+
+def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -> Part:
+    """The same part as alternatives hold it; `always` where each of them does."""
+    *rest, (last, part) = pairs
+    if always and all(other is part for _, other in rest):
+        return part
+    present, reduced = part.present, part.reduced
+    if not always:
+        present = logic.both(last, present)
+        reduced = {place: logic.both(last, where) for place, where in reduced.items()}
+    for cond, other in reversed(rest):
+        present = logic.choose(cond, other.present, present)
+        if other.reduced != reduced:
+            reduced = _reduced(logic, cond, other.reduced, reduced)
+    return Part(part.origin, present, reduced, _birth([one for _, one in pairs]))
+
+
+def _reduced(logic: Logic, test: Cond, then: Reduced, otherwise: Reduced) -> Reduced:
+    return {
+        place: logic.choose(test, then.get(place, FALSE), otherwise.get(place, FALSE))
+        for place in {**otherwise, **then}
+    }
 
 
 def merge(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
@@ -207,19 +305,34 @@ def merge(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
         return otherwise
     if isinstance(then, Truth) and isinstance(otherwise, Truth):
         return Truth(logic.choose(test, then.cond, otherwise.cond))
-    kinds = {type(then), type(otherwise)}
-    if kinds <= {Tensor, Text} and kinds != {Text}:
-        return _merge_tensors(logic, test, then, otherwise)
-    if isinstance(then, Items) and isinstance(otherwise, Items):
-        pairs = tuple(zip(then.values, otherwise.values, strict=False))
-        if len(pairs) == len(then.values) == len(otherwise.values):
-            return Items(tuple(merge(logic, test, a, b) for a, b in pairs))
-    if then == otherwise:
-        return then
-    if _dull(then) and _dull(otherwise):
-        # nothing is owed in either: which of them it is need not be told apart
+    return one_of(logic, ((test, then), (logic.negation(test), otherwise)))
+
+
+def one_of(logic: Logic, pairs: Sequence[tuple[Cond, Value]]) -> Value:
+    """The value of the one condition that holds; what it is where none does is of no account."""
+    *rest, last = values = [value for _, value in pairs]
+    if all(value is last for value in rest):
+        return last
+    kinds = {type(value) for value in values}
+    if kinds == {Truth}:
+        truth = last
+        for cond, value in reversed(pairs[:-1]):
+            truth = merge(logic, cond, value, truth)
+        return truth
+    if Tensor in kinds and kinds <= {Tensor, Text}:
+        return Tensor(_exclusive(logic, [(cond, parts_of(logic, value)) for cond, value in pairs]))
+    if kinds == {Items}:
+        lists = [value.values for value in values if isinstance(value, Items)]
+        if len({len(items) for items in lists}) == 1:
+            conds = [cond for cond, _ in pairs]
+            columns = zip(*lists, strict=True)
+            return Items(tuple(one_of(logic, tuple(zip(conds, c, strict=True))) for c in columns))
+    if all(value == last for value in rest):
+        return last
+    if all(map(_dull, values)):
+        # nothing is owed in any: which of them it is need not be told apart
         return Text("either")
-    return _choice(logic, test, then, otherwise)
+    return _choice(logic, pairs)
 
 
 def _dull(value: Value) -> bool:
@@ -231,53 +344,9 @@ def _dull(value: Value) -> bool:
     return isinstance(value, Text)
 
 
-def _merge_tensors(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Tensor:
-    """Both sides' parts; one that both have needs no more than what differs to be told apart."""
-    first = {part.origin: part for part in parts_of(logic, then)}
-    second = {part.origin: part for part in parts_of(logic, otherwise)}
-    gone = logic.negation(test)
-    merged: list[Part] = []
-    for origin, part in first.items():
-        other = second.pop(origin, None)
-        if other is None:
-            merged.append(_under(logic, test, part))
-        elif other is part:
-            merged.append(part)
-        else:
-            places = {**part.reduced, **other.reduced}
-            merged.append(
-                replace(
-                    part,
-                    present=logic.choose(test, part.present, other.present),
-                    reduced={
-                        place: logic.choose(
-                            test, part.reduced.get(place, FALSE), other.reduced.get(place, FALSE)
-                        )
-                        for place in places
-                    },
-                )
-            )
-    return Tensor((*merged, *(_under(logic, gone, part) for part in second.values())))
-
-
-def restricted(logic: Logic, cond: Cond, value: Value) -> tuple[Part, ...]:
-    """The parts of `value` as they count where only `cond` leads to it."""
-    return tuple(_under(logic, cond, part) for part in parts_of(logic, value))
-
-
-def _under(logic: Logic, cond: Cond, part: Part) -> Part:
-    if cond == TRUE:
-        return part
-    return replace(
-        part,
-        present=logic.both(cond, part.present),
-        reduced={place: logic.both(cond, where) for place, where in part.reduced.items()},
-    )
-
-
-def _choice(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
+def _choice(logic: Logic, values: Sequence[tuple[Cond, Value]]) -> Value:
     pairs: list[tuple[Cond, Value]] = []
-    for side, value in ((test, then), (logic.negation(test), otherwise)):
+    for side, value in values:
         for cond, item in alternatives(value):
             where = logic.both(side, cond)
             if where == FALSE:
@@ -287,9 +356,7 @@ def _choice(logic: Logic, test: Cond, then: Value, otherwise: Value) -> Value:
                     pairs[index] = (logic.either(other, where), known)
                     break
                 if isinstance(known, Tensor) and isinstance(item, Tensor):
-                    joined = union(
-                        logic, restricted(logic, other, known), restricted(logic, where, item)
-                    )
+                    joined = _exclusive(logic, [(other, known.parts), (where, item.parts)])
                     pairs[index] = (logic.either(other, where), Tensor(joined))
                     break
             else:

@@ -201,7 +201,7 @@ class Judge:
             backends = tuple(
                 name
                 for name in self.backends
-                if logic.both(reach, logic.atom(self._atom(name))) != FALSE
+                if not logic.implies(reach, logic.negation(logic.atom(self._atom(name))))
             )
             named = logic.any_of(*(logic.atom(self._atom(name)) for name in backends))
             reach = logic.both(reach, named)

@@ -21,6 +21,7 @@ from verify.scan.values import (
     Const,
     Instance,
     Items,
+    Origin,
     Part,
     Place,
     Primitive,
@@ -55,13 +56,13 @@ class AddendMachine(SameMachine):
     def __init__(self, state: State) -> None:
         super().__init__(state)
         # by origin: what a block's input is called
-        self.names: dict[tuple[object, ...], str] = {}
+        self.names: dict[Origin, str] = {}
         # by origin: where a sharded layer was built, from the outermost call to the innermost
-        self.built: dict[tuple[object, ...], tuple[Place, ...]] = {}
+        self.built: dict[Origin, tuple[Place, ...]] = {}
         # by origin: what a row-parallel layer left complete
-        self.whole: set[tuple[object, ...]] = set()
+        self.whole: set[Origin] = set()
         # by origin: whether it was born inside a block with routed experts of its own
-        self.inside_block: set[tuple[object, ...]] = set()
+        self.inside_block: set[Origin] = set()
         # by sink: the boundary's stage or the communicator that took the tensor
         self.stages: dict[Sink, Primitive] = {}
         self.untold: set[Place] = set()
@@ -86,9 +87,9 @@ class AddendMachine(SameMachine):
         self.handed |= {name for name, value in settings.items() if value == Truth(TRUE)}
         return super().experts(positional, keywords, settings)
 
-    def complete(self, when: Cond) -> Part:
+    def complete(self, when: Cond, *, told: tuple[object, ...] = ()) -> Part:
         """A value that every rank holds in full, where `when` holds."""
-        return Part(self.state.origin(), self.state.place(()), (), when)
+        return Part(self.state.origin(self.state.place(()), (), told=told), when)
 
     def bind(
         self, function: Function, positional: tuple[Value, ...], keywords: Mapping[str, Value]
@@ -102,7 +103,7 @@ class AddendMachine(SameMachine):
         for name in first:
             given = env.get(name)
             if isinstance(given, Text):
-                part = self.complete(TRUE)
+                part = self.complete(TRUE, told=("input", given.text))
                 self.names[part.origin] = given.text
                 env[name] = Tensor((part,))
 
@@ -154,20 +155,25 @@ class AddendMachine(SameMachine):
     ) -> Value:
         """A row-parallel layer: what it leaves is owed where it is sharded, else complete."""
         result = super().row(block, positional, keywords)
-        built = block.setting("built")
         owed = parts_of(self.logic, result)
-        for part in owed:
-            if isinstance(built, Const) and isinstance(built.value, tuple):
-                self.built[part.origin] = built.value
-            if any(is_block(frame.env.get("self")) for frame in self.state.frames):
-                self.inside_block.add(part.origin)
         _, present = self._row_group(block)
         whole = self.logic.both(self.state.here, self.logic.negation(present))
         if whole == FALSE:
             return result
-        part = self.complete(whole)
+        part = self.complete(whole, told=("row",))
         self.whole.add(part.origin)
         return Items((Tensor((*owed, part)), Text("bias")))
+
+    def row_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:
+        """What the layer's partial sum comes from: who built it, and whether a block has it."""
+        built = block.setting("built")
+        inside = any(is_block(frame.env.get("self")) for frame in self.state.frames)
+        origin = self.state.origin(place, axes, told=(built, inside))
+        if isinstance(built, Const) and isinstance(built.value, tuple):
+            self.built[origin] = built.value
+        if inside:
+            self.inside_block.add(origin)
+        return origin
 
     def block_method(
         self,
@@ -233,10 +239,9 @@ class AddendMachine(SameMachine):
         if target.text in ADDING_FUNCTIONS and len(positional) > 1 and called is not None:
             return self.added(called, positional[0], positional[1])
         values = (*positional, *keywords.values())
-        if self.alike(target.text) and all(self.same_everywhere(item) for item in values):
-            parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
-            if parts:
-                return Tensor(parts)
+        parts = union(self.logic, *(parts_of(self.logic, item) for item in values))
+        if parts and self.alike(target.text) and all(map(self.same_everywhere, values)):
+            return Tensor(parts)
         value = super()._opaque(target, receiver, positional, keywords)
         return self._owed_only(value) or value
 
@@ -268,7 +273,7 @@ class AddendMachine(SameMachine):
         """`left + right`, which also says what kind each of them is of."""
         sides = [parts_of(self.logic, left), parts_of(self.logic, right)]
         place = self._place(node)
-        new: list[Part] = []
+        new = FALSE
         for mine, other, value in ((sides[0], sides[1], right), (sides[1], sides[0], left)):
             owed = self._unsummed(mine)
             if owed == FALSE:
@@ -276,16 +281,18 @@ class AddendMachine(SameMachine):
             if not other and not isinstance(value, Const):
                 self.untold.add(place)
             for part in other:
-                when = self.logic.all_of(self.state.here, owed, part.present)
-                if not part.axes and part.origin not in self.addends and when != FALSE:
-                    addend = replace(part, origin=self.state.origin(), place=place, present=when)
-                    self.addends[addend.origin] = place
-                    new.append(addend)
+                if not part.axes and part.origin not in self.addends:
+                    when = self.logic.all_of(self.state.here, owed, part.present)
+                    new = self.logic.either(new, when)
         everything = union(self.logic, *sides)
         owed = self.logic.any_of(*(part.present for part in everything if part.axes))
         kept = [self._kept(part, owed, sides, (left, right)) for part in everything]
-        parts = (*(part for part in kept if part is not None), *new)
-        return Tensor(parts) if parts else Text("value")
+        parts = [part for part in kept if part is not None]
+        if new != FALSE:
+            origin = self.state.origin(place, (), told=("addend",))
+            self.addends[origin] = place
+            parts.append(Part(origin, new))
+        return Tensor(tuple(parts)) if parts else Text("value")
 
     def _kept(
         self,

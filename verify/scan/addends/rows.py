@@ -93,8 +93,9 @@ def _written_inline(
     machine: Machine, module: Module, sparse: Value, dense_size: Value
 ) -> Cond | None:
     """The release before has no function for it: `... if sparse else (... dense_tp_size ...)`."""
-    for name, (text, _) in module.heads.items():
-        if not _INLINE.search(text) or not isinstance(function := module.lookup(name), Function):
+    for name, piece in module.pieces.items():
+        function = module.lookup(name) if _INLINE.search(piece.text) else None
+        if not isinstance(function, Function):
             continue
         for node in ast.walk(function.node):
             if isinstance(node, ast.IfExp) and _INLINE.search(ast.unparse(node)):

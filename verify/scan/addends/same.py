@@ -1,11 +1,23 @@
 """Which values are the same on every rank: computed alike from what every rank holds."""
 
 import re
+from functools import lru_cache
 
 from verify.scan.index import Function
 from verify.scan.skipped import SkippedMachine
 from verify.scan.state import State
-from verify.scan.values import Choice, Const, Items, Place, Routine, Tensor, Text, Truth, Value
+from verify.scan.values import (
+    Choice,
+    Const,
+    Items,
+    Origin,
+    Place,
+    Routine,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+)
 
 # modules under layers/ whose weights every rank holds in full
 _WHOLE_MODULE = re.compile(
@@ -28,13 +40,20 @@ def fresh(name: str) -> bool:
     return bool(_FRESH.search(name))
 
 
+@lru_cache(maxsize=10_000)
+def _says_same(text: str) -> bool:
+    if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
+        return False
+    return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
+
+
 class SameMachine(SkippedMachine):
     """Runs method bodies; knows which values and functions no rank sees differently."""
 
     def __init__(self, state: State) -> None:
         super().__init__(state)
         # by origin: the addition that put a complete value into a partial sum
-        self.addends: dict[tuple[object, ...], Place] = {}
+        self.addends: dict[Origin, Place] = {}
 
     def alike(self, name: str) -> bool:
         """Whether what is called computes the same on every rank from the same arguments."""
@@ -46,8 +65,8 @@ class SameMachine(SkippedMachine):
             return False
         found = self.state.frame.module.resolve(name)
         if isinstance(found, Function):
-            text = found.module.heads.get(found.name, ("", 0))[0]
-            return bool(text) and not _DEPENDS_ON_RANK.search(text)
+            piece = found.module.pieces.get(found.name)
+            return piece is not None and not _DEPENDS_ON_RANK.search(piece.text)
         # a kernel from elsewhere sees nothing but its arguments
         return found is None and name in self.state.frame.module.imports
 
@@ -61,9 +80,7 @@ class SameMachine(SkippedMachine):
             case Items(values):
                 return all(self.same_everywhere(item) for item in values)
             case Text(text):
-                if _DEPENDS_ON_RANK.search(text) or _A_SIZE.search(text):
-                    return False
-                return bool(_SAME_EVERYWHERE.search(text) or _WHOLE_MODULE.search(text))
+                return _says_same(text)
             case Choice(pairs):
                 return all(self.same_everywhere(item) for _, item in pairs)
         return False
