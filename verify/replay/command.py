@@ -97,5 +97,11 @@ def chosen(world_size: int, filters: list[str]) -> tuple[Execution, ...]:
 
 
 def _matches(deployment: Execution, values: dict[str, str]) -> bool:
-    described = {**asdict(deployment.config), **asdict(deployment), **deployment.as_json()}
+    described = {
+        **asdict(deployment.config),
+        **asdict(deployment),
+        "pp_size": 1,
+        "dwdp_size": 1,
+        **deployment.as_json(),
+    }
     return all(str(described.get(name)) == value for name, value in values.items())
