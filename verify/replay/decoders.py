@@ -194,7 +194,7 @@ def _boundary_names(source: SourceFile) -> set[str]:
         if isinstance(statement.node, ast.ImportFrom)
         and _BOUNDARY.search(statement.node.module or "")
         for alias in statement.node.names
-        if not alias.name.startswith("is_")
+        if not alias.name.startswith(("is_", "enable_"))
     }
 
 

@@ -159,8 +159,10 @@ def _linear_apply(witness: Witness) -> Callable[..., torch.Tensor]:
         kind = type(layer).__name__
         if "RowParallel" in kind:
             shard, shards = _place(layer)
+            # a layer that takes its share of whole rows sees their mark on one rank only
+            marks = x[:, 0] if getattr(layer, "input_is_parallel", True) else None
             return witness.partial(
-                layer, shard=shard, shards=shards, tokens=x.shape[0], marks=x[:, 0]
+                layer, shard=shard, shards=shards, tokens=x.shape[0], marks=marks
             )
         width = layer.weight.shape[0]
         if "ColumnParallel" in kind and layer.output_size == HIDDEN_SIZE != width:
