@@ -48,6 +48,7 @@ READERS: Mapping[Reader, str] = {
     "untagged": "the layer announces fusion and never tags the tensor: the next one does not sum",
     "stage completes": "the model completes the sum at the end of the pipeline stage",
     "other stage": "the tag that asks the next layer to sum is lost on the way to the next stage",
+    "final norm": "the last layer announces fusion, and the norm after it sums nothing",
 }
 FIXES: Mapping[Reader, str] = {
     "nothing": "Reduce over the ranks that hold different parts, and over no others.",
@@ -62,6 +63,7 @@ FIXES: Mapping[Reader, str] = {
     "untagged": "Tag the tensor, or do not tell the block to skip.",
     "stage completes": "Complete the sum over the ranks that hold different parts.",
     "other stage": "Do not announce fusion in the last layer of a pipeline stage.",
+    "final norm": "Build the last layer's communicator with is_last_layer.",
 }
 
 

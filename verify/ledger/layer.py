@@ -28,6 +28,7 @@ Reader = Literal[
     "untagged",
     "other stage",
     "stage completes",
+    "final norm",
 ]
 SHARED_STEPS: Mapping[Shared, tuple[str, ...]] = {
     "none": (),
@@ -235,6 +236,8 @@ def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
     config, fusion = deployment.config, deployment.fusion
     if not traits.tags_fusion:
         return "untagged"
+    if deployment.position == "last":
+        return "final norm"
     # the tag is an attribute of the tensor: sending it to another pipeline stage loses it
     if deployment.position == "stage-end":
         return "stage completes" if traits.completes_stage else "other stage"
@@ -262,6 +265,8 @@ def _fused_sum(deployment: Deployment, reader: Reader, release: Release) -> tupl
         "fused norm": ()
         if alone
         else ("tp_all_reduce" if release.fused_group == "tp" else moe_group,),
+        # the model's own norm after the last layer reads no tag
+        "final norm": (),
         # flashinfer_allreduce_residual_rmsnorm returned None, and the norm runs without a sum
         "declined": (),
     }

@@ -115,6 +115,10 @@ def _guards(block: Sequence[GuardedSite], tree: SourceTree) -> Guards:
     skip = {site.path: full ^ site.reduces for site in block}
     heard = {flag for site in block for flag in site.accepts}
     heard |= {flag for table in skip.values() for flag in argument_flags() if _hears(table, flag)}
+    if "should_use_reduce_scatter" not in text:
+        # no layer here asks for it: what forward() takes stays at its default, false
+        skip = {path: _unset(table, "RS") for path, table in skip.items()}
+        heard.discard("RS")
     announces = "should_fuse_mlp_allreduce_with_next_layer" in text
     return Guards(
         producer=_producer(block),
@@ -169,6 +173,14 @@ def _hears(table: int, flag: str) -> bool:
     column = flag_tables()[flag]
     distance = 1 << (len(flag_names()) - 1 - flag_names().index(flag))
     return (table & column) >> distance != table & ~column & truth.full(len(flag_names()))
+
+
+def _unset(table: int, flag: str) -> int:
+    """The table where `flag` is false, for rows with and without it."""
+    column = flag_tables()[flag]
+    distance = 1 << (len(flag_names()) - 1 - flag_names().index(flag))
+    without = table & ~column
+    return without | without << distance
 
 
 def _own_and_imported(tree: SourceTree, text: str) -> Iterator[str]:

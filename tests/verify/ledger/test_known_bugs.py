@@ -3,6 +3,8 @@
 The guards are written from the pull requests that fixed them; nothing in the ledger knows them.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from helper import MoeConfig
@@ -79,6 +81,15 @@ def test_11665_a_layer_that_reduce_scatters_over_a_block_that_is_never_told():
         allows_reduce_scatter=True,
     )
     assert judge(deployment, told).kind == "double"
+
+
+def test_a_last_layer_that_does_not_know_it_leaves_its_sum_to_nobody():
+    last = Deployment(config=MoeConfig(tp_size=2), fusion="flashinfer", position="last")
+    knowing = helper_guards("one-site")
+    assert (judge(last, knowing).kind, judge(last, knowing).row) == ("exact", "0000")
+    verdict = judge(last, replace(knowing, knows_last_layer=False))
+    assert (verdict.kind, verdict.row) == ("missing", "1000")
+    assert verdict.counts == ((1, 0), (0, 1))
 
 
 @pytest.mark.parametrize("producer", ["one-site", "two-site"])

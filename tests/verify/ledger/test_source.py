@@ -169,6 +169,24 @@ def test_the_guard_that_does_not_know_dp_is_found(mini_sglang):
     assert not plain, "oak asks for every flag"
 
 
+ASKS = "self.communicator.should_use_reduce_scatter(batch)"
+
+
+@pytest.mark.parametrize(("scatter", "kind"), [(ASKS, "exact"), ("False", "double")])
+def test_reduce_scatter_that_no_layer_asks_for_never_arrives(source, scatter, kind):
+    path = source()
+    oak = path / "sglang/srt/models/oak.py"
+    text = oak.read_text()
+    assert text.count(ASKS) == 1
+    oak.write_text(text.replace(ASKS, scatter))
+    with open_source(str(path)) as tree:
+        sourced = read(tree)
+    guards = next(s.guards for s in sourced.subjects if s.name == "oak/OakBlock.forward")
+    padded = Deployment(config=MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True))
+    verdict = judge(padded, guards, release=sourced.release)
+    assert (verdict.kind, verdict.row) == (kind, "0100")
+
+
 def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
 
     shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
