@@ -51,11 +51,10 @@ class Noisy:
 def linear(x: Noisy, weight: Tensor, p: Precision) -> Noisy:
     """`x @ weight.T`; leading dimensions broadcast."""
     value = x.value @ weight.mT
-    squares = weight.square().mT
-    passed_on = x.noise.square() @ squares
     # each of n additions rounds a partial sum of about the size of the terms so far
-    summing = weight.shape[-1] * p.sum_unit**2 * (x.value.square() @ squares)
-    return _noisy(value, passed_on + summing + _stored(value, p))
+    summing = weight.shape[-1] * p.sum_unit**2 * x.value.square()
+    passed_on = (x.noise.square() + summing) @ weight.square().mT
+    return _noisy(value, passed_on + _stored(value, p))
 
 
 def add(a: Noisy, b: Noisy, p: Precision) -> Noisy:

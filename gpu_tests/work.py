@@ -20,6 +20,7 @@ from gpu_tests.witness import Witness
 from verify.layout import Layout
 
 
+@torch.inference_mode()
 def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     """Two layers in a row on this rank. All ranks call it with the same case."""
     ranks.say("preparing weights and reference")
