@@ -96,4 +96,4 @@ class Board:
         text = json.dumps(
             [self.item, self.steps, self.activity, self.in_collective, self.calls, error[:1000]]
         ).encode()
-        self.memory.raw = (_LENGTH.pack(len(text)) + text).ljust(_SIZE, b"\0")
+        self.memory[: _LENGTH.size + len(text)] = _LENGTH.pack(len(text)) + text
