@@ -2,13 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
+from gpu_tests import _cli, expect
 from gpu_tests._cli import main
 from gpu_tests.costs import main as measure
+from gpu_tests.pool import RankFaultError
 
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
 
@@ -59,8 +62,6 @@ def test_quiet_says_nothing(capsys):
 
 
 def test_a_wrong_ledger_exits_with_one(monkeypatch, capsys):
-    from gpu_tests import expect  # noqa: PLC0415
-
     wrong = expect.guards("llama4/Llama4MoE.forward", "True")
     monkeypatch.setattr(expect, "guards", lambda *_: wrong)
     assert main(("--world-size", "2", *SMALL)) == 1
@@ -90,9 +91,6 @@ def test_what_cannot_be_run_exits_with_two(words, message, capsys):
 
 
 def test_a_fault_keeps_the_results_so_far(monkeypatch, capsys):
-    from gpu_tests import _cli  # noqa: PLC0415
-    from gpu_tests.pool import RankFaultError  # noqa: PLC0415
-
     def two_then_fault(todo, **settings):
         for number, outcome in enumerate(on_this_machine(todo, **settings)):
             if number == 2:
@@ -142,8 +140,6 @@ def test_two_nodes_of_torchrun_work_as_documented(tmp_path):
 
 
 def _same_free_port():
-    import socket  # noqa: PLC0415
-
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         free = probe.getsockname()[1]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gpu_tests import expect
 from gpu_tests.cases import Case
 from gpu_tests.job import on_this_machine
 from gpu_tests.plan import runnable
@@ -82,8 +83,6 @@ def test_never_reducing_loses_sums():
 
 def test_a_ledger_that_is_wrong_is_noticed(monkeypatch):
     """The comparison can fail: against verdicts on another guard it does."""
-    from gpu_tests import expect  # noqa: PLC0415
-
     deployment = next(d for d in telling(2) if d.dp_reduce_scatterv)
     case = Case(subject=ONE_SITE, deployment=deployment, guard="helper", dtype="float32")
     wrong = expect.guards(ONE_SITE, "True")

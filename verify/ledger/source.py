@@ -54,7 +54,8 @@ def read(tree: SourceTree) -> Sourced:
     sites = [site for site in read_sites(tree) if site.collective in PRODUCERS]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     subjects: list[Subject] = []
-    unknown = _definitions(tree).unknown("DP")
+    definitions = _definitions(tree)
+    unknown = definitions.unknown("DP")
     left_out = [f"the source's own DP flag, it depends on {unknown}"] if unknown else []
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
         block = _one_a_path(members)
@@ -64,14 +65,18 @@ def read(tree: SourceTree) -> Sourced:
             left_out.append(f"{name}: {why}")
         else:
             subjects.append(Subject(name=name, guards=_guards(block, tree)))
-    return Sourced(release=read_release(tree), subjects=tuple(subjects), left_out=tuple(left_out))
+    release = _release(tree, definitions)
+    return Sourced(release=release, subjects=tuple(subjects), left_out=tuple(left_out))
 
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
+    return _release(tree, _definitions(tree))
+
+
+def _release(tree: SourceTree, definitions: Definitions) -> Release:
     communicator = _parsed(tree, COMMUNICATOR)
     norm = _parsed(tree, NORM)
-    definitions = _definitions(tree)
     announces = _function(communicator, "should_fuse_mlp_allreduce_with_next_layer")
     fused = [
         function
@@ -170,9 +175,7 @@ def _shared_experts(text: str) -> SharedRule:
 
 def _hears(table: int, flag: str) -> bool:
     """Whether a table depends on a flag."""
-    column = flag_tables()[flag]
-    distance = 1 << (len(flag_names()) - 1 - flag_names().index(flag))
-    return (table & column) >> distance != table & ~column & truth.full(len(flag_names()))
+    return _unset(table, flag) != table
 
 
 def _unset(table: int, flag: str) -> int:
