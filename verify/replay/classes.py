@@ -37,6 +37,12 @@ class Classes:
 
     def find(self, model: str, name: str) -> Definition | None:
         """What `name` is in a model's file; None where it is no class of a model file."""
+        return self._find(model, name, set())
+
+    def _find(self, model: str, name: str, asked: set[tuple[str, str]]) -> Definition | None:
+        if (model, name) in asked:
+            return None
+        asked.add((model, name))
         source = self._files.get(f"{MODELS}.{model}")
         for index in source.binders.get(name, ()) if source else ():
             node = source.statements[index].node if source else None
@@ -45,16 +51,23 @@ class Classes:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(MODELS + "."):
                 other = (node.module or "").removeprefix(MODELS + ".")
                 original = next(a.name for a in node.names if (a.asname or a.name) == name)
-                return self.find(other, original) if other != model else None
+                return self._find(other, original, asked)
         return None
 
     def lineage(self, definition: Definition) -> Iterator[Definition]:
-        """The class, then what it inherits from in model files."""
-        yield definition
+        """The class, then what it inherits from in model files, each once."""
+        found: dict[ast.ClassDef, Definition] = {}
+        self._inherited(definition, found)
+        yield from found.values()
+
+    def _inherited(self, definition: Definition, found: dict[ast.ClassDef, Definition]) -> None:
+        if definition.node in found:
+            return
+        found[definition.node] = definition
         for base in definition.node.bases:
             parent = self.find(definition.model, base.id) if isinstance(base, ast.Name) else None
-            if parent is not None and parent.node is not definition.node:
-                yield from self.lineage(parent)
+            if parent is not None:
+                self._inherited(parent, found)
 
     def method(self, definition: Definition, name: str) -> ast.FunctionDef | None:
         """A method, its own or inherited."""
@@ -71,7 +84,7 @@ class Classes:
             constructor = methods.get("__init__")
             if constructor is not None:
                 yield cls.model, constructor
-                for name in set(_own_calls(constructor)) & set(methods):
+                for name in sorted(set(_own_calls(constructor)) & set(methods)):
                     yield cls.model, methods[name]
 
     def holds_experts(self, model: str, name: str) -> bool:

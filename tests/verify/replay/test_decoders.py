@@ -124,3 +124,15 @@ def test_a_model_without_experts_is_only_executed_when_asked_for(tmp_path):
     models = Models(SourceFiles(open_source(str(tmp_path))))
     assert [*models.decoders("ash")] == []
     assert [layer.cls for layer in models.asked_for("ash")] == ["Layer"]
+
+
+def test_imports_and_bases_that_go_in_circles_end(decoders):
+    loop = "\nclass First(Second):\n    pass\n\n\nclass Second(First):\n    pass\n"
+    elm = "from sglang.srt.models.oak import Block\n" + LAYER + STACK.format(layer="Layer")
+    oak = "from sglang.srt.models.elm import Block\n"
+    assert decoders("elm", elm=elm, oak=oak) == []
+    round_about = ELM.replace(
+        "self.mlp = Block", "self.first = First(config)\n        self.mlp = Block"
+    )
+    (decoder,) = decoders("elm", elm=loop + round_about, oak=oak)
+    assert decoder.cls == "Layer"
