@@ -20,7 +20,7 @@ from verify.scan.primitives import (
     WHOLE,
     Axis,
 )
-from verify.scan.state import Reduction, Sink
+from verify.scan.state import Consumer, Reduction, Sink
 from verify.scan.values import (
     NONE,
     Const,
@@ -191,9 +191,11 @@ class Blocks(Expressions):
         frame = self.state.frame
         self.state.sinks.append(
             Sink(
-                kind=kind,
-                file=frame.module.path,
-                line=frame.called.lineno if frame.called else frame.line,
+                consumer=Consumer(
+                    kind=kind,
+                    file=frame.module.path,
+                    line=frame.called.lineno if frame.called else frame.line,
+                ),
                 parts=parts_of(self.logic, value),
                 when=self.state.live,
                 sums=sums,

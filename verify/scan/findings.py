@@ -7,6 +7,7 @@ from verify.report import Finding
 from verify.scan.judge import Fault
 from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
 from verify.scan.sites import Call, Guard, Key
+from verify.scan.state import Consumer
 from verify.scan.values import Place
 from verify.truth import table_bits
 
@@ -121,6 +122,11 @@ def finding(broken: Broken) -> Finding:
     )
 
 
+def shown_consumer(consumer: Consumer) -> str:
+    """Who takes the tensor, for a sentence."""
+    return f"{CONSUMERS[consumer.kind]} ({consumer.file}:{consumer.line})"
+
+
 def _message(broken: Broken) -> str:
     fault, place = broken.fault, broken.fault.places[0]
     flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
@@ -134,7 +140,7 @@ def _message(broken: Broken) -> str:
     case = f"where {where}"
     if conditions:
         case += f" ({'; '.join(conditions[:MAX_CONDITIONS])})"
-    consumer = f"{CONSUMERS[fault.sink.kind]} ({fault.sink.file}:{fault.sink.line})"
+    consumer = shown_consumer(fault.consumer)
     sums = {
         "double": f"{place.collective} has summed the output and {consumer} sums it again",
         "combined": f"{place.collective} sums what the dispatcher's combine has already summed",

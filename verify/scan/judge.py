@@ -12,7 +12,7 @@ from typing import Literal
 from verify.scan.logic import FALSE, TRUE, Cond, Logic
 from verify.scan.primitives import A2A_NONE, FLAGS, LOCAL_WORK, Axis
 from verify.scan.refused import ATTENTION_DP
-from verify.scan.state import Sink, State
+from verify.scan.state import Consumer, Sink, State
 from verify.scan.values import Part, Place
 from verify.truth import row_bits, rows
 
@@ -34,7 +34,7 @@ class Fault:
 
     kind: Kind
     places: tuple[Place, ...]
-    sink: Sink
+    consumer: Consumer
     axis: Axis
     rows: int
     conditions: tuple[str, ...]
@@ -95,7 +95,7 @@ def past_the_end(state: State) -> Iterator[Fault]:
         yield Fault(
             kind="past the end",
             places=(state.past_the_end[0],),
-            sink=fused[0],
+            consumer=fused[0].consumer,
             axis="TP",
             rows=1 << only_af,
             conditions=(),
@@ -175,7 +175,12 @@ def _fault(
     rest = logic.fix(case, values)
     needed += _needed(logic, rest, TRUE, logic.witness(rest))
     yield Fault(
-        kind=kind, places=places, sink=scene.sink, axis=axis, rows=table, conditions=tuple(needed)
+        kind=kind,
+        places=places,
+        consumer=scene.sink.consumer,
+        axis=axis,
+        rows=table,
+        conditions=tuple(needed),
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from verify.progress import track
 from verify.report import Finding
 from verify.scan import collector
 from verify.scan.findings import ADVICE, Broken, finding, rule_of
@@ -12,6 +11,7 @@ from verify.scan.index import Class, Index
 from verify.scan.layers import Facts, LayerRun, read_facts, run_layer
 from verify.scan.pipeline import lost_at_pipeline
 from verify.scan.roots import find_roots
+from verify.scan.side_by_side import side_by_side
 from verify.scan.sites import (
     Call,
     Guard,
@@ -22,7 +22,7 @@ from verify.scan.sites import (
     guarded_site,
     read_all,
 )
-from verify.scan.tally import Tally
+from verify.scan.tally import Tally, outcome
 from verify.scan.values import Place
 from verify.source import SourceTree
 
@@ -83,11 +83,15 @@ def _scan(index: Index) -> ScanResult:
     facts = read_facts(index)
     roots = find_roots(index)
     tally = Tally()
-    for cls in track(roots.layers, what="layers read"):
-        # a run's conditions are the bulk of the memory: each is let go of once it is counted
-        tally.add(run_layer(facts, cls))
-    calls = {call.key: call for call in find_calls(index)}
-    guards = dict(read_all(facts, tuple(calls.values())))
+    with side_by_side(
+        lambda cls: outcome(run_layer(facts, cls)), roots.layers, what="layers read"
+    ) as outcomes:
+        calls = {call.key: call for call in find_calls(index)}
+        guards = dict(read_all(facts, tuple(calls.values())))
+        for cls, seen in zip(roots.layers, outcomes(), strict=True):
+            tally.add(cls, seen)
+            for path, why in seen.unread.items():
+                index.unread.setdefault(path, why)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:

@@ -47,16 +47,28 @@ class Reduction:
     when: Cond
 
 
-@dataclass(frozen=True, eq=False)
-class Sink:
-    """Where a tensor left the layer: who took it, when, and when that consumer sums it up."""
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """Who takes a tensor, and where it is handed over."""
 
     kind: str
     file: str
     line: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sink:
+    """Where a tensor left the layer: who took it, when, and when that consumer sums it up."""
+
+    consumer: Consumer
     parts: tuple[Part, ...]
     when: Cond
     sums: Cond
+
+    @property
+    def kind(self) -> str:
+        """The kind of consumer."""
+        return self.consumer.kind
 
 
 @dataclass(eq=False)

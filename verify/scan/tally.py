@@ -1,13 +1,50 @@
 """What is kept of all layers' runs: which reduction was seen where, who took it, what is wrong."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from verify.scan.addends.findings import Collected
+from verify.scan.addends.judge import Addends
 from verify.scan.index import Class
 from verify.scan.judge import Fault
 from verify.scan.layers import LayerRun
 from verify.scan.sites import Key
 from verify.scan.values import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is kept of one layer's run. It knows places only, so that a process can send it.
+
+    `reduced`: the collectives that ran; `taken`: who took what they had summed up; `fuses`: whether
+    a sum may be left to the next layer; `unread`: the files that could not be read, and why.
+    """
+
+    entered: frozenset[tuple[str, int]]
+    reduced: tuple[Place, ...]
+    taken: tuple[tuple[Place, str], ...]
+    fuses: bool
+    faults: tuple[Fault, ...]
+    addends: Addends
+    unresolved: str
+    unread: Mapping[str, str]
+
+
+def outcome(run: LayerRun) -> Outcome:
+    """What is kept of a run; its conditions, which are the bulk of the memory, are not."""
+    taken = (
+        (place, sink.kind) for sink in run.sinks for part in sink.parts for place in part.reduced
+    )
+    return Outcome(
+        entered=frozenset(run.state.entered),
+        reduced=tuple(reduction.place for reduction in run.reductions),
+        taken=tuple(dict.fromkeys(taken)),
+        fuses=any(sink.kind == "fused norm" for sink in run.sinks),
+        faults=run.faults,
+        addends=run.addends,
+        unresolved=run.unresolved,
+        unread=dict(run.state.index.unread),
+    )
 
 
 @dataclass(eq=False)
@@ -22,24 +59,23 @@ class Tally:
     fusing: list[Class] = field(default_factory=list)
     addends: Collected = field(default_factory=Collected)
 
-    def add(self, run: LayerRun) -> None:
+    def add(self, cls: Class, seen: Outcome) -> None:
         """Count one layer's run."""
-        self.entered |= run.state.entered
-        for reduction in run.reductions:
-            self._note(reduction.place, run.cls, "inside")
-        for sink in run.sinks:
-            for place in {place for part in sink.parts for place in part.reduced}:
-                self._note(place, run.cls, sink.kind)
-        if any(sink.kind == "fused norm" for sink in run.sinks):
-            self.fusing.append(run.cls)
-        for fault in run.faults:
+        self.entered |= seen.entered
+        for place in seen.reduced:
+            self._note(place, cls, "inside")
+        for place, kind in seen.taken:
+            self._note(place, cls, kind)
+        if seen.fuses:
+            self.fusing.append(cls)
+        for fault in seen.faults:
             for place in fault.places:
                 key = (place.file, place.line, place.column)
-                self.faults.setdefault(key, []).append((fault, run.cls))
-        self.addends.add(run.cls, run.addends)
-        if run.unresolved:
-            where = f"{run.cls.module.path}:{run.cls.line}"
-            self.given_up.append(f"{where}: {run.cls.name} cannot be followed: {run.unresolved}")
+                self.faults.setdefault(key, []).append((fault, cls))
+        self.addends.add(cls, seen.addends)
+        if seen.unresolved:
+            where = f"{cls.module.path}:{cls.line}"
+            self.given_up.append(f"{where}: {cls.name} cannot be followed: {seen.unresolved}")
 
     def _note(self, place: Place, cls: Class, kind: str) -> None:
         key = (place.file, place.line, place.column)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from verify.report import Finding
 from verify.scan.addends.judge import ASKED, Addends, Cause, Fault
-from verify.scan.findings import CONSUMERS
+from verify.scan.findings import shown_consumer
 from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
 from verify.scan.refused import ATTENTION_GROUP
@@ -129,7 +129,7 @@ def _finding(broken: Broken) -> Finding:
     layers = ", ".join(sorted(broken.layers)[:4])
     rows = " ".join(table_bits(broken.rows, len(FLAGS)))
     what = MESSAGES[broken.rule].format(
-        consumer=f"{CONSUMERS[fault.sink.kind]} ({fault.sink.file}:{fault.sink.line})",
+        consumer=shown_consumer(fault.consumer),
         where=_where(broken),
     )
     named = [name for name in fault.conditions if not name.startswith("enable_moe_dense")]

@@ -18,7 +18,7 @@ from verify.scan.index import Class, Index
 from verify.scan.judge import SIZE_OF, smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
-from verify.scan.state import MODELS, Sink
+from verify.scan.state import MODELS, Consumer, Sink
 from verify.scan.values import NONE, Place, Primitive, Truth
 
 Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
@@ -54,7 +54,7 @@ class Fault:
     kind: Kind
     cause: Cause
     places: tuple[Place, ...]
-    sink: Sink
+    consumer: Consumer
     rows: int
     backends: tuple[str, ...]
     conditions: tuple[str, ...]
@@ -212,7 +212,7 @@ class Judge:
             kind=kind,
             cause=cause,
             places=places,
-            sink=sink,
+            consumer=sink.consumer,
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
