@@ -276,8 +276,8 @@ def _exclusive(
 
 def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -> Part:
     """The same part as alternatives hold it; `always` where each of them does."""
-    *rest, (last, part) = pairs
-    if always and all(other is part for _, other in rest):
+    *rest, (last, part) = _together(logic, pairs)
+    if always and not rest and all(other is part for _, other in pairs):
         return part
     present, reduced = part.present, part.reduced
     if not always:
@@ -288,6 +288,19 @@ def _one_of(logic: Logic, pairs: Sequence[tuple[Cond, Part]], *, always: bool) -
         if other.reduced != reduced:
             reduced = _reduced(logic, cond, other.reduced, reduced)
     return Part(part.origin, present, reduced, _birth([one for _, one in pairs]))
+
+
+def _together(logic: Logic, pairs: Sequence[tuple[Cond, Part]]) -> list[tuple[Cond, Part]]:
+    """The pairs, those with parts that are present and reduced alike as one."""
+    found: list[tuple[Cond, Part]] = []
+    for cond, part in reversed(pairs):
+        for at, (other, known) in enumerate(found):
+            if known is part or (known.present, known.reduced) == (part.present, part.reduced):
+                found[at] = (logic.either(cond, other), known)
+                break
+        else:
+            found.append((cond, part))
+    return found[::-1]
 
 
 def _reduced(logic: Logic, test: Cond, then: Reduced, otherwise: Reduced) -> Reduced:
