@@ -53,13 +53,15 @@ class Machine(Calls):
         frame.env = dict(env)
         self.run_body(then)
         then_live, then_env = frame.live, frame.env
-        opposite = frame.live = self.logic.both(before, self.logic.negation(test))
+        negation = self.logic.negation(test)
+        opposite = frame.live = self.logic.both(before, negation)
         frame.env = dict(env)
         self.run_body(otherwise)
-        frame.env = self._joined(then_live, then_env, frame.live, frame.env)
         if (then_live, frame.live) == (entered, opposite):
+            frame.env = self._joined(test, then_env, negation, frame.env)
             frame.live = before
         else:
+            frame.env = self._joined(then_live, then_env, frame.live, frame.env)
             frame.live = self.logic.either(then_live, frame.live)
 
     def _joined(
