@@ -286,14 +286,14 @@ class Calls(Named):
             env=dict(routine.scope or {}),
         )
         self.state.entered.add((function.module.path, function.node.lineno))
-        self.state.frames.append(frame)
+        self.state.enter(frame)
         try:
             self.bind(function, positional, keywords)
             if isinstance(function.node, ast.Lambda):
                 return self.evaluate(function.node.body)
             self.run_body(function.node.body)
         finally:
-            self.state.frames.pop()
+            self.state.leave()
         return self._condensed(function, self._returned(frame), positional)
 
     def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:

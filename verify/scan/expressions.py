@@ -212,9 +212,11 @@ class Expressions(ABC):
 
     def _instance_attribute(self, owner: Instance, name: str) -> Value:
         if name in owner.attributes:
-            frame = self.state.frame
-            # a path that reads what was never set there ends
-            frame.live = self.logic.both(frame.live, owner.assigned.get(name, TRUE))
+            assigned = owner.assigned.get(name, TRUE)
+            if assigned != TRUE:
+                # a path that reads what was never set there ends
+                frame = self.state.frame
+                frame.live = self.logic.both(frame.live, assigned)
             return owner.attributes[name]
         method = owner.cls.method(name)
         if method is not None:

@@ -86,7 +86,7 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
     """Build the layer with unknown arguments, run its forward, judge what leaves it."""
     state = facts.state()
     machine = AddendMachine(state)
-    state.frames.append(Frame(cls.module, "<layer>", None, TRUE))
+    state.enter(Frame(cls.module, "<layer>", None, TRUE))
     run = LayerRun(cls, state)
     try:
         layer = Instance(cls)

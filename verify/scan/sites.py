@@ -183,7 +183,7 @@ def read_guards(
     """Run one method by itself; the guard of every site it reaches, by place."""
     state = facts.state(open_flags=True)
     machine = Machine(state)
-    state.frames.append(Frame(module, "<method>", None, TRUE))
+    state.enter(Frame(module, "<method>", None, TRUE))
     logic = state.logic
     try:
         owner: Value = Text("self")
@@ -222,7 +222,7 @@ def _run_method(
         frame.env[arguments.kwarg.arg] = Mapped({})
     if cls is not None and names:
         frame.env[names[0]] = owner
-    machine.state.frames.append(frame)
+    machine.state.enter(frame)
     machine.run_body(method.body)
 
 

@@ -28,11 +28,11 @@ class SkippedMachine(Machine):
     def _as_set(self, base: Class, value: ast.expr, owner: Instance) -> Value:
         frame = Frame(base.module, "__init__", base, TRUE)
         frame.env["self"] = owner
-        self.state.frames.append(frame)
+        self.state.enter(frame)
         try:
             return self.evaluate(value)
         finally:
-            self.state.frames.pop()
+            self.state.leave()
 
 
 def _set_in_constructor(cls: Class, name: str) -> ast.expr | None:

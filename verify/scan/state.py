@@ -78,6 +78,7 @@ class State:
     index: Index
     logic: Logic = field(default_factory=lambda: Logic(FLAGS))
     frames: list[Frame] = field(default_factory=list)
+    frame: Frame = field(init=False, repr=False)
     context: dict[str, Value] = field(default_factory=dict)
     published: tuple[str, ...] = ()
     open_flags: bool = False
@@ -98,10 +99,16 @@ class State:
         if self.steps > MAX_STEPS:
             raise UnresolvedError(f"more than {MAX_STEPS} steps")
 
-    @property
-    def frame(self) -> Frame:
-        """The innermost call."""
-        return self.frames[-1]
+    def enter(self, frame: Frame) -> None:
+        """Begin a call: it is the innermost one until it is left."""
+        self.frames.append(frame)
+        self.frame = frame
+
+    def leave(self) -> None:
+        """End the innermost call."""
+        self.frames.pop()
+        if self.frames:
+            self.frame = self.frames[-1]
 
     @property
     def live(self) -> Cond:

@@ -112,14 +112,14 @@ def _value(machine: Machine, routine: Routine) -> Cond:
     """When a predicate of the source is true; True where it cannot be followed."""
     state = machine.state
     assert isinstance(routine.target, Function)
-    state.frames.append(Frame(routine.target.module, "<definition>", None, TRUE))
+    state.enter(Frame(routine.target.module, "<definition>", None, TRUE))
     try:
         return machine.truth(machine.call(routine, (), {}))
     except UnresolvedError as error:
         state.notes.add(f"{routine.target.name}: {error}")
         return TRUE
     finally:
-        state.frames.pop()
+        state.leave()
 
 
 def _same(machine: Machine, flag: Cond, body: Cond) -> Cond:

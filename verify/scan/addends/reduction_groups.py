@@ -148,7 +148,7 @@ def _read(
     frame = Frame(function.module, function.name, function.owner, TRUE)
     frame.env.update({arg.arg: Text(arg.arg) for arg in function.node.args.args})
     frame.env.update(given)
-    reader.state.frames.append(frame)
+    reader.state.enter(frame)
     body = function.node.body
     reader.run_body(body if isinstance(body, list) else [])
     return reader.named

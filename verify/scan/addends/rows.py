@@ -101,11 +101,11 @@ def _written_inline(
             if isinstance(node, ast.IfExp) and _INLINE.search(ast.unparse(node)):
                 frame = Frame(module, name, None, TRUE)
                 frame.env.update(sparse=sparse, dense_tp_size=dense_size)
-                machine.state.frames.append(frame)
+                machine.state.enter(frame)
                 try:
                     return machine.truth(machine.evaluate(node))
                 finally:
-                    machine.state.frames.pop()
+                    machine.state.leave()
     return None
 
 
@@ -132,7 +132,7 @@ def _returns(
 ) -> list[tuple[Cond, Value]]:
     """What a function of the source returns, case by case."""
     frame = Frame(function.module, function.name, function.owner, TRUE)
-    machine.state.frames.append(frame)
+    machine.state.enter(frame)
     try:
         machine.bind(function, positional, {})
         # one mode told apart from all others, which need no telling
@@ -140,5 +140,5 @@ def _returns(
         body = function.node.body
         machine.run_body(body if isinstance(body, list) else [])
     finally:
-        machine.state.frames.pop()
+        machine.state.leave()
     return [(cond, value) for cond, value in frame.returns if cond != FALSE]
