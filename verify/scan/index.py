@@ -236,6 +236,7 @@ class Module:
     index: "Index"
     _parsed: ast.Module | None = field(default=None, repr=False)
     _resolved: dict[str, Definition | None] = field(default_factory=dict, repr=False)
+    _files: "dict[str, Module | None]" = field(default_factory=dict, repr=False)
 
     @cached_property
     def pieces(self) -> dict[str, Piece]:
@@ -250,18 +251,13 @@ class Module:
             found.update(self.imported(match["dots"] or "", match["base"] or "", match["names"]))
         return found
 
-    @cached_property
-    def files(self) -> "dict[str, Module]":
-        """Names that whole files of the source are imported by."""
-        found = {
-            name: self.index.module_of(".".join(filter(None, imported)))
-            for name, imported in self.imports.items()
-        }
-        return {name: module for name, module in found.items() if module is not None}
-
     def qualified(self, owner: str, name: str) -> "Definition | None":
         """What `owner.name` means where `owner` is a file of the source that this one imports."""
-        return self.files[owner].resolve(name) if owner in self.files else None
+        if owner not in self._files:
+            imported = filter(None, self.imports.get(owner, ()))
+            self._files[owner] = self.index.module_of(".".join(imported))
+        module = self._files[owner]
+        return module.resolve(name) if module else None
 
     def imported(self, dots: str, base: str, names: str) -> dict[str, tuple[str, str | None]]:
         """What one import statement binds; `dots` and `base` are what follows `from`."""

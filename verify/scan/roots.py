@@ -6,13 +6,14 @@ not build layers), and is not built by another layer.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, Module, UnreadableError
 from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
 from verify.scan.state import MODELS
 
+# as imports write it
+_MODELS = MODELS.strip("/").replace("/", ".")
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
 
 
@@ -50,7 +51,7 @@ def find_roots(index: Index) -> Roots:
         for found in map(module.lookup, module.pieces):
             if isinstance(found, Class):
                 classes.append(found)
-    known: dict[Module, dict[str, Class]] = {}
+    known: dict[Module, _Names] = {}
     built = {cls: _built(cls, known) for cls in classes}
     candidates = [
         cls
@@ -80,36 +81,46 @@ def mixes_tokens(cls: Class) -> bool:
     return cls.has(ATTENTION)
 
 
-def _built(cls: Class, known: dict[Module, dict[str, Class]]) -> set[Class]:
+@dataclass(frozen=True, eq=False)
+class _Names:
+    """The names in one file that mean classes of model files, and those that mean model files."""
+
+    classes: dict[str, Class]
+    files: frozenset[str]
+
+
+def _built(cls: Class, known: dict[Module, _Names]) -> set[Class]:
     """The classes of the source that this class's text or an ancestor's names."""
     found: set[Class] = set()
     for ancestor in cls.ancestors:
         module = ancestor.module
         if module not in known:
-            known[module] = dict(_model_classes(module))
-        for name in ancestor.capitalised & known[module].keys():
+            known[module] = _names(module)
+        names = known[module]
+        for name in ancestor.capitalised & names.classes.keys():
             if name not in ancestor.base_names and name != ancestor.name:
-                found.add(known[module][name])
-        found.update(_qualified(ancestor))
+                found.add(names.classes[name])
+        for owner, name in _QUALIFIED.findall(ancestor.text) if names.files else ():
+            inner = module.qualified(owner, name) if owner in names.files else None
+            if isinstance(inner, Class):
+                found.add(inner)
     return found
 
 
-def _model_classes(module: Module) -> Iterator[tuple[str, Class]]:
-    """The names in a file that mean a class under models/."""
-    for name in {**module.pieces, **module.imports}:
+def _names(module: Module) -> _Names:
+    # no other file hands a model's class on
+    imported = {
+        name: ".".join(filter(None, (source, original)))
+        for name, (source, original) in module.imports.items()
+        if _MODELS in source
+    }
+    classes: dict[str, Class] = {}
+    for name in (*module.pieces, *imported):
         try:
             found = module.resolve(name) if name[0].isupper() else None
         except UnreadableError:
             continue
         if isinstance(found, Class) and found.module.path.startswith(MODELS):
-            yield name, found
-
-
-def _qualified(cls: Class) -> Iterator[Class]:
-    """The classes that its text names behind the name of a model file."""
-    if not any(file.path.startswith(MODELS) for file in cls.module.files.values()):
-        return
-    for owner, name in sorted(set(_QUALIFIED.findall(cls.text))):
-        inner = cls.module.qualified(owner, name)
-        if isinstance(inner, Class) and inner.module.path.startswith(MODELS):
-            yield inner
+            classes[name] = found
+    files = (name for name, dotted in imported.items() if module.index.module_of(dotted))
+    return _Names(classes, frozenset(files))
