@@ -27,6 +27,7 @@ from packaging.utils import (
 )
 
 from verify.errors import VerifyError
+from verify.unshared import open_unshared
 
 Generation = Literal[
     "open-coded", "helper-arguments", "helper-context", "layer-boundary", "unknown"
@@ -226,7 +227,13 @@ def _archive(path: Path, below: str) -> SourceTree:
 
 
 def _zip(path: Path, below: str) -> SourceTree:
-    archive = zipfile.ZipFile(path)
+    file = open_unshared(path)
+    try:
+        archive = zipfile.ZipFile(file)
+    # what a damaged table of contents raises has no common base
+    except Exception as error:
+        file.close()
+        raise VerifyError(f"{path}: a damaged archive ({error})") from error
     infos = {info.filename: info for info in archive.infolist() if info.filename.endswith(".py")}
     _check_count(len(infos), path)
     members, skipped = _package_members(infos, path, below)
@@ -245,7 +252,7 @@ def _zip(path: Path, below: str) -> SourceTree:
         paths=tuple(sorted(members)),
         skipped=skipped,
         _load=load,
-        _close=archive.close,
+        _close=file.close,
     )
 
 

@@ -2,9 +2,10 @@
 
 import io
 import os
+import random
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,29 @@ def test_damaged_member_is_one_line(tmp_path: Path) -> None:
     with open_source(str(path)) as tree, pytest.raises(VerifyError, match="damaged") as caught:
         tree.read(MODEL)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [wheel, sdist])
+def test_damaged_archive_is_one_line(
+    tmp_path: Path, make: Callable[[Path, Mapping[str, str]], Path]
+) -> None:
+    names = {"wheel": "a.whl", "sdist": "a.tar.gz"}
+    path = make(tmp_path / names[make.__name__], {MODEL: "x = 1\n" * 100, UTILS: ""})
+    sound = path.read_bytes()
+    draw = random.Random(5)
+    refused: list[str] = []
+    for _ in range(400):
+        raw = bytearray(sound)
+        for at in draw.choices(range(len(raw)), k=draw.randint(1, 4)):
+            raw[at] = draw.randrange(256)
+        path.write_bytes(raw)
+        try:
+            with open_source(str(path)) as tree:
+                tree.read(MODEL)
+        except VerifyError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert not any("\n" in line for line in refused)
 
 
 def test_loop_of_links_ends_and_links_out_are_not_followed(tmp_path: Path) -> None:
