@@ -70,7 +70,8 @@ def _free_cores() -> int:
 
     A copy has one thread only: what another one has locked stays locked in it for ever.
     """
-    if sys.platform != "linux" or len(list(Path("/proc/self/task").iterdir())) > 1:
+    threads = Path("/proc/self/task")
+    if sys.platform != "linux" or not threads.is_dir() or len(list(threads.iterdir())) > 1:
         return 1
     return len(os.sched_getaffinity(0))
 
@@ -89,12 +90,15 @@ def _copy(work: Callable[[], object]) -> Iterator[Connection]:
             sender.send(work())
 
     copy = context.Process(target=run, daemon=True)
-    copy.start()
+    # a system that has no room for it raises: it brings nothing back then
+    with suppress(OSError):
+        copy.start()
     sender.close()
     try:
         yield results
     finally:
-        copy.kill()
-        copy.join()
+        if copy.pid is not None:
+            copy.kill()
+            copy.join()
         copy.close()
         results.close()

@@ -78,6 +78,17 @@ def of(item):
     assert printed(code + END) == [str(ITEMS), "no child left"]
 
 
+def test_copy_that_cannot_be_made() -> None:
+    code = """
+    def no_room():
+        raise BlockingIOError("resource temporarily unavailable")
+    os.fork = no_room
+    def of(item):
+        return item
+    """
+    assert printed(textwrap.dedent(code) + END) == [str(ITEMS), "no child left"]
+
+
 def test_what_fails_everywhere_fails_here() -> None:
     code = """
     def of(item):
