@@ -29,11 +29,13 @@ class Piece:
         return range(self.line, self.line + self.text.count("\n") + 1)
 
 
-def definitions(text: str) -> dict[str, Piece]:
+def definitions(text: str) -> dict[str, Piece] | None:
     """A file's top-level classes and functions.
 
     Each ends where the next top-level statement begins. Lines in the first column of a long string
-    begin none: in front of them the triple quotes are not paired.
+    begin none: in front of them the triple quotes are not paired. None where its lines do not tell:
+    one that looks like a definition's first is inside a string, or behind a comment with triple
+    quotes.
     """
     found: dict[str, Piece] = {}
     text = f"\n{text}"
@@ -41,11 +43,12 @@ def definitions(text: str) -> dict[str, Piece]:
     line = at = end = 0
     for head in _HEAD.finditer(text):
         start = head.start()
-        if start >= end and quotes.paired(start):
-            starts = (match.start() for match in _TOP_START.finditer(text, head.end()))
-            end = next(filter(quotes.paired, starts), len(text))
-            line, at = line + text.count("\n", at, start), start
-            found[head[1]] = Piece(text=text[start + 1 : end + 1], line=line + 1)
+        if start < end or not quotes.paired(start):
+            return None
+        starts = (match.start() for match in _TOP_START.finditer(text, head.end()))
+        end = next(filter(quotes.paired, starts), len(text))
+        line, at = line + text.count("\n", at, start), start
+        found[head[1]] = Piece(text=text[start + 1 : end + 1], line=line + 1)
     return found
 
 

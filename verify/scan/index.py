@@ -234,14 +234,29 @@ class Module:
     path: str
     text: str
     index: "Index"
-    _parsed: ast.Module | None = field(default=None, repr=False)
     _resolved: dict[str, Definition | None] = field(default_factory=dict, repr=False)
     _files: "dict[str, Module | None]" = field(default_factory=dict, repr=False)
 
     @cached_property
     def pieces(self) -> dict[str, Piece]:
         """The text of every top-level class and function, by name."""
-        return cut_definitions(self.text)
+        cut = cut_definitions(self.text)
+        if cut is not None:
+            return cut
+        try:
+            body = self._whole.body
+        except UnreadableError as error:
+            self.index.unread.setdefault(self.path, str(error))
+            return {}
+        definitions = (node for node in body if isinstance(node, ast.ClassDef | FunctionNode))
+        return {
+            node.name: Piece(text=ast.get_source_segment(self.text, node) or "", line=node.lineno)
+            for node in definitions
+        }
+
+    @cached_property
+    def _whole(self) -> ast.Module:
+        return parse(self.text, shown=self.path)
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
@@ -279,9 +294,7 @@ class Module:
         try:
             return parse(text, shown=self.path, first_line=line).body[0]
         except UnreadableError:
-            if self._parsed is None:
-                self._parsed = parse(self.text, shown=self.path)
-            for node in self._parsed.body:
+            for node in self._whole.body:
                 if getattr(node, "name", None) == name and node.lineno == line:
                     return node
             raise

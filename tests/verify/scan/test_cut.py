@@ -33,6 +33,15 @@ IRREGULAR = {
     "only a conditional method": "class A:\n    if X:\n        def f(self): pass\n",
     "a call among the bases": "class A(make(B)):\n    def f(self): pass\n",
 }
+# files, of which the class A has a method `last`
+UNTOLD = {
+    "a class in a string": 'TEXT = """\nclass Not:\n    pass\n"""\n\n\nclass A:\n'
+    "    def last(self): pass\n",
+    "triple quotes in a comment before": '# """\nclass A:\n    def last(self): pass\n',
+    "triple quotes in a comment inside": 'def f():\n    pass  # """\n\n\nclass A:\n'
+    '    def last(self):\n        """Text."""\n',
+    "triple quotes in a string": 'QUOTES = \'"""\'\n\n\n@d\nclass A:\n    def last(self): pass\n',
+}
 
 
 IN_FILE = "sglang/srt/models/odd.py"
@@ -52,7 +61,7 @@ def parsed_whole(text: str) -> dict[str, str]:
 
 def read(tmp_path: Path, text: str) -> Class:
     file = tmp_path / IN_FILE
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode())
     module = Index(open_source(str(tmp_path))).module(IN_FILE)
     assert module is not None
@@ -97,11 +106,34 @@ def test_only_the_method_asked_for_is_parsed(tmp_path: Path) -> None:
 
 
 def test_definitions_end_where_the_next_statement_begins() -> None:
-    text = 'class A:\n    """\nclass B:\n    """\n\n\n@d\ndef f():\n    pass\n)\nx = 1\n'
-    assert {name: piece.lines for name, piece in definitions(text).items()} == {
+    text = 'class A:\n    """\nwords\n    """\n\n\n@d\ndef f():\n    pass\n)\nx = 1\n'
+    cut = definitions(text)
+    assert cut is not None
+    assert {name: piece.lines for name, piece in cut.items()} == {
         "A": range(1, 8),
         "f": range(8, 12),
     }
+
+
+@pytest.mark.parametrize("kind", UNTOLD)
+def test_definitions_that_lines_do_not_tell_are_those_of_the_whole_file(
+    tmp_path: Path, kind: str
+) -> None:
+    assert definitions(UNTOLD[kind]) is None
+    assert read(tmp_path, UNTOLD[kind]).method("last") is not None
+    module = read(tmp_path, UNTOLD[kind]).module
+    assert module.lookup("Not") is None
+
+
+def test_file_whose_definitions_nobody_can_tell_is_said(tmp_path: Path) -> None:
+    file = tmp_path / IN_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text('# """\nclass A:\n    def f(self): (\n')
+    index = Index(open_source(str(tmp_path)))
+    module = index.module(IN_FILE)
+    assert module is not None
+    assert module.pieces == {}
+    assert list(index.unread) == [IN_FILE]
 
 
 @pytest.mark.network
