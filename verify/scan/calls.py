@@ -154,20 +154,20 @@ class Calls(Named):
         keywords: Mapping[str, Value],
     ) -> Value | None:
         name = func.attr if isinstance(func, ast.Attribute) else ""
-        kinds = {type(value) for _, value in alternatives(receiver)}
-        if Tensor in kinds and kinds <= {Tensor, Text, Const}:
-            receiver = Tensor(parts_of(self.logic, receiver))
-        match receiver:
-            case Choice():
+        if isinstance(receiver, Choice):
+            kinds = {type(value) for _, value in receiver.alternatives}
+            if Primitive in kinds:
                 # each alternative may be a block of its own
-                if Primitive in kinds:
-                    return self.over(
-                        receiver,
-                        lambda item: (
-                            self._by_method(item, func, positional, keywords)
-                            or self.call(self._method(item, name), positional, keywords)
-                        ),
-                    )
+                return self.over(
+                    receiver,
+                    lambda item: (
+                        self._by_method(item, func, positional, keywords)
+                        or self.call(self._method(item, name), positional, keywords)
+                    ),
+                )
+            if Tensor in kinds and kinds <= {Tensor, Text, Const}:
+                receiver = Tensor(parts_of(self.logic, receiver))
+        match receiver:
             case Primitive():
                 return self.block_method(receiver, name, positional, keywords)
             case Text(text) if name in GROUP_METHODS and "group" in text:

@@ -25,14 +25,17 @@ class Logic:
 
     def __init__(self, flags: Sequence[str] = ()) -> None:
         self._level: dict[str, int] = {}
+        self._atoms: dict[str, Cond] = {}
         self._names: list[str] = []
         # (level, if false, if true); the first two stand for the constants
         self._nodes: list[tuple[int, Cond, Cond]] = [(1 << 30, FALSE, FALSE), (1 << 30, TRUE, TRUE)]
         self._unique: dict[tuple[int, Cond, Cond], Cond] = {}
-        # what was asked before: and, or, if-then-else
+        # what was asked before: not, and, or, if-then-else, the atoms of
+        self._negations: dict[Cond, Cond] = {}
         self._boths: dict[tuple[Cond, Cond], Cond] = {}
         self._eithers: dict[tuple[Cond, Cond], Cond] = {}
         self._ites: dict[tuple[Cond, Cond, Cond], Cond] = {}
+        self._supports: dict[Cond, tuple[str, ...]] = {}
         for flag in flags:
             self.atom(flag)
 
@@ -40,20 +43,30 @@ class Logic:
         """A table that starts with everything known here and then goes its own way."""
         other = Logic()
         other._level, other._names = dict(self._level), list(self._names)
+        other._atoms = dict(self._atoms)
         other._nodes, other._unique = list(self._nodes), dict(self._unique)
         return other
 
     def atom(self, name: str) -> Cond:
         """The condition "`name` holds"."""
-        level = self._level.get(name)
-        if level is None:
+        known = self._atoms.get(name)
+        if known is None:
             level = self._level[name] = len(self._names)
             self._names.append(name)
-        return self._node(level, FALSE, TRUE)
+            known = self._atoms[name] = self._node(level, FALSE, TRUE)
+        return known
 
     def negation(self, a: Cond) -> Cond:
         """Not a."""
-        return self.choose(a, FALSE, TRUE)
+        if a <= TRUE:
+            return FALSE if a == TRUE else TRUE
+        known = self._negations.get(a)
+        if known is None:
+            level, low, high = self._nodes[a]
+            known = self._node(level, self.negation(low), self.negation(high))
+            self._negations[a] = known
+            self._negations[known] = a
+        return known
 
     def both(self, a: Cond, b: Cond) -> Cond:
         """a and b."""
@@ -67,7 +80,7 @@ class Logic:
         known = self._boths.get(key)
         if known is None:
             # where a scan spends most of its time: what `_split` does, without the call, and
-            # nothing is asked of a side that is false
+            # nothing is asked of a side that is clear
             level, low_a, high_a = self._nodes[a]
             level_b, low_b, high_b = self._nodes[b]
             if level < level_b:
@@ -90,8 +103,14 @@ class Logic:
         key = (a, b)
         known = self._eithers.get(key)
         if known is None:
-            level, low_a, high_a, low_b, high_b = self._split(a, b)
-            low, high = self.either(low_a, low_b), self.either(high_a, high_b)
+            level, low_a, high_a = self._nodes[a]
+            level_b, low_b, high_b = self._nodes[b]
+            if level < level_b:
+                low_b = high_b = b
+            elif level_b < level:
+                level, low_a, high_a = level_b, a, a
+            low = TRUE if low_a == TRUE or low_b == TRUE else self.either(low_a, low_b)
+            high = TRUE if high_a == TRUE or high_b == TRUE else self.either(high_a, high_b)
             known = self._eithers[key] = self._node(level, low, high)
         return known
 
@@ -205,6 +224,9 @@ class Logic:
 
     def support(self, condition: Cond) -> tuple[str, ...]:
         """The atoms that `condition` depends on, in order."""
+        known = self._supports.get(condition)
+        if known is not None:
+            return known
         levels: set[int] = set()
         seen: set[Cond] = set()
         todo = [condition]
@@ -215,7 +237,8 @@ class Logic:
                 level, low, high = self._nodes[node]
                 levels.add(level)
                 todo += (low, high)
-        return tuple(self._names[level] for level in sorted(levels))
+        known = self._supports[condition] = tuple(self._names[level] for level in sorted(levels))
+        return known
 
     def table(self, condition: Cond, flags: Sequence[str], *, always: bool = False) -> int:
         """The truth table over `flags`, the first most significant, as `verify.truth` has it.

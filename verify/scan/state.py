@@ -23,9 +23,10 @@ class UnresolvedError(Exception):
 class Frame:
     """One call in progress.
 
-    `live` is the condition under which its next statement runs, counted from its own start. Values
-    inside a call are conditioned on what happens inside it; they meet the rest where they are
-    merged into the caller's.
+    `live` is the condition under which its next statement runs, counted from its own start; `above`
+    is the one under which it was called, once somebody has asked. Values inside a call are
+    conditioned on what happens inside it; they meet the rest where they are merged into the
+    caller's.
     """
 
     module: Module
@@ -37,6 +38,7 @@ class Frame:
     called: ast.Call | None = None
     called_name: str = ""
     line: int = 0
+    above: Cond | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,10 @@ class State:
     @property
     def live(self) -> Cond:
         """The path condition from the start of the run."""
-        return self.logic.all_of(*(frame.live for frame in self.frames))
+        frame = self.frame
+        if frame.above is None:
+            frame.above = self.logic.all_of(*(caller.live for caller in self.frames[:-1]))
+        return self.logic.both(frame.above, frame.live)
 
     @property
     def here(self) -> Cond:

@@ -6,6 +6,7 @@ say under which condition, counted from the start of the run, a part is there or
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import TypeAlias
 from zlib import crc32
@@ -189,6 +190,7 @@ Value: TypeAlias = (
 NONE = Const(None)
 
 
+@lru_cache(maxsize=10_000)
 def clipped(text: str) -> Text:
     """A text of bounded length; a checksum keeps what was cut off different."""
     if len(text) > MAX_TEXT:
