@@ -12,11 +12,13 @@ from verify.scan.primitives import (
     ALLOW,
     ATTENTION,
     COMMUNICATOR_EXIT,
+    COMMUNICATOR_FILE,
     COMMUNICATOR_FLAGS,
     GROUPS,
     IS_LAST,
     LOCAL_WORK,
     OWN_FORWARD,
+    UTILS_FILE,
     WHOLE,
     Axis,
 )
@@ -153,7 +155,7 @@ class Blocks(Expressions):
     def _asked(self, communicator: Primitive, name: str) -> None:
         """Note a layer that asks whether to leave its sum to the next and never says it is last."""
         if COMMUNICATOR_FLAGS[name] == "AF" and communicator.setting(IS_LAST) is None:
-            module = self.state.index.module("sglang/srt/layers/communicator.py")
+            module = self.state.index.module(COMMUNICATOR_FILE)
             if module is not None and IS_LAST in module.text:
                 self.state.past_the_end.append(self.state.place(()))
 
@@ -172,7 +174,7 @@ class Blocks(Expressions):
 
     def reads_dp(self) -> bool:
         """Whether this source's communicator sums by reduce_scatterv where DP holds."""
-        module = self.state.index.module("sglang/srt/layers/communicator.py")
+        module = self.state.index.module(COMMUNICATOR_FILE)
         return module is not None and "should_use_dp_reduce_scatterv" in module.text
 
     def _sums_inside(self, keywords: Mapping[str, Value]) -> Cond:
@@ -183,7 +185,7 @@ class Blocks(Expressions):
 
     def works_locally(self) -> bool:
         """Whether this source knows data-parallel weights, which leave nothing to sum."""
-        utils = self.state.index.module("sglang/srt/layers/moe/utils.py")
+        utils = self.state.index.module(UTILS_FILE)
         return utils is not None and LOCAL_WORK.rpartition(" >")[0] in utils.text
 
     def sink(self, kind: str, value: Value, sums: Cond) -> None:

@@ -34,7 +34,6 @@ from verify.scan.values import (
     Text,
     Truth,
     Value,
-    alternatives,
     clipped,
     merge,
     one_of,

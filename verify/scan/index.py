@@ -356,6 +356,10 @@ class Index:
                 self._modules[path] = None
         return self._modules[path]
 
+    def give_up(self, where: str, what: str, error: Exception) -> None:
+        """Say that a part of a file was read and cannot be followed."""
+        self.unread[f"{where} {what}"] = f"{where}: {what} cannot be followed: {error}"
+
     def forget(self) -> None:
         """Let go of every file and syntax tree; nothing that was asked for is of use any more.
 

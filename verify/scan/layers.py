@@ -11,7 +11,7 @@ from verify.scan.addends.reduction_groups import ReductionGroups, read_groups
 from verify.scan.index import Class, Function, Index, UnreadableError
 from verify.scan.judge import Fault, faults, past_the_end
 from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
-from verify.scan.primitives import FLAGS
+from verify.scan.primitives import COMMUNICATOR_FILE, FLAGS
 from verify.scan.refused import refused
 from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
 from verify.scan.theory import definitions, general, of_atoms, published_flags
@@ -63,13 +63,15 @@ def read_facts(index: Index) -> Facts:
         state.logic.atom(flag)
     try:
         defined, answers = definitions(state)
-    except CANNOT_FOLLOW:
+    except CANNOT_FOLLOW as error:
+        index.give_up(COMMUNICATOR_FILE, "what the flags are", error)
         defined = answers = TRUE
     defined = state.logic.both(defined, general(state))
     defined = state.logic.both(defined, of_atoms(state, frozenset()))
     try:
         groups = read_groups(index, state.logic)
-    except CANNOT_FOLLOW:
+    except CANNOT_FOLLOW as error:
+        index.give_up(COMMUNICATOR_FILE, "which groups it sums over", error)
         groups = ReductionGroups()
     known = frozenset(state.logic.atoms())
     return Facts(index, state.logic.copy(), defined, answers, published_flags(state), known, groups)

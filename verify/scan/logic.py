@@ -13,7 +13,7 @@ Cond = NewType("Cond", int)
 FALSE = Cond(0)
 TRUE = Cond(1)
 
-MAX_NODES = 200_000
+MAX_NODES = 300_000
 
 
 class TooLargeError(Exception):
@@ -109,8 +109,8 @@ class Logic:
                 low_b = high_b = b
             elif level_b < level:
                 level, low_a, high_a = level_b, a, a
-            low = TRUE if low_a == TRUE or low_b == TRUE else self.either(low_a, low_b)
-            high = TRUE if high_a == TRUE or high_b == TRUE else self.either(high_a, high_b)
+            low = self.either(low_a, low_b) if low_a != TRUE != low_b else TRUE
+            high = self.either(high_a, high_b) if high_a != TRUE != high_b else TRUE
             known = self._eithers[key] = self._node(level, low, high)
         return known
 

@@ -54,6 +54,7 @@ FLAG_NAMES: Mapping[str, str] = {
 }
 FORWARD_CONTEXT = "get_forward"
 
+COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
 COMMUNICATOR = "LayerCommunicator"
 COMMUNICATOR_FLAGS: Mapping[str, str] = {
     "should_fuse_mlp_allreduce_with_next_layer": "AF",
@@ -75,6 +76,7 @@ EXPERT_LAYERS = ("FusedMoE", "EPMoE")
 OWN_FORWARD = "its own forward"
 EXPERT_FACTORY = "get_moe_impl_class"
 EXPERT_FUNCTIONS = ("fused_moe", "fused_experts")
+UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 A2A_BACKEND = "MoeA2ABackend"
 A2A_NONE = "get_moe_a2a_backend().is_none()"
 # data-parallel weights: each rank holds all experts for its own tokens

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from verify.scan.index import Class, Index, Module
 from verify.scan.logic import Cond, Logic
+from verify.scan.primitives import COMMUNICATOR_FILE
 from verify.scan.state import MODELS
 
 ATTENTION_DP = "is_dp_attention_enabled()"
@@ -17,7 +18,6 @@ WHOLE_GROUP = re.compile(r"get_tensor_model_parallel_world_size\(\)|get_parallel
 ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
 
 _MOVES_FILE = "sglang/srt/layers/dp_attention.py"
-_CONTEXT_FILE = "sglang/srt/layers/communicator.py"
 _ALLOWS_SCATTERED = "init_context("
 _GROUPS_FILE = "sglang/srt/distributed/parallel_state.py"
 _FP4_FILE = "sglang/srt/layers/quantization/modelopt_quant.py"
@@ -41,7 +41,7 @@ def moves_on_gpus_only(index: Index) -> bool:
 
 def scatters_inputs_on_gpus_only(index: Index) -> bool:
     """Whether attention inputs are kept scattered over the group on some kinds of device only."""
-    return bool(_SCATTERS_INPUT.search(_text(index, _CONTEXT_FILE)))
+    return bool(_SCATTERS_INPUT.search(_text(index, COMMUNICATOR_FILE)))
 
 
 def takes_one_size_a_rank(index: Index) -> bool:

@@ -22,7 +22,7 @@ from verify.scan.sites import (
     guarded_site,
     read_all,
 )
-from verify.scan.tally import Tally, outcome
+from verify.scan.tally import GIVEN_UP, Tally, outcome
 from verify.scan.values import Place
 from verify.source import SourceTree
 
@@ -165,8 +165,9 @@ def _as_run(facts: Facts, cls: Class, key: Key) -> Guard | None:
 
 def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
     site = guarded_site(call, guard) if guard else bare_site(call)
-    seen = tally.seen.get(call.key, ())
-    layers = ", ".join(sorted({cls.name for cls, _ in seen})[:4])
+    reached = tally.seen.get(call.key, ())
+    seen = [(cls, kind) for cls, kind in reached if kind != GIVEN_UP]
+    layers = ", ".join(sorted({cls.name for cls, _ in seen or reached})[:4])
     consumers = {kind for _, kind in seen} - {"inside"}
     kinds = {str(fault.kind) for fault, _ in tally.faults.get(call.key, ())} - {"backend"}
     kinds |= tally.addends.kinds_at(call.key)
@@ -176,6 +177,8 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
         )
     if guard is None:
         return JudgedSite(site=site, verdict="unresolved", why="its method cannot be followed")
+    if reached and not seen:
+        return JudgedSite(site=site, verdict="unresolved", why=f"{layers} cannot be followed")
     if not seen and (call.file, call.method.lineno) in tally.entered:
         return JudgedSite(site=site, verdict="covered", why="every layer tells it to skip")
     if not seen:

@@ -16,8 +16,8 @@ from verify.scan.index import Class, FunctionNode, Index, Module, UnreadableErro
 from verify.scan.layers import CANNOT_FOLLOW, Facts, read_facts, unknown
 from verify.scan.logic import TRUE, Cond, Logic
 from verify.scan.machine import Machine
-from verify.scan.primitives import ATTENTION, COLLECTIVES, FLAG_NAMES, FLAGS
-from verify.scan.state import LAYERS, MODELS, Frame
+from verify.scan.primitives import ATTENTION, COLLECTIVES, FLAG_NAMES, FLAGS, UTILS_FILE
+from verify.scan.state import MODELS, Frame
 from verify.scan.theory import PARTS_OF_TP, predicate_texts
 from verify.scan.values import Instance, Mapped, Place, Routine, Text, Truth, Value
 from verify.source import SourceTree
@@ -89,7 +89,7 @@ class GuardedSite:
 def reducing_helpers(index: Index) -> frozenset[str]:
     """Functions under layers/ that run a collective for their caller."""
     found: set[str] = set()
-    module = index.module(f"{LAYERS}moe/utils.py")
+    module = index.module(UTILS_FILE)
     texts = {name: piece.text for name, piece in module.pieces.items()} if module else {}
     pattern = re.compile(rf"\b(?:{_DIRECT})\(")
     while True:
@@ -196,7 +196,8 @@ def read_guards(
         state.frame.live = TRUE
         _run_method(machine, cls, module, method, owner)
     except CANNOT_FOLLOW as error:
-        state.notes.add(str(error))
+        facts.index.give_up(f"{module.path}:{method.lineno}", method.name, error)
+        return {}
     found: dict[Key, Guard] = {}
     for reduction in state.reductions:
         place = reduction.place

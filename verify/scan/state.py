@@ -93,7 +93,6 @@ class State:
     allows: bool = False
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
-    notes: set[str] = field(default_factory=set)
 
     def step(self) -> None:
         """Count one statement or call; a run that takes too many is unresolved."""

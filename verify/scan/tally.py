@@ -47,6 +47,10 @@ def outcome(run: LayerRun) -> Outcome:
     )
 
 
+# instead of a consumer's kind: the run ended before anybody could tell
+GIVEN_UP = "given up"
+
+
 @dataclass(eq=False)
 class Tally:
     """`seen`: a reduction -> the layers it ran in and the kinds of consumers it went to."""
@@ -61,11 +65,12 @@ class Tally:
 
     def add(self, cls: Class, seen: Outcome) -> None:
         """Count one layer's run."""
-        self.entered |= seen.entered
+        if not seen.unresolved:
+            self.entered |= seen.entered
         for place in seen.reduced:
-            self._note(place, cls, "inside")
+            self._note(place, cls, GIVEN_UP if seen.unresolved else "inside")
         for place, kind in seen.taken:
-            self._note(place, cls, kind)
+            self._note(place, cls, GIVEN_UP if seen.unresolved else kind)
         if seen.fuses:
             self.fusing.append(cls)
         for fault in seen.faults:

@@ -17,9 +17,11 @@ from verify.scan.primitives import (
     A2A_NONE,
     ALLOW,
     COMMUNICATOR,
+    COMMUNICATOR_FILE,
     COMMUNICATOR_FLAGS,
     FLAG_FUNCTIONS,
     SCATTERS,
+    UTILS_FILE,
 )
 from verify.scan.refused import (
     ATTENTION_DP,
@@ -43,8 +45,6 @@ _PLATFORMS = {
     "npu": re.compile(r"^_?is_npu(?:\(\))?$"),
     "xpu": re.compile(r"^_?is_xpu(?:\(\))?$"),
 }
-_COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
-_UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 _EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
 _PUBLISHED = {"fuse_mlp_allreduce": "AF", "mlp_reduce_scatter": "RS"}
 
@@ -65,7 +65,7 @@ def definitions(state: State) -> tuple[Cond, Cond]:
     is exactly what the communicator answers.
     """
     machine, logic = Machine(state), state.logic
-    module = state.index.module(_UTILS_FILE)
+    module = state.index.module(UTILS_FILE)
     result = answers = TRUE
     state.theory = True
     for name, flag in FLAG_FUNCTIONS.items():
@@ -75,7 +75,7 @@ def definitions(state: State) -> tuple[Cond, Cond]:
             result = logic.both(result, _same(machine, logic.atom(flag), body))
         else:
             result = logic.both(result, logic.negation(logic.atom(flag)))
-    communicator = state.index.module(_COMMUNICATOR_FILE)
+    communicator = state.index.module(COMMUNICATOR_FILE)
     cls = communicator.lookup(COMMUNICATOR) if communicator else None
     if isinstance(cls, Class):
         owner = Instance(cls)
@@ -99,7 +99,7 @@ def predicate_texts(index: Index) -> dict[str, str]:
     """Each flag function of the source with its definition, as an expression of named atoms."""
     state = State(index, theory=True)
     machine = Machine(state)
-    module = index.module(_UTILS_FILE)
+    module = index.module(UTILS_FILE)
     found: dict[str, str] = {}
     for name in FLAG_FUNCTIONS:
         function = module.resolve(name) if module else None
@@ -116,7 +116,7 @@ def _value(machine: Machine, routine: Routine) -> Cond:
     try:
         return machine.truth(machine.call(routine, (), {}))
     except UnresolvedError as error:
-        state.notes.add(f"{routine.target.name}: {error}")
+        state.index.give_up(routine.target.module.path, routine.target.name, error)
         return TRUE
     finally:
         state.leave()
@@ -222,7 +222,7 @@ def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
 
 def backends(state: State) -> tuple[str, ...]:
     """The questions that this source's all-to-all backend answers: `is_none`, `is_deepep`, ..."""
-    module = state.index.module(_UTILS_FILE)
+    module = state.index.module(UTILS_FILE)
     cls = module.lookup(A2A_BACKEND) if module else None
     if not isinstance(cls, Class):
         return ()

@@ -70,17 +70,45 @@ def test_calls_that_never_end_are_unresolved(scanned: Scan, sample: Any) -> None
     assert [s.verdict for s in result.sites] == ["covered"]
 
 
-def test_conditions_without_end_are_unresolved(scanned: Scan, sample: Any) -> None:
-    lines = "".join(
-        f"        if batch.a{n} == batch.b{n * 7 % 61}:\n"
-        f"            hidden_states = self.mlp(hidden_states) + (x{n} if batch.c{n} else 0)\n"
-        for n in range(60)
-    )
-    layer = sample.changed(sample.layer, "        if fuse:\n", f"{lines}        if fuse:\n")
+# asked for in this order, the pairs have twice as many cases with each of them
+WITHOUT_END = f"""
+        if {" or ".join(f"batch.a{n}" for n in range(20))}:
+            pass
+        if {" or ".join(f"batch.a{n} and batch.b{n}" for n in range(20))}:
+            pass
+"""
+
+
+def test_condition_that_grows_without_end_is_unresolved(scanned: Scan, sample: Any) -> None:
+    fuse = "        if fuse:\n"
+    layer = sample.changed(sample.layer, fuse, f"{WITHOUT_END}{fuse}")
     start = time.monotonic()
     result = scanned(sample.block, layer)
     assert time.monotonic() - start < 60
-    assert sum(result.counts.values()) >= 1
+    assert any("Layer cannot be followed: a condition of" in line for line in result.unread)
+    # what it reduced before it was given up says nothing about who takes it
+    assert [(s.verdict, s.why) for s in result.sites] == [
+        ("unresolved", "Layer cannot be followed")
+    ]
+
+
+def test_method_that_cannot_be_followed_is_said(scanned: Scan, sample: Any) -> None:
+    end = "        return out\n"
+    block = sample.changed(sample.block, end, f"{WITHOUT_END}{end}")
+    result = scanned(block, sample.layer)
+    assert [site.verdict for site in result.sites] == ["unresolved"]
+    assert sum("forward cannot be followed: a condition of" in line for line in result.unread) == 1
+
+
+def test_definition_of_a_flag_that_cannot_be_followed_is_said(scanned: Scan, sample: Any) -> None:
+    start = "def should_use_dp_reduce_scatterv():\n"
+    asks = f"def loop():\n    return loop()\n\n\n{start}    if loop():\n        return True\n"
+    utils = sample.changed(sample.utils, start, asks)
+    result = scanned(sample.block, sample.layer, library={"layers/moe/utils.py": utils})
+    assert result.unread == (
+        "sglang/srt/layers/moe/utils.py: should_use_dp_reduce_scatterv cannot be followed: "
+        "calls nested deeper than 30",
+    )
 
 
 def test_classes_that_inherit_from_each_other(scanned: Scan, sample: Any) -> None:

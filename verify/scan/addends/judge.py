@@ -17,7 +17,7 @@ from verify.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
 from verify.scan.index import Class, Index
 from verify.scan.judge import SIZE_OF, smallest_row
 from verify.scan.logic import FALSE, TRUE, Cond
-from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK
+from verify.scan.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK, UTILS_FILE
 from verify.scan.state import MODELS, Consumer, Sink
 from verify.scan.values import NONE, Place, Primitive, Truth
 
@@ -36,7 +36,6 @@ WIDE = "tp_size > 1"
 BACKEND = A2A_NONE.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
-UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from verify.scan.index import Class, Function, Index
 from verify.scan.logic import TRUE, Cond, Logic
 from verify.scan.machine import Machine
-from verify.scan.primitives import COLLECTIVES, COMMUNICATOR, FUSED_NORM, GROUPS, Axis
+from verify.scan.primitives import (
+    COLLECTIVES,
+    COMMUNICATOR,
+    COMMUNICATOR_FILE,
+    FUSED_NORM,
+    GROUPS,
+    UTILS_FILE,
+    Axis,
+)
 from verify.scan.state import Frame, State
 from verify.scan.values import NONE, Place, Text, Truth, Value, alternatives
 
@@ -18,7 +26,6 @@ OWN_GROUP = "use_attn_tp_group"
 _FUSION_FILE = "sglang/srt/layers/flashinfer_comm_fusion.py"
 _FUSION_SETUP = "ensure_workspace_initialized"
 _NORMS_FILE = "sglang/srt/layers/layernorm.py"
-_COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
 _FUSED_CALL = re.compile(rf"{FUSED_NORM}\((?:[^()]|\([^()]*\))*?\b{OWN_GROUP}=(?P<own>\w+)")
 _STAND_IN = re.compile(
     r"(?:(?!\n    def ).){0,200}?\n\s+else:\n\s+(?P<value>\w+) = (?P<name>\w+)\((?P=value)\)",
@@ -27,7 +34,6 @@ _STAND_IN = re.compile(
 _DECIDES = re.compile(r"def should_fuse_mlp_allreduce_with_next_layer\(")
 _METHOD = re.compile(r"^    def (\w+)\(", re.MULTILINE)
 _FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
-_UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 _RANKS_FILE = "sglang/srt/distributed/parallel_state.py"
 _COPIES = "moe_dp_size"
 _MOE_OUTPUT = "MOE_OUTPUT"
@@ -92,7 +98,7 @@ class GroupReader(Machine):
 
 def read_groups(index: Index, logic: Logic) -> ReductionGroups:
     """Read them. Raises what following a source may raise."""
-    ranks, communicator = index.module(_RANKS_FILE), index.module(_COMMUNICATOR_FILE)
+    ranks, communicator = index.module(_RANKS_FILE), index.module(COMMUNICATOR_FILE)
     text = communicator.text if communicator else ""
     call, fuses = _FUSED_CALL.search(text), _DECIDES.search(text)
     stand_in = _STAND_IN.match(text, call.end()) if call else None
@@ -121,7 +127,7 @@ def _fused_coverage(index: Index, logic: Logic) -> Coverage | None:
 
 
 def _moe_output_coverage(index: Index, logic: Logic) -> Coverage | None:
-    factories, utils = index.module(_FACTORIES), index.module(_UTILS_FILE)
+    factories, utils = index.module(_FACTORIES), index.module(UTILS_FILE)
     function = utils.lookup(_MOE_GROUP) if utils else None
     if factories is None or _MOE_OUTPUT not in factories.text:
         return None
@@ -158,7 +164,7 @@ def _place(text: str, at: int) -> Place:
     """Where in the communicator's file."""
     methods = _METHOD.findall(text, 0, text.find("\n", at))
     return Place(
-        file=_COMMUNICATOR_FILE,
+        file=COMMUNICATOR_FILE,
         line=text.count("\n", 0, at) + 1,
         column=0,
         cls=COMMUNICATOR,

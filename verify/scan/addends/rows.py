@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from verify.scan.index import Class, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.machine import Machine
+from verify.scan.primitives import COMMUNICATOR_FILE
 from verify.scan.state import Frame
 from verify.scan.values import (
     NONE,
@@ -26,7 +27,6 @@ from verify.scan.values import (
 FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
 ON_RANK_ROWS = "_ffn_on_rank_rows"
 _INLINE = re.compile(r"\bif sparse\s+else\b(?s:.*)\bdense_tp_size\b")
-COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
 SCATTER_MODES = "LayerScatterModes"
 MLP_MODE = "_compute_mlp_mode"
 MODES = "ScatterMode"
