@@ -8,7 +8,7 @@ not build layers), and is not built by another layer.
 import re
 from dataclasses import dataclass, field
 
-from verify.scan.index import Class, Index, Module, UnreadableError
+from verify.scan.index import Class, Index, Module
 from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
 from verify.scan.state import MODELS
 
@@ -116,10 +116,7 @@ def _names(module: Module) -> _Names:
     }
     classes: dict[str, Class] = {}
     for name in (*module.pieces, *imported):
-        try:
-            found = module.resolve(name) if name[0].isupper() else None
-        except UnreadableError:
-            continue
+        found = module.resolve(name) if name[0].isupper() else None
         if isinstance(found, Class) and found.module.path.startswith(MODELS):
             classes[name] = found
     files = (name for name, dotted in imported.items() if module.index.module_of(dotted))
