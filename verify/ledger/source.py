@@ -19,8 +19,9 @@ from verify.errors import VerifyError
 from verify.flags import argument_flags, flag_names, flag_tables
 from verify.ledger.layer import Release, UnfusedGroup
 from verify.ledger.subject import Guards, Producer, SharedRule, Subject
-from verify.scan.index import UnreadableError, parse
-from verify.scan.sites import GuardedSite, read_predicates, read_sites
+from verify.scan.index import Index, UnreadableError, parse
+from verify.scan.sites import GuardedSite, read_sites
+from verify.scan.theory import predicate_texts
 from verify.source import SourceTree
 
 COMMUNICATOR = "sglang/srt/layers/communicator.py"
@@ -51,10 +52,11 @@ def read(tree: SourceTree) -> Sourced:
             f"{tree.name} {tree.version} has no {COMMUNICATOR}: prove knows the steps of "
             "LayerCommunicator, which releases up to 0.5.20 have; `scan` reads this one"
         )
-    sites = [site for site in read_sites(tree) if site.collective in PRODUCERS]
+    index = Index(tree)
+    sites = [site for site in read_sites(index) if site.collective in PRODUCERS]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     subjects: list[Subject] = []
-    definitions = _definitions(tree)
+    definitions = _definitions(index)
     unknown = definitions.unknown("DP")
     left_out = [f"the source's own DP flag, it depends on {unknown}"] if unknown else []
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
@@ -65,13 +67,14 @@ def read(tree: SourceTree) -> Sourced:
             left_out.append(f"{name}: {why}")
         else:
             subjects.append(Subject(name=name, guards=_guards(block, tree)))
+    left_out += sorted(index.unread.values())
     release = _release(tree, definitions)
     return Sourced(release=release, subjects=tuple(subjects), left_out=tuple(left_out))
 
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
-    return _release(tree, _definitions(tree))
+    return _release(tree, _definitions(Index(tree)))
 
 
 def _release(tree: SourceTree, definitions: Definitions) -> Release:
@@ -95,10 +98,10 @@ def _release(tree: SourceTree, definitions: Definitions) -> Release:
     )
 
 
-def _definitions(tree: SourceTree) -> Definitions:
+def _definitions(index: Index) -> Definitions:
     """The flags' definitions, if the communicator reads the DP flag at all."""
-    asked = _mentions(tree, COMMUNICATOR, "should_use_dp_reduce_scatterv")
-    return Definitions(texts=read_predicates(tree) if asked else {})
+    asked = _mentions(index.tree, COMMUNICATOR, "should_use_dp_reduce_scatterv")
+    return Definitions(texts=predicate_texts(index) if asked else {})
 
 
 def _mentions(tree: SourceTree, path: str, name: str) -> bool:

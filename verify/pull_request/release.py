@@ -17,7 +17,8 @@ from verify.pull_request.predicates import Definition, compare_definitions
 from verify.pull_request.readings import Comparison
 from verify.report import Finding, Json, TableSection
 from verify.scan.index import Index
-from verify.scan.sites import GuardedSite, read_predicates, read_sites
+from verify.scan.sites import GuardedSite, read_sites
+from verify.scan.theory import predicate_texts
 from verify.source import Generation, SourceTree
 
 SHAPES: Mapping[Generation, str] = {
@@ -153,7 +154,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
     Strays are looked for when every oracle is compared.
     """
     index = Index(tree)
-    calls, guards = helper_calls(index), read_sites(tree)
+    calls, guards = helper_calls(index), read_sites(index)
     found = tuple(
         Found(
             comparison=comparison,
@@ -174,7 +175,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
         open_coded=tuple(
             guard for guard in guards if guard.skips_on and (guard.cls, guard.method) not in asking
         ),
-        definitions=compare_definitions(Definitions(texts=read_predicates(tree))),
+        definitions=compare_definitions(Definitions(texts=predicate_texts(index))),
         unread=tuple(why for _, why in sorted(index.unread.items())),
     )
 

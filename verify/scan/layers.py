@@ -8,17 +8,14 @@ from verify.scan.addends.judge import Addends, judged
 from verify.scan.addends.local_sums import local_sums
 from verify.scan.addends.machine import AddendMachine
 from verify.scan.addends.reduction_groups import ReductionGroups, read_groups
-from verify.scan.index import Class, Function, Index, UnreadableError
+from verify.scan.index import Class, Function, Index
 from verify.scan.judge import Fault, faults, past_the_end
-from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
-from verify.scan.primitives import COMMUNICATOR_FILE, FLAGS
+from verify.scan.logic import FALSE, TRUE, Cond, Logic
+from verify.scan.primitives import COMMUNICATOR_FILE, UTILS_FILE
 from verify.scan.refused import refused
-from verify.scan.state import Frame, Reduction, Sink, State, UnresolvedError
+from verify.scan.state import CANNOT_FOLLOW, Frame, Reduction, Sink, State
 from verify.scan.theory import definitions, general, of_atoms, published_flags
 from verify.scan.values import Instance, Routine, Text, Value
-
-# what following a source may run into; anything else is a defect of this tool
-CANNOT_FOLLOW = (UnresolvedError, TooLargeError, UnreadableError, RecursionError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +56,22 @@ class LayerRun:
 def read_facts(index: Index) -> Facts:
     """Read the flags' definitions from the source."""
     state = State(index)
-    for flag in FLAGS:
-        state.logic.atom(flag)
     try:
         defined, answers = definitions(state)
     except CANNOT_FOLLOW as error:
-        index.give_up(COMMUNICATOR_FILE, "what the flags are", error)
-        defined = answers = TRUE
+        index.give_up(UTILS_FILE, "what the flags are", error)
+        # afresh: a table that is full stays full
+        state, defined, answers = State(index), TRUE, TRUE
     defined = state.logic.both(defined, general(state))
     defined = state.logic.both(defined, of_atoms(state, frozenset()))
+    logic = state.logic.copy()
     try:
-        groups = read_groups(index, state.logic)
+        groups = read_groups(index, logic)
     except CANNOT_FOLLOW as error:
         index.give_up(COMMUNICATOR_FILE, "which groups it sums over", error)
-        groups = ReductionGroups()
-    known = frozenset(state.logic.atoms())
-    return Facts(index, state.logic.copy(), defined, answers, published_flags(state), known, groups)
+        logic, groups = state.logic, ReductionGroups()
+    known = frozenset(logic.atoms())
+    return Facts(index, logic, defined, answers, published_flags(state), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:

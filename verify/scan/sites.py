@@ -13,14 +13,13 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from verify.scan.index import Class, FunctionNode, Index, Module, UnreadableError, parse
-from verify.scan.layers import CANNOT_FOLLOW, Facts, read_facts, unknown
+from verify.scan.layers import Facts, read_facts, unknown
 from verify.scan.logic import TRUE, Cond, Logic
 from verify.scan.machine import Machine
 from verify.scan.primitives import ATTENTION, COLLECTIVES, FLAG_NAMES, FLAGS, UTILS_FILE
-from verify.scan.state import MODELS, Frame
-from verify.scan.theory import PARTS_OF_TP, predicate_texts
+from verify.scan.state import CANNOT_FOLLOW, MODELS, Frame
+from verify.scan.theory import PARTS_OF_TP
 from verify.scan.values import Instance, Mapped, Place, Routine, Text, Truth, Value
-from verify.source import SourceTree
 
 _DIRECT = "|".join(COLLECTIVES)
 _DEFINED = re.compile(r"\bdef\s+$")
@@ -290,9 +289,11 @@ def _passed(call: Call) -> tuple[str, ...]:
     return ()
 
 
-def read_sites(tree: SourceTree) -> tuple[GuardedSite, ...]:
-    """Every guarded reduction of an MLP or MoE output in the source's models, in file order."""
-    index = Index(tree)
+def read_sites(index: Index) -> tuple[GuardedSite, ...]:
+    """Every guarded reduction of an MLP or MoE output in the source's models, in file order.
+
+    `index.unread` says what could not be followed.
+    """
     facts = read_facts(index)
     calls = find_calls(index)
     guards = dict(read_all(facts, calls))
@@ -313,8 +314,3 @@ def read_all(facts: Facts, calls: tuple[Call, ...]) -> Iterator[tuple[Key, Guard
             found = read_guards(facts, call.cls, module, call.method) if module else {}
             done[where] = found
         yield call.key, done[where].get(call.key)
-
-
-def read_predicates(tree: SourceTree) -> dict[str, str]:
-    """The flags' definitions as this source has them, as expressions of named atoms."""
-    return predicate_texts(Index(tree))

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from verify.scan.index import Class, Index, Module
-from verify.scan.logic import FALSE, TRUE, Cond, Logic
+from verify.scan.index import Class, Index, Module, UnreadableError
+from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
 from verify.scan.primitives import FLAG_NAMES, FLAGS, Axis
 from verify.scan.values import Origin, Part, Place, Text, Truth, Value
 
@@ -17,6 +17,10 @@ LAYERS = "sglang/srt/layers/"
 
 class UnresolvedError(Exception):
     """The source does something that cannot be followed; the message says what."""
+
+
+# what following a source may run into; anything else is a defect of this tool
+CANNOT_FOLLOW = (UnresolvedError, TooLargeError, UnreadableError, RecursionError)
 
 
 @dataclass(eq=False)

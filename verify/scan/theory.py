@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from verify.scan.index import Class, Function, Index
-from verify.scan.logic import TRUE, Cond
+from verify.scan.logic import TRUE, Cond, TooLargeError
 from verify.scan.machine import Machine
 from verify.scan.primitives import (
     A2A_BACKEND,
@@ -30,7 +30,7 @@ from verify.scan.refused import (
     scatters_inputs_on_gpus_only,
     takes_one_size_a_rank,
 )
-from verify.scan.state import Frame, State, UnresolvedError
+from verify.scan.state import CANNOT_FOLLOW, Frame, State
 from verify.scan.values import Instance, Routine
 
 PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
@@ -72,7 +72,8 @@ def definitions(state: State) -> tuple[Cond, Cond]:
         function = module.resolve(name) if module else None
         if isinstance(function, Function):
             body = _value(machine, Routine(function))
-            result = logic.both(result, _same(machine, logic.atom(flag), body))
+            if body is not None:
+                result = logic.both(result, _same(machine, logic.atom(flag), body))
         else:
             result = logic.both(result, logic.negation(logic.atom(flag)))
     communicator = state.index.module(COMMUNICATOR_FILE)
@@ -83,8 +84,9 @@ def definitions(state: State) -> tuple[Cond, Cond]:
             method = cls.method(name)
             if method is None:
                 result = logic.both(result, logic.negation(logic.atom(flag)))
-            else:
-                body = _value(machine, Routine(method, owner))
+                continue
+            body = _value(machine, Routine(method, owner))
+            if body is not None:
                 # asked by a layer that allows it
                 body = logic.assume(body, f"{COMMUNICATOR}.{ALLOW}", value=True)
                 implied = logic.either(logic.negation(logic.atom(flag)), body)
@@ -96,28 +98,41 @@ def definitions(state: State) -> tuple[Cond, Cond]:
 
 
 def predicate_texts(index: Index) -> dict[str, str]:
-    """Each flag function of the source with its definition, as an expression of named atoms."""
-    state = State(index, theory=True)
-    machine = Machine(state)
+    """Each flag function of the source with its definition, as an expression of named atoms.
+
+    One that cannot be followed is an atom itself.
+    """
     module = index.module(UTILS_FILE)
     found: dict[str, str] = {}
     for name in FLAG_FUNCTIONS:
         function = module.resolve(name) if module else None
         if isinstance(function, Function):
-            found[name] = state.logic.text(_value(machine, Routine(function)))
+            # of its own, so that one that is too large leaves room for the next
+            state = State(index, theory=True)
+            try:
+                body = _value(Machine(state), Routine(function))
+            except TooLargeError as error:
+                index.give_up(function.module.path, name, error)
+                body = None
+            found[name] = f"{name}()" if body is None else state.logic.text(body)
     return found
 
 
-def _value(machine: Machine, routine: Routine) -> Cond:
-    """When a predicate of the source is true; True where it cannot be followed."""
+def _value(machine: Machine, routine: Routine) -> Cond | None:
+    """When a predicate of the source is true; None where it cannot be followed.
+
+    Raises `TooLargeError`: there is no room for anything else then.
+    """
     state = machine.state
     assert isinstance(routine.target, Function)
     state.enter(Frame(routine.target.module, "<definition>", None, TRUE))
     try:
         return machine.truth(machine.call(routine, (), {}))
-    except UnresolvedError as error:
+    except TooLargeError:
+        raise
+    except CANNOT_FOLLOW as error:
         state.index.give_up(routine.target.module.path, routine.target.name, error)
-        return TRUE
+        return None
     finally:
         state.leave()
 

@@ -131,6 +131,18 @@ def test_a_dp_flag_that_no_deployment_answers_is_the_helpers_and_said_so(source)
         assert text in read(tree).left_out
 
 
+def test_a_dp_flag_that_cannot_be_followed_is_said_so(source):
+    without_end = "loop()\n\n\ndef loop():\n    return loop()"
+    path = source()
+    assert scatterv_at(path, without_end) == {(2, 2), (4, 4)}, "the helper's"
+    with open_source(str(path)) as tree:
+        left_out = read(tree).left_out
+    assert "the source's own DP flag, it depends on should_use_dp_reduce_scatterv()" in left_out
+    assert any(
+        line.endswith("cannot be followed: calls nested deeper than 30") for line in left_out
+    )
+
+
 def test_sizes_that_the_server_does_not_take_are_not_judged(source):
     path = source()
     assert release_of(path).copies_experts, "no arguments to read: nothing is ruled out"

@@ -202,6 +202,19 @@ def test_an_atom_that_no_configuration_answers_is_said(source: Path) -> None:
     assert "is_monday() is not part of a configuration here" in verdicts["FI"]
 
 
+def test_a_definition_that_cannot_be_followed_is_said(source: Path) -> None:
+    utils = source / "sglang/srt/layers/moe/utils.py"
+    loop = "\n\ndef loop():\n    return loop()\n"
+    utils.write_text(
+        utils.read_text().replace("and is_dp_attention_enabled()", "and loop()") + loop
+    )
+    release = read(source)
+    verdicts = {d.flag: d.verdict for d in release.definitions}
+    name = "should_use_flashinfer_cutlass_moe_fp4_allgather()"
+    assert f"{name} is not part of a configuration here" in verdicts["FI"]
+    assert any("cannot be followed: calls nested deeper" in line for line in release.unread)
+
+
 def test_original_guards_before_the_helper(original_source: Path) -> None:
     release = read(original_source)
     assert release.generation == "open-coded"

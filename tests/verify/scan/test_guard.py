@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from verify.scan.index import Index
 from verify.scan.primitives import FLAGS
 from verify.scan.sites import read_sites
 from verify.source import SourceTree
@@ -88,7 +89,7 @@ def written(expression: str) -> str:
 
 def table_of(tree: SourceTree, shape: str) -> int:
     method = "inner" if shape in ("inner method", "keyword") else "forward"
-    sites = {site.method: site for site in read_sites(tree)}
+    sites = {site.method: site for site in read_sites(Index(tree))}
     assert sites[method].reduces == sites[method].must
     return sites[method].reduces
 
@@ -103,7 +104,7 @@ def test_round_trip(source: Open, shape: str, expression: str) -> None:
     expected = evaluate(expression, variables(FLAGS), len(FLAGS))
     with source(MODEL.format(body=body)) as tree:
         if expected == 0:
-            assert [s for s in read_sites(tree) if s.method == "forward" and s.reduces] == []
+            assert [s for s in read_sites(Index(tree)) if s.method == "forward" and s.reduces] == []
         else:
             assert table_of(tree, shape) == expected
 
@@ -130,7 +131,7 @@ def test_what_is_not_a_flag_stays_a_named_atom(source: Open) -> None:
         "            x = tensor_model_parallel_all_reduce(x)\n"
     )
     with source(MODEL.format(body=body)) as tree:
-        site = next(s for s in read_sites(tree) if s.method == "forward")
+        site = next(s for s in read_sites(Index(tree)) if s.method == "forward")
     assert site.atoms == ("batch.is_capturing", "Block.tp_size > 1")
     assert site.guard == "not RS and (batch.is_capturing) and Block.tp_size > 1"
     assert site.must == 0, "it need not capture"
@@ -145,5 +146,5 @@ def test_size_is_greater_than_one_in_every_spelling(source: Open) -> None:
         for spelling in spellings
     )
     with source(MODEL.format(body=body)) as tree:
-        guards = {site.guard for site in read_sites(tree) if site.method == "forward"}
+        guards = {site.guard for site in read_sites(Index(tree)) if site.method == "forward"}
     assert guards == {"Block.n > 1"}

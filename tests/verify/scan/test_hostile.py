@@ -100,15 +100,30 @@ def test_method_that_cannot_be_followed_is_said(scanned: Scan, sample: Any) -> N
     assert sum("forward cannot be followed: a condition of" in line for line in result.unread) == 1
 
 
-def test_definition_of_a_flag_that_cannot_be_followed_is_said(scanned: Scan, sample: Any) -> None:
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        (
+            "def loop():\n    return loop()\n\n\n",
+            "should_use_dp_reduce_scatterv cannot be followed: calls nested deeper than 30",
+        ),
+        (
+            f"def loop(batch=None):\n{WITHOUT_END}\n\n",
+            "what the flags are cannot be followed: a condition of more than",
+        ),
+    ],
+)
+def test_flag_whose_definition_cannot_be_followed_is_free(
+    scanned: Scan, sample: Any, definition: str, said: str
+) -> None:
     start = "def should_use_dp_reduce_scatterv():\n"
-    asks = f"def loop():\n    return loop()\n\n\n{start}    if loop():\n        return True\n"
+    asks = f"{definition}{start}    if loop():\n        return True\n"
     utils = sample.changed(sample.utils, start, asks)
-    result = scanned(sample.block, sample.layer, library={"layers/moe/utils.py": utils})
-    assert result.unread == (
-        "sglang/srt/layers/moe/utils.py: should_use_dp_reduce_scatterv cannot be followed: "
-        "calls nested deeper than 30",
-    )
+    # nobody sums: that is wrong unless DP holds always
+    block = sample.changed(sample.block, "tensor_model_parallel_all_reduce(out)", "out")
+    result = scanned(block, sample.layer, library={"layers/moe/utils.py": utils})
+    assert any(said in line for line in result.unread)
+    assert [(f.rule, f.row) for f in result.findings] == [("lost-sum", "0000")]
 
 
 def test_classes_that_inherit_from_each_other(scanned: Scan, sample: Any) -> None:

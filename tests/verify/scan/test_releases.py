@@ -7,6 +7,7 @@ from functools import lru_cache
 import pytest
 
 from oracles import SITES
+from verify.scan.index import Index
 from verify.scan.scan import ScanResult, scan
 from verify.scan.sites import read_sites
 from verify.source import SourceTree, open_source
@@ -65,7 +66,7 @@ def test_public_bug_of_what_layers_share(bug: str) -> None:
 
 def test_the_pull_requests_22_sites_are_read() -> None:
     with open_source("sglang==0.5.11") as tree:
-        read = {site.id: site for site in read_sites(tree)}
+        read = {site.id: site for site in read_sites(Index(tree))}
     for wanted in SITES:
         # the pull request's mimo_v2_flash.py was released as mimo_v2.py
         site = read[wanted.id.replace("mimo_v2_flash", "mimo_v2")]
