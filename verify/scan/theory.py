@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from verify.scan.index import Class, Function, Index
+from verify.scan.index import Class, Function, Index, UnreadableError
 from verify.scan.logic import TRUE, Cond, TooLargeError
 from verify.scan.machine import Machine
 from verify.scan.primitives import (
@@ -223,7 +223,7 @@ def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
         if match and match[1].endswith("backend()"):
             groups.setdefault(match[1], set()).add(name)
     a2a = A2A_NONE.rpartition(".")[0]
-    listed = {f"{a2a}.{method}()" for method in backends(state)}
+    listed = {f"{a2a}.{method}()" for method in backends(state.index)}
     if a2a in groups or not names:
         groups.setdefault(a2a, set()).update(listed)
     rules: list[Cond] = []
@@ -235,18 +235,26 @@ def _one_backend(state: State, names: frozenset[str]) -> list[Cond]:
     return rules
 
 
-def backends(state: State) -> tuple[str, ...]:
-    """The questions that this source's all-to-all backend answers: `is_none`, `is_deepep`, ..."""
-    module = state.index.module(UTILS_FILE)
+@lru_cache(maxsize=1)
+def backends(index: Index) -> tuple[str, ...]:
+    """The questions that this source's all-to-all backend answers: `is_none`, `is_deepep`, ...
+
+    None where one of them cannot be read: then a backend may be another one.
+    """
+    module = index.module(UTILS_FILE)
     cls = module.lookup(A2A_BACKEND) if module else None
     if not isinstance(cls, Class):
         return ()
-    return tuple(
-        name
-        for name, node in cls.methods.items()
-        # a question about one member, not about a family of them
-        if name.startswith("is_") and len(list(ast.walk(node))) < 20
-    )
+    try:
+        return tuple(
+            name
+            for name, node in cls.methods.items()
+            # a question about one member, not about a family of them
+            if name.startswith("is_") and len(list(ast.walk(node))) < 20
+        )
+    except UnreadableError as error:
+        index.unread.setdefault(UTILS_FILE, str(error))
+        return ()
 
 
 def reachable_rows(state: State, theory: Cond) -> int:

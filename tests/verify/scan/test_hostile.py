@@ -126,6 +126,13 @@ def test_flag_whose_definition_cannot_be_followed_is_free(
     assert [(f.rule, f.row) for f in result.findings] == [("lost-sum", "0000")]
 
 
+def test_backends_that_cannot_be_read_cost_a_line(scanned: Scan, sample: Any) -> None:
+    broken = sample.changed(sample.utils, "return self == 1", "return self == = 1")
+    result = scanned(sample.block, sample.layer, library={"layers/moe/utils.py": broken})
+    assert [site.verdict for site in result.sites] == ["covered"]
+    assert result.unread == ("sglang/srt/layers/moe/utils.py:7: not Python (invalid syntax)",)
+
+
 def test_classes_that_inherit_from_each_other(scanned: Scan, sample: Any) -> None:
     circle = "\nclass A(B):\n    pass\n\nclass B(A):\n    pass\n\nclass C(C):\n    pass\n"
     assert scanned(sample.block, sample.layer, circle).findings == ()
