@@ -57,7 +57,7 @@ class Definitions:
     @cached_property
     def _expressions(self) -> Mapping[str, ast.expr]:
         return {
-            FLAG_FUNCTIONS[name]: ast.parse(text, mode="eval").body
+            FLAG_FUNCTIONS[name]: _expression(text)
             for name, text in self.texts.items()
             if name in FLAG_FUNCTIONS
         }
@@ -90,3 +90,11 @@ class Definitions:
                 return
             case _:
                 yield ast.unparse(node)
+
+
+def _expression(text: str) -> ast.expr:
+    """The parsed definition; one with parts that were not read as Python is a single atom."""
+    try:
+        return ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return ast.Name(id=text)

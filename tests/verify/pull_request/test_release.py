@@ -202,6 +202,15 @@ def test_an_atom_that_no_configuration_answers_is_said(source: Path) -> None:
     assert "is_monday() is not part of a configuration here" in verdicts["FI"]
 
 
+def test_a_definition_that_adds_sizes_up_is_said(source: Path) -> None:
+    utils = source / "sglang/srt/layers/moe/utils.py"
+    old, new = "and is_dp_attention_enabled()", "and get_attention_dp_size() + 1 > SOME"
+    utils.write_text(utils.read_text().replace(old, new))
+    verdicts = {d.flag: d.verdict for d in read(source).definitions}
+    assert "Add 1 > SOME" in verdicts["FI"]
+    assert "is not part of a configuration here" in verdicts["FI"]
+
+
 def test_a_definition_that_cannot_be_followed_is_said(source: Path) -> None:
     utils = source / "sglang/srt/layers/moe/utils.py"
     loop = "\n\ndef loop():\n    return loop()\n"
