@@ -2,11 +2,16 @@
 
 import os
 import random
-from functools import lru_cache
+from contextlib import suppress
+from functools import lru_cache, partial
 
 import pytest
 
 from oracles import SITES
+from verify.errors import VerifyError
+from verify.ledger.source import read as read_subjects
+from verify.pull_request.readings import compare
+from verify.pull_request.release import read_release
 from verify.scan.index import Index
 from verify.scan.scan import ScanResult, scan
 from verify.scan.sites import read_sites
@@ -14,6 +19,17 @@ from verify.source import SourceTree, open_source
 
 pytestmark = pytest.mark.network
 
+# files under layers/ and beside them that say what a model's flags, groups and consumers are
+STOOD_ON = (
+    "layers/communicator.py",
+    "layers/dp_attention.py",
+    "layers/layernorm.py",
+    "layers/linear.py",
+    "layers/moe/utils.py",
+    "layer_boundary/exit.py",
+    "layer_boundary/factories.py",
+    "srt/server_args.py",
+)
 # public bug -> releases with it, file, class, method, row, first release without it
 BUGS = {
     "#23734": (
@@ -91,17 +107,40 @@ def test_mutations_of_real_files_never_raise() -> None:
         models = [path for path in models if tree.read(path)]
         for _ in range(rounds):
             path = draw.choice(models)
-            text = tree.read(path)
-            at = draw.randrange(len(text))
-            cut = draw.choice(("", "(", ")", ":", "\n", "    ", "self", "=", "*", "\0", "None"))
-            broken = text[:at] + cut + text[at + draw.randrange(12) :]
-            result = scan(_with(tree, path, broken))
+            result = scan(_with(tree, path, mutated(tree.read(path), draw)))
             assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
 
 
-def _with(tree: SourceTree, path: str, text: str) -> SourceTree:
-    """The source with one file replaced and the other models left out."""
-    kept = tuple(p for p in tree.paths if "/models/" not in p or p == path)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("version", ["0.5.20", "0.5.23"])
+def test_mutations_of_what_models_stand_on_never_raise(version: str) -> None:
+    draw = random.Random(12)
+    rounds = int(os.environ.get("VERIFY_MUTATIONS", "10000")) // 20
+    readings = compare(SITES)
+    with open_source(f"sglang=={version}") as tree:
+        paths = [path for path in tree.paths if path.endswith(STOOD_ON)]
+        for _ in range(rounds):
+            path = draw.choice(paths)
+            broken = _with(tree, path, mutated(tree.read(path), draw), models=("qwen2_moe.py",))
+            result = scan(broken)
+            assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+            for command in (read_subjects, partial(read_release, comparisons=readings)):
+                # one that refuses the source says so; nothing else may come out
+                with suppress(VerifyError):
+                    command(broken)
+
+
+def mutated(text: str, draw: random.Random) -> str:
+    """`text` with a few characters replaced somewhere."""
+    at = draw.randrange(len(text) + 1)
+    put = draw.choice(("", "(", ")", ":", "\n", "    ", "self", "=", "*", "\0", "None", "+ 1"))
+    return text[:at] + put + text[at + draw.randrange(12) :]
+
+
+def _with(tree: SourceTree, path: str, text: str, *, models: tuple[str, ...] = ()) -> SourceTree:
+    """The source with one file replaced and the other models, but for `models`, left out."""
+    kept = tuple(p for p in tree.paths if "/models/" not in p or p == path or p.endswith(models))
 
     def load(shown: str) -> bytes:
         raw = text if shown == path else tree.read(shown)
