@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from verify.scan.index import Class, Index, Module
 from verify.scan.logic import Cond, Logic
 from verify.scan.primitives import COMMUNICATOR_FILE
-from verify.scan.state import MODELS
+from verify.scan.state import MODELS_PACKAGE
 
 ATTENTION_DP = "is_dp_attention_enabled()"
 INPUT_SCATTERED = "get_attn_tp_context().input_scattered"
@@ -85,8 +85,8 @@ def _imported(modules: Iterable[Module]) -> Iterator[Module]:
     """The model files that these import from."""
     for module in modules:
         for dotted, _ in module.imports.values():
-            found = module.index.module_of(dotted)
-            if found is not None and found.path.startswith(MODELS):
+            found = module.index.module_of(dotted) if MODELS_PACKAGE in dotted else None
+            if found is not None:
                 yield found
 
 

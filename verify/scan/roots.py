@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 
 from verify.scan.index import Class, Index, Module
 from verify.scan.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
-from verify.scan.state import MODELS
+from verify.scan.state import MODELS, MODELS_PACKAGE
 
-# as imports write it
-_MODELS = MODELS.strip("/").replace("/", ".")
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
 
 
@@ -112,7 +110,7 @@ def _names(module: Module) -> _Names:
     imported = {
         name: ".".join(filter(None, (source, original)))
         for name, (source, original) in module.imports.items()
-        if _MODELS in source
+        if MODELS_PACKAGE in source
     }
     classes: dict[str, Class] = {}
     for name in (*module.pieces, *imported):

@@ -12,6 +12,7 @@ from verify.scan.values import Origin, Part, Place, Text, Truth, Value
 MAX_STEPS = 20_000
 MAX_DEPTH = 30
 MODELS = "sglang/srt/models/"
+MODELS_PACKAGE = "sglang.srt.models"  # the same, as imports write it
 LAYERS = "sglang/srt/layers/"
 
 
