@@ -74,7 +74,7 @@ def test_time_as_a_ratio_to_parsing() -> None:
     # fetched once, so that no measurement waits for the network
     open_source(f"sglang=={VERSION}").close()
     scanning = fastest(SCAN)
-    print(f"\nscan of {VERSION}, on {len(os.sched_getaffinity(0))} cores:")
+    print(f"\nscan of {VERSION}, cores: {len(os.sched_getaffinity(0))}")
     for which, what in PARSED.items():
         wall, used = (a / b for a, b in zip(scanning, fastest(PARSE, which), strict=True))
         print(f"  {wall:.2f} x ast.parse of {what} ({used:.2f} x in processor time)")
