@@ -20,12 +20,11 @@ from verify.flags import argument_flags, flag_names, flag_tables
 from verify.ledger.layer import Release, UnfusedGroup
 from verify.ledger.subject import Guards, Producer, SharedRule, Subject
 from verify.scan.index import Index, UnreadableError, parse
+from verify.scan.primitives import COMMUNICATOR_FILE, NORMS_FILE
 from verify.scan.sites import GuardedSite, read_sites
 from verify.scan.theory import predicate_texts
 from verify.source import SourceTree
 
-COMMUNICATOR = "sglang/srt/layers/communicator.py"
-NORM = "sglang/srt/layers/layernorm.py"
 ARGUMENTS = "sglang/srt/server_args.py"
 PRODUCERS: dict[str, Producer] = {
     "tensor_model_parallel_all_reduce": "one-site",
@@ -47,9 +46,9 @@ class Sourced:
 
 def read(tree: SourceTree) -> Sourced:
     """All subjects of a source. Raises `VerifyError` for a source without a LayerCommunicator."""
-    if COMMUNICATOR not in tree.paths:
+    if COMMUNICATOR_FILE not in tree.paths:
         raise VerifyError(
-            f"{tree.name} {tree.version} has no {COMMUNICATOR}: prove knows the steps of "
+            f"{tree.name} {tree.version} has no {COMMUNICATOR_FILE}: prove knows the steps of "
             "LayerCommunicator, which releases up to 0.5.20 have; `scan` reads this one"
         )
     index = Index(tree)
@@ -78,8 +77,8 @@ def read_release(tree: SourceTree) -> Release:
 
 
 def _release(tree: SourceTree, definitions: Definitions) -> Release:
-    communicator = _parsed(tree, COMMUNICATOR)
-    norm = _parsed(tree, NORM)
+    communicator = _parsed(tree, COMMUNICATOR_FILE)
+    norm = _parsed(tree, NORMS_FILE)
     announces = _function(communicator, "should_fuse_mlp_allreduce_with_next_layer")
     fused = [
         function
@@ -100,7 +99,7 @@ def _release(tree: SourceTree, definitions: Definitions) -> Release:
 
 def _definitions(index: Index) -> Definitions:
     """The flags' definitions, if the communicator reads the DP flag at all."""
-    asked = _mentions(index.tree, COMMUNICATOR, "should_use_dp_reduce_scatterv")
+    asked = _mentions(index.tree, COMMUNICATOR_FILE, "should_use_dp_reduce_scatterv")
     return Definitions(texts=predicate_texts(index) if asked else {})
 
 

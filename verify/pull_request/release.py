@@ -17,6 +17,7 @@ from verify.pull_request.predicates import Definition, compare_definitions
 from verify.pull_request.readings import Comparison
 from verify.report import Finding, Json, TableSection
 from verify.scan.index import Index
+from verify.scan.primitives import UTILS_FILE
 from verify.scan.sites import GuardedSite, read_sites
 from verify.scan.theory import predicate_texts
 from verify.source import Generation, SourceTree
@@ -28,7 +29,6 @@ SHAPES: Mapping[Generation, str] = {
     "layer-boundary": "layer boundaries have replaced the helper; against the original guards",
     "unknown": "neither the helper nor open-coded guards are recognised",
 }
-UTILS = "sglang/srt/layers/moe/utils.py"
 AS_STATED = "as stated"
 AS_ORIGINAL = "as the original"
 AGREEING = (AS_STATED, AS_ORIGINAL)
@@ -282,7 +282,7 @@ def _redefined(definition: Definition) -> Finding:
     return Finding(
         rule="flag-redefined",
         subject=definition.flag,
-        file=UTILS,
+        file=UTILS_FILE,
         message=f"{definition.flag} {definition.verdict}",
         fix="bring helper/predicates.py to this definition, or run the report on 0.5.11's shape",
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from verify.report import Finding
 from verify.scan.judge import Fault
 from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
-from verify.scan.sites import Call, Guard, Key
+from verify.scan.sites import Call, Guard
 from verify.scan.state import Consumer
-from verify.scan.values import Place
+from verify.scan.values import Key, Place
 from verify.truth import table_bits
 
 ADVICE = "reduces-after-combine"
@@ -43,7 +43,7 @@ SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
 def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Call]) -> str:
     """The id of the rule that the fault breaks."""
     place = fault.places[0]
-    guard = guards.get((place.file, place.line, place.column))
+    guard = guards.get(place.key)
     row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
     by_kind = {"backend": ADVICE, "twice": "reduced-twice", "past the end": "lost-past-end"}
     if fault.kind in by_kind:

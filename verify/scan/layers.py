@@ -42,13 +42,13 @@ class Facts:
 
 @dataclass(eq=False)
 class LayerRun:
-    """One layer's run: reductions, sinks, faults; `unresolved` says why it was given up."""
+    """One layer's run: reductions, sinks, faults; whether it was given up."""
 
     cls: Class
     state: State
     faults: tuple[Fault, ...] = ()
     addends: Addends = field(default_factory=Addends)
-    unresolved: str = ""
+    given_up: bool = False
     reductions: Sequence[Reduction] = field(default_factory=tuple)
     sinks: Sequence[Sink] = field(default_factory=tuple)
 
@@ -105,6 +105,7 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         others = (*wrong_groups(machine, theory, groups), *local_sums(machine, theory, groups))
         run.addends = replace(addends, faults=(*addends.faults, *others))
     except CANNOT_FOLLOW as error:
-        run.unresolved = str(error) or type(error).__name__
+        facts.index.give_up(f"{cls.module.path}:{cls.line}", cls.name, error)
+        run.given_up = True
     run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)
     return run

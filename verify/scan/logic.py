@@ -80,7 +80,7 @@ class Logic:
         known = self._boths.get(key)
         if known is None:
             # where a scan spends most of its time: what `_split` does, without the call, and
-            # nothing is asked of a side that is clear
+            # nothing is asked of a side that is false
             level, low_a, high_a = self._nodes[a]
             level_b, low_b, high_b = self._nodes[b]
             if level < level_b:
@@ -103,14 +103,8 @@ class Logic:
         key = (a, b)
         known = self._eithers.get(key)
         if known is None:
-            level, low_a, high_a = self._nodes[a]
-            level_b, low_b, high_b = self._nodes[b]
-            if level < level_b:
-                low_b = high_b = b
-            elif level_b < level:
-                level, low_a, high_a = level_b, a, a
-            low = self.either(low_a, low_b) if low_a != TRUE != low_b else TRUE
-            high = self.either(high_a, high_b) if high_a != TRUE != high_b else TRUE
+            level, low_a, high_a, low_b, high_b = self._split(a, b)
+            low, high = self.either(low_a, low_b), self.either(high_a, high_b)
             known = self._eithers[key] = self._node(level, low, high)
         return known
 

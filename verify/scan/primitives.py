@@ -55,6 +55,9 @@ FLAG_NAMES: Mapping[str, str] = {
 FORWARD_CONTEXT = "get_forward"
 
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
+NORMS_FILE = "sglang/srt/layers/layernorm.py"
+FACTORIES_FILE = "sglang/srt/layers/layer_boundary/factories.py"
+PARALLEL_STATE_FILE = "sglang/srt/distributed/parallel_state.py"
 COMMUNICATOR = "LayerCommunicator"
 COMMUNICATOR_FLAGS: Mapping[str, str] = {
     "should_fuse_mlp_allreduce_with_next_layer": "AF",

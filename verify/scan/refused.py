@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from verify.scan.index import Class, Index, Module
 from verify.scan.logic import Cond, Logic
-from verify.scan.primitives import COMMUNICATOR_FILE
+from verify.scan.primitives import COMMUNICATOR_FILE, PARALLEL_STATE_FILE
 from verify.scan.state import MODELS_PACKAGE
 
 ATTENTION_DP = "is_dp_attention_enabled()"
@@ -19,7 +19,6 @@ ATTENTION_GROUP = re.compile(r"attn_tp|attention_tp|attn_dp")
 
 _MOVES_FILE = "sglang/srt/layers/dp_attention.py"
 _ALLOWS_SCATTERED = "init_context("
-_GROUPS_FILE = "sglang/srt/distributed/parallel_state.py"
 _FP4_FILE = "sglang/srt/layers/quantization/modelopt_quant.py"
 _ONE_SIZE_A_RANK = re.compile(
     r"def reduce_scatterv\((?:(?!\n    def ).){0,6000}?assert len\(sizes\) ==", re.S
@@ -50,7 +49,7 @@ def takes_one_size_a_rank(index: Index) -> bool:
     There is one size for each attention data-parallel group, so that with more than one rank in
     such a group the server stops.
     """
-    return bool(_ONE_SIZE_A_RANK.search(_text(index, _GROUPS_FILE)))
+    return bool(_ONE_SIZE_A_RANK.search(_text(index, PARALLEL_STATE_FILE)))
 
 
 def refused_by_fp4(index: Index) -> frozenset[str]:

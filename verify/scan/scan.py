@@ -8,7 +8,7 @@ from verify.report import Finding
 from verify.scan import collector
 from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
-from verify.scan.layers import Facts, LayerRun, read_facts, run_layer
+from verify.scan.layers import Facts, read_facts, run_layer
 from verify.scan.pipeline import lost_at_pipeline
 from verify.scan.roots import find_roots
 from verify.scan.side_by_side import side_by_side
@@ -16,14 +16,13 @@ from verify.scan.sites import (
     Call,
     Guard,
     GuardedSite,
-    Key,
     bare_site,
     find_calls,
     guarded_site,
     read_all,
 )
 from verify.scan.tally import GIVEN_UP, Tally, outcome
-from verify.scan.values import Place
+from verify.scan.values import Key
 from verify.source import SourceTree
 
 Verdict = Literal["covered", "finding", "self-contained", "unresolved"]
@@ -120,7 +119,7 @@ def _scan(index: Index) -> ScanResult:
         advice=_in_order(*advice, *tally.addends.findings(meant=False)),
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
-        unread=(*tree.skipped, *sorted(index.unread.values()), *tally.given_up),
+        unread=(*tree.skipped, *sorted(index.unread.values())),
         layers=len(roots.layers),
     )
 
@@ -158,7 +157,7 @@ def _as_run(facts: Facts, cls: Class, key: Key) -> Guard | None:
     """The guard as a layer's run has it, where the method alone does not reach the site."""
     run = run_layer(facts, cls)
     for reduction in run.reductions:
-        if key_of(reduction.place) == key:
+        if reduction.place.key == key:
             return Guard(reduction.place, reduction.when, run.state.logic)
     return None
 
@@ -200,18 +199,10 @@ def _broken(
     found: dict[tuple[Key, str, str], Broken] = {}
     for key, pairs in tally.faults.items():
         for fault, cls in pairs:
-            if key_of(fault.places[0]) != key:
+            if fault.places[0].key != key:
                 continue
             rule = rule_of(fault, guards, calls.values())
             one = Broken(rule=rule, fault=fault, rows=fault.rows, layers=frozenset({cls.name}))
             known = found.get((key, fault.kind, rule))
             found[(key, fault.kind, rule)] = known.joined(one) if known else one
     return found.values()
-
-
-def key_of(place: Place) -> Key:
-    """Where the call is."""
-    return (place.file, place.line, place.column)
-
-
-__all__ = ["JudgedSite", "LayerRun", "ScanResult", "scan"]

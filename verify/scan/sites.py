@@ -19,14 +19,11 @@ from verify.scan.machine import Machine
 from verify.scan.primitives import ATTENTION, COLLECTIVES, FLAG_NAMES, FLAGS, UTILS_FILE
 from verify.scan.state import CANNOT_FOLLOW, MODELS, Frame
 from verify.scan.theory import PARTS_OF_TP
-from verify.scan.values import Instance, Mapped, Place, Routine, Text, Truth, Value
+from verify.scan.values import Instance, Key, Mapped, Place, Routine, Text, Truth, Value
 
 _DIRECT = "|".join(COLLECTIVES)
 _DEFINED = re.compile(r"\bdef\s+$")
 _SKIPS = re.compile(r"should_skip\w*")
-
-
-Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +197,7 @@ def read_guards(
     found: dict[Key, Guard] = {}
     for reduction in state.reductions:
         place = reduction.place
-        key = (place.file, place.line, place.column)
+        key = place.key
         known = found.get(key)
         when = logic.either(known.when, reduction.when) if known else reduction.when
         found[key] = Guard(known.place if known else place, when, logic)

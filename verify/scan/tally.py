@@ -8,8 +8,7 @@ from verify.scan.addends.judge import Addends
 from verify.scan.index import Class
 from verify.scan.judge import Fault
 from verify.scan.layers import LayerRun
-from verify.scan.sites import Key
-from verify.scan.values import Place
+from verify.scan.values import Key, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class Outcome:
     fuses: bool
     faults: tuple[Fault, ...]
     addends: Addends
-    unresolved: str
+    given_up: bool
     unread: Mapping[str, str]
 
 
@@ -42,7 +41,7 @@ def outcome(run: LayerRun) -> Outcome:
         fuses=any(sink.kind == "fused norm" for sink in run.sinks),
         faults=run.faults,
         addends=run.addends,
-        unresolved=run.unresolved,
+        given_up=run.given_up,
         unread=dict(run.state.index.unread),
     )
 
@@ -59,32 +58,26 @@ class Tally:
     places: dict[Key, Place] = field(default_factory=dict)
     faults: dict[Key, list[tuple[Fault, Class]]] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
-    given_up: list[str] = field(default_factory=list)
     fusing: list[Class] = field(default_factory=list)
     addends: Collected = field(default_factory=Collected)
 
     def add(self, cls: Class, seen: Outcome) -> None:
         """Count one layer's run."""
-        if not seen.unresolved:
+        if not seen.given_up:
             self.entered |= seen.entered
         for place in seen.reduced:
-            self._note(place, cls, GIVEN_UP if seen.unresolved else "inside")
+            self._note(place, cls, GIVEN_UP if seen.given_up else "inside")
         for place, kind in seen.taken:
-            self._note(place, cls, GIVEN_UP if seen.unresolved else kind)
+            self._note(place, cls, GIVEN_UP if seen.given_up else kind)
         if seen.fuses:
             self.fusing.append(cls)
         for fault in seen.faults:
             for place in fault.places:
-                key = (place.file, place.line, place.column)
-                self.faults.setdefault(key, []).append((fault, cls))
+                self.faults.setdefault(place.key, []).append((fault, cls))
         self.addends.add(cls, seen.addends)
-        if seen.unresolved:
-            where = f"{cls.module.path}:{cls.line}"
-            self.given_up.append(f"{where}: {cls.name} cannot be followed: {seen.unresolved}")
 
     def _note(self, place: Place, cls: Class, kind: str) -> None:
-        key = (place.file, place.line, place.column)
-        self.places.setdefault(key, place)
-        pairs = self.seen.setdefault(key, [])
+        self.places.setdefault(place.key, place)
+        pairs = self.seen.setdefault(place.key, [])
         if (cls, kind) not in pairs:
             pairs.append((cls, kind))

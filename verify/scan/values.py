@@ -19,6 +19,9 @@ MAX_ALTERNATIVES = 12
 MAX_TEXT = 160
 
 
+Key: TypeAlias = tuple[str, int, int]  # file, line and column of a call
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """A call in the source: which statement of which method sums up or leaves a partial sum."""
@@ -30,6 +33,11 @@ class Place:
     method: str
     collective: str
     axes: tuple[Axis, ...]
+
+    @property
+    def key(self) -> Key:
+        """Where it is."""
+        return (self.file, self.line, self.column)
 
 
 Reduced: TypeAlias = Mapping[Place, Cond]

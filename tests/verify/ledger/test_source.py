@@ -11,9 +11,9 @@ from verify.errors import VerifyError
 from verify.ledger.deployment import Deployment, layouts
 from verify.ledger.judge import judge
 from verify.ledger.lattice import prove
-from verify.ledger.source import COMMUNICATOR as COMMUNICATOR_PATH
 from verify.ledger.source import read, read_release
 from verify.ledger.subject import Subject, helper_guards
+from verify.scan.primitives import COMMUNICATOR_FILE
 from verify.source import open_source
 
 COMMUNICATOR = """
@@ -94,7 +94,7 @@ def scatterv_at(path, definition):
     utils.write_text(
         "def should_use_dp_reduce_scatterv():\n    return " + definition + "\n", encoding="utf-8"
     )
-    communicator = path / COMMUNICATOR_PATH
+    communicator = path / COMMUNICATOR_FILE
     asking = "\n\ndef scatters():\n    return should_use_dp_reduce_scatterv()\n"
     communicator.write_text(communicator.read_text() + asking)
     release = release_of(path)

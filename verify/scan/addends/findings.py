@@ -78,7 +78,7 @@ class Collected:
         return {
             KINDS[one.fault.kind]
             for one in self.broken.values()
-            if one.meant and (one.place.file, one.place.line, one.place.column) == key
+            if one.meant and one.place.key == key
         }
 
     def findings(self, *, meant: bool) -> tuple[Finding, ...]:

@@ -12,8 +12,11 @@ from verify.scan.primitives import (
     COLLECTIVES,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
+    FACTORIES_FILE,
     FUSED_NORM,
     GROUPS,
+    NORMS_FILE,
+    PARALLEL_STATE_FILE,
     UTILS_FILE,
     Axis,
 )
@@ -25,7 +28,6 @@ RETURNED = "return"
 OWN_GROUP = "use_attn_tp_group"
 _FUSION_FILE = "sglang/srt/layers/flashinfer_comm_fusion.py"
 _FUSION_SETUP = "ensure_workspace_initialized"
-_NORMS_FILE = "sglang/srt/layers/layernorm.py"
 _FUSED_CALL = re.compile(rf"{FUSED_NORM}\((?:[^()]|\([^()]*\))*?\b{OWN_GROUP}=(?P<own>\w+)")
 _STAND_IN = re.compile(
     r"(?:(?!\n    def ).){0,200}?\n\s+else:\n\s+(?P<value>\w+) = (?P<name>\w+)\((?P=value)\)",
@@ -33,8 +35,6 @@ _STAND_IN = re.compile(
 )
 _DECIDES = re.compile(r"def should_fuse_mlp_allreduce_with_next_layer\(")
 _METHOD = re.compile(r"^    def (\w+)\(", re.MULTILINE)
-_FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
-_RANKS_FILE = "sglang/srt/distributed/parallel_state.py"
 _COPIES = "moe_dp_size"
 _MOE_OUTPUT = "MOE_OUTPUT"
 _MOE_GROUP = "post_experts_reduction_group"
@@ -98,7 +98,7 @@ class GroupReader(Machine):
 
 def read_groups(index: Index, logic: Logic) -> ReductionGroups:
     """Read them. Raises what following a source may raise."""
-    ranks, communicator = index.module(_RANKS_FILE), index.module(COMMUNICATOR_FILE)
+    ranks, communicator = index.module(PARALLEL_STATE_FILE), index.module(COMMUNICATOR_FILE)
     text = communicator.text if communicator else ""
     call, fuses = _FUSED_CALL.search(text), _DECIDES.search(text)
     stand_in = _STAND_IN.match(text, call.end()) if call else None
@@ -127,7 +127,7 @@ def _fused_coverage(index: Index, logic: Logic) -> Coverage | None:
 
 
 def _moe_output_coverage(index: Index, logic: Logic) -> Coverage | None:
-    factories, utils = index.module(_FACTORIES), index.module(UTILS_FILE)
+    factories, utils = index.module(FACTORIES_FILE), index.module(UTILS_FILE)
     function = utils.lookup(_MOE_GROUP) if utils else None
     if factories is None or _MOE_OUTPUT not in factories.text:
         return None
@@ -176,7 +176,7 @@ def _place(text: str, at: int) -> Place:
 
 def takes_the_picked_group(index: Index, norm: Value | None) -> bool:
     """Whether a norm of this kind hands the choice of the group on to its fused kernel."""
-    module = index.module(_NORMS_FILE)
+    module = index.module(NORMS_FILE)
     for _, value in alternatives(norm or NONE):
         name = value.text.removesuffix("()") if isinstance(value, Text) else ""
         cls = module.lookup(name) if module and name.isidentifier() else None

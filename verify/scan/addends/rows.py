@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from verify.scan.index import Class, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.machine import Machine
-from verify.scan.primitives import COMMUNICATOR_FILE
+from verify.scan.primitives import COMMUNICATOR_FILE, FACTORIES_FILE
 from verify.scan.state import Frame
 from verify.scan.values import (
     NONE,
@@ -24,7 +24,6 @@ from verify.scan.values import (
     alternatives,
 )
 
-FACTORIES = "sglang/srt/layers/layer_boundary/factories.py"
 ON_RANK_ROWS = "_ffn_on_rank_rows"
 _INLINE = re.compile(r"\bif sparse\s+else\b(?s:.*)\bdense_tp_size\b")
 SCATTER_MODES = "LayerScatterModes"
@@ -79,7 +78,7 @@ def _declared(machine: Machine, sparse: Value | None, rows: LocalRows) -> LocalR
 
 
 def _boundary(machine: Machine, sparse: Value, dense_size: Value) -> Cond | None:
-    module = machine.state.index.module(FACTORIES)
+    module = machine.state.index.module(FACTORIES_FILE)
     if module is None:
         return None
     function = module.resolve(ON_RANK_ROWS)
