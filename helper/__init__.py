@@ -4,6 +4,16 @@ Standard library only. The predicate is sgl-project/sglang#23748's.
 """
 
 from helper.config import ConfigError, MoeConfig, NoConfigError, current_config, use_config
+from helper.plan import (
+    COMPLETIONS,
+    Completion,
+    Consumer,
+    Layer,
+    Placement,
+    Plan,
+    PlanError,
+    plan_layer,
+)
 from helper.predicates import (
     should_use_dp_reduce_scatterv,
     should_use_flashinfer_cutlass_moe_fp4_allgather,
@@ -17,14 +27,22 @@ from helper.reasons import (
 )
 
 __all__ = [
+    "COMPLETIONS",
     "PATHS",
     "SKIP_REASONS",
+    "Completion",
     "ConfigError",
+    "Consumer",
+    "Layer",
     "MoeConfig",
     "NoConfigError",
     "Path",
+    "Placement",
+    "Plan",
+    "PlanError",
     "SkipReason",
     "current_config",
+    "plan_layer",
     "should_skip_post_experts_all_reduce",
     "should_use_dp_reduce_scatterv",
     "should_use_flashinfer_cutlass_moe_fp4_allgather",

@@ -6,6 +6,7 @@ import os
 from verify import baseline
 from verify.errors import VerifyError
 from verify.ledger.layer import RELEASE_0_5_11
+from verify.ledger.planned_report import PLAN, build_plan
 from verify.ledger.report import build, built_in_subjects
 from verify.report import Report
 from verify.source import open_source
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="only subjects whose name contains TEXT; may be repeated",
+        help="only subjects whose name contains TEXT; may be repeated. `plan`: the helper's plan, "
+        "and nothing else",
     )
     parser.add_argument(
         "--source",
@@ -43,6 +45,10 @@ def run(arguments: argparse.Namespace) -> Report:
     """Judge the chosen subjects; raises `VerifyError` when nothing is left to judge."""
     if not 1 <= arguments.max_ranks <= MOST_RANKS:
         raise VerifyError(f"--max-ranks {arguments.max_ranks}: choose from 1 to {MOST_RANKS}")
+    if arguments.subject == [PLAN]:
+        if arguments.source is not None:
+            raise VerifyError("--subject plan judges helper's plan, which no --source changes")
+        return build_plan(max_ranks=arguments.max_ranks)
     workers = min(os.cpu_count() or 1, MOST_WORKERS) if arguments.max_ranks >= MANY_RANKS else 1
     if arguments.source is None:
         return build(

@@ -5,7 +5,7 @@ have a lane each in one integer, copies of the same one share a lane, so that ad
 one addition; no lane can spill (it has room for 2**32 - 1).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 LANE_BITS = 32
@@ -100,6 +100,16 @@ def produce(
         ]
     )
     return State(tensors, tuple(range(len(tensors))), state.owed | total)
+
+
+def produce_on(state: State, family: Family, ranks: Container[int]) -> State:
+    """Only the given `ranks` add a sum already made to each of their tokens."""
+    total = 1 << (LANE_BITS * FAMILIES.index(family) * len(state.of))
+    held = [
+        _plus(state.tensors[index], total if rank in ranks else 0)
+        for rank, index in enumerate(state.of)
+    ]
+    return State(tuple(held), tuple(range(len(held))), state.owed | total)
 
 
 def length(held: Held) -> int:

@@ -226,13 +226,13 @@ class _Sweep:
             self.by_features[features] = self._cases(config)
         cases, layer_count = self.by_features[features]
         self.tally.deployments += layer_count * stands_for
-        memos: dict[SceneKey, _Memo] = {}
+        memos: dict[SceneKey, Memo] = {}
         for case in cases:
             memo = memos.get(case.scene)
             if memo is None:
                 deployment = replace(case.example, config=config)
                 scene = Scene(deployment=deployment, mode=case.plan.mode)
-                memo = memos[case.scene] = _Memo(scene, self.steps)
+                memo = memos[case.scene] = Memo(scene, self.steps)
             kind, family = memo.verdict(case.program)
             for index in case.guards:
                 self._count(case, self.guards[index], kind, case.weight * stands_for)
@@ -296,7 +296,7 @@ class _Sweep:
         )
 
 
-class _Memo:
+class Memo:
     """States that programs of one scene pass through, each computed once."""
 
     def __init__(self, scene: Scene, steps: Mapping[str, Step]) -> None:
@@ -306,6 +306,7 @@ class _Memo:
         self.verdicts: dict[tuple[str, ...], tuple[Kind, Family]] = {}
 
     def verdict(self, program: tuple[str, ...]) -> tuple[Kind, Family]:
+        """What is wrong after `program`, and with which family of partials."""
         if program not in self.verdicts:
             state = self._after(program)
             self.verdicts[program] = (
