@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gpu_tests import machine
-from gpu_tests.cases import DTYPES, EXPERTS, Case, Experts
+from gpu_tests.cases import DTYPES, LIBRARIES, Case, Kernels
 from gpu_tests.causes import Cause, causes
-from gpu_tests.job import Torchrun, check_world, choose_experts, on_this_machine, under_torchrun
+from gpu_tests.job import Torchrun, check_world, choose_kernels, on_this_machine, under_torchrun
 from gpu_tests.outcome import Outcome
 from gpu_tests.plan import cases, check_guard
 from gpu_tests.pool import RankFaultError
@@ -42,8 +42,10 @@ def _run(arguments: argparse.Namespace) -> int:
     world_size = _world_size(arguments.world_size, place)
     check_guard(arguments.guard)
     check_world(world_size, arguments.backend, local_ranks=1 if place else world_size)
-    experts, choice = choose_experts(arguments.experts, arguments.backend)
-    todo, found = _todo(arguments, world_size=world_size, experts=experts)
+    kernels, choice = choose_kernels(
+        experts=arguments.experts, norm=arguments.norm, backend=arguments.backend
+    )
+    todo, found = _todo(arguments, world_size=world_size, kernels=kernels)
     done: list[Outcome] = []
     fault = ""
     with quiet() if arguments.quiet else nullcontext():
@@ -59,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         causes=found,
         world_size=world_size,
         backend=arguments.backend,
-        experts=choice,
+        kernels=choice,
         ran_on=machine.describe(arguments.backend),
     )
     deliver(render(report, format_name=arguments.format), output=arguments.output)
@@ -71,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _todo(
-    arguments: argparse.Namespace, *, world_size: int, experts: Experts
+    arguments: argparse.Namespace, *, world_size: int, kernels: Kernels
 ) -> tuple[list[Case], list[Cause]]:
     """The cases that were asked for, and the ledger's causes that have to show in them."""
     dtypes, models = tuple(arguments.dtype or DTYPES), tuple(arguments.model)
@@ -81,7 +83,7 @@ def _todo(
             guard=arguments.guard,
             dtypes=dtypes,
             models=models,
-            experts=experts,
+            kernels=kernels,
         )
     )
     # in what another guard does wrong the ledger has not looked for causes
@@ -91,7 +93,7 @@ def _todo(
     with quiet():
         found = list(causes(world_size=world_size, models=models))
     for cause in found:
-        todo += [case for case in cause.cases(dtypes, experts=experts) if case not in todo]
+        todo += [case for case in cause.cases(dtypes, kernels=kernels) if case not in todo]
     return todo, found
 
 
@@ -133,9 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="helper|oracle|EXPR",
         help="who decides whether a block reduces; EXPR over AF, RS, DP, FI says when it does",
     )
-    parser.add_argument(
-        "--experts", choices=EXPERTS, help="flashinfer where device and package allow, else torch"
-    )
+    add_kernels(parser)
     parser.add_argument(
         "--deadline",
         type=positive_seconds,
@@ -147,6 +147,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     return parser
+
+
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """Whose kernels to run on."""
+    parser.add_argument("--experts", choices=LIBRARIES, help="torch by default")
+    parser.add_argument(
+        "--norm",
+        choices=LIBRARIES,
+        help="fused all-reduce + norm: flashinfer where device and package allow, else torch",
+    )
 
 
 def positive_seconds(text: str) -> float:

@@ -17,12 +17,27 @@ from verify.ledger.deployment import Deployment
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
-Experts = Literal["torch", "flashinfer"]
-EXPERTS: tuple[Experts, ...] = ("torch", "flashinfer")
+Library = Literal["torch", "flashinfer"]
+LIBRARIES: tuple[Library, ...] = ("torch", "flashinfer")
 Producer = Literal["experts", "FP4 all-gather", "all-to-all", "dense MLP", "whole dense MLP"]
 Mode = Literal["full", "moe_full", "scattered"]
-# its fused MoE refuses float32 ("requested input combination", 0.6.7.post3 on Hopper)
+# flashinfer's fused MoE refuses float32 ("requested input combination", 0.6.7.post3 on Hopper)
 FLASHINFER_DTYPES: tuple[Dtype, ...] = ("bfloat16",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """Whose kernels compute the experts, and whose the all-reduce + residual add + RMSNorm."""
+
+    experts: Library = "torch"
+    norm: Library = "torch"
+
+    def taking(self, dtype: Dtype) -> "Kernels":
+        """Those that a case of `dtype` runs on where these are there."""
+        return self if dtype in FLASHINFER_DTYPES else ON_TORCH
+
+
+ON_TORCH = Kernels()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +45,14 @@ class Case:
     """`subject` is `model/Class.method`; `guard` is `helper`, `oracle` or an expression of flags.
 
     An expression says, like an oracle's guard, when the block *reduces*, on both paths. A dense MLP
-    has its own guard under `helper` and `oracle`. `experts` says which kernels compute them, and
-    with them the fused all-reduce + norm.
+    has its own guard under `helper` and `oracle`. `kernels` says what the layer runs on.
     """
 
     subject: str
     deployment: Deployment
     guard: str
     dtype: Dtype
-    experts: Experts = "torch"
+    kernels: Kernels = ON_TORCH
 
     @property
     def sites(self) -> tuple[Site | DenseSite, ...]:
@@ -62,7 +76,7 @@ class Case:
             spec = dense_layer(spec)
         elif self.deployment.shared in ("none", "fused"):
             spec = without_shared(spec)
-        return widened(spec) if self.experts == "flashinfer" else spec
+        return spec if self.kernels == ON_TORCH else widened(spec)
 
     @property
     def dense(self) -> bool:
@@ -160,11 +174,6 @@ class Case:
         guard = site.guard if self.guard in ("helper", "oracle") else self.guard
         row = int("".join(str(int(flags[name])) for name in flag_names()), 2)
         return bool(truth.evaluate(guard, flag_tables(), len(flag_names())) >> row & 1)
-
-
-def experts_for(dtype: Dtype, *, wanted: Experts) -> Experts:
-    """The kernels that a case of `dtype` runs on where `wanted` are there."""
-    return wanted if dtype in FLASHINFER_DTYPES else "torch"
 
 
 def announces_fusion(deployment: Deployment) -> bool:

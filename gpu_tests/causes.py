@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gpu_tests.blocks import subjects
-from gpu_tests.cases import Case, Dtype, Experts, experts_for
+from gpu_tests.cases import ON_TORCH, Case, Dtype, Kernels
 from gpu_tests.expect import guards
 from gpu_tests.plan import has_shared_experts, placed_shared
 from verify.ledger.findings import Story, stories
@@ -30,15 +30,15 @@ class Cause:
     guard: str = ""
     why_not: str = ""
 
-    def cases(self, dtypes: Iterable[Dtype], *, experts: Experts = "torch") -> list[Case]:
-        """The cause's cases, one a precision; `experts` where they take it. None without block."""
+    def cases(self, dtypes: Iterable[Dtype], *, kernels: Kernels = ON_TORCH) -> list[Case]:
+        """The cause's cases, one a precision; `kernels` where they take it. None without block."""
         return [
             Case(
                 subject=self.subject,
                 deployment=self.story.deployment,
                 guard=self.guard,
                 dtype=dtype,
-                experts=experts_for(dtype, wanted=experts),
+                kernels=kernels.taking(dtype),
             )
             for dtype in dtypes
             if self.subject

@@ -2,7 +2,10 @@
 
 Choices: per row, a block that rightly skips against one that reduces although its consumer does.
 Bandwidth: each collective through this package against the bare call. Share: how much of a layer's
-time is neither expert compute nor a collective.
+time is neither expert compute nor a collective. On GPUs every step is replayed inside a CUDA graph,
+as engines decode; the time of launching it eagerly stands beside it. No collective can be faster
+than its floor: the bytes that a link has to carry at the rate measured in this run, or an empty
+collective, whichever takes longer.
 """
 
 import argparse
@@ -13,11 +16,22 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gpu_tests import machine
-from gpu_tests._cli import DEADLINE, positive_seconds
-from gpu_tests.cases import DTYPES, EXPERTS, Dtype, Experts, experts_for
-from gpu_tests.job import check_world, choose_experts
+from gpu_tests._cli import DEADLINE, add_kernels, positive_seconds
+from gpu_tests.cases import DTYPES, Dtype, Kernels
+from gpu_tests.floors import ROUNDS_OF, WIDTH, Floors
+from gpu_tests.job import check_world, choose_kernels
 from gpu_tests.pool import RankFaultError, rank_pool
-from gpu_tests.timing import COLLECTIVES, ROWS, Bandwidth, Choice, Item, Share, Timings, measure
+from gpu_tests.timing import (
+    COLLECTIVES,
+    ROWS,
+    Bandwidth,
+    Choice,
+    Floor,
+    Item,
+    Share,
+    Timings,
+    measure,
+)
 from verify.deliver import deliver
 from verify.errors import VerifyError
 from verify.progress import quiet, track
@@ -27,6 +41,8 @@ from verify.report import Json, Report, TableSection
 TOKENS = (1, 64, 1024, 4096)
 HIDDEN = (4096, 7168)
 INTERMEDIATE = 1536
+# 256 MiB of bfloat16: launching it costs nothing beside the wire
+FLOOR_ELEMENTS = 128 << 20
 # qwen3_moe: no shared experts, so that what is left over is router, norms and communication
 SHARE_MODEL = "qwen3_moe"
 
@@ -36,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         check_world(arguments.world_size, arguments.backend, local_ranks=arguments.world_size)
-        experts, choice = choose_experts(arguments.experts, arguments.backend)
-        items = list(_items(arguments, experts_for(arguments.dtype, wanted=experts)))
+        kernels, choice = choose_kernels(
+            experts=arguments.experts, norm=arguments.norm, backend=arguments.backend
+        )
+        items = list(_items(arguments, kernels.taking(arguments.dtype)))
         with quiet() if arguments.quiet else nullcontext():
             timings = _run(items, arguments)
         report = _report(list(zip(items, timings, strict=True)), arguments, argv, choice)
@@ -50,12 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _items(arguments: argparse.Namespace, experts: Experts) -> Iterator[Item]:
+def _items(arguments: argparse.Namespace, kernels: Kernels) -> Iterator[Item]:
     dtype: Dtype = arguments.dtype
+    yield Floor(elements=arguments.floor_elements, dtype=dtype)
     for hidden in arguments.hidden:
         for tokens in arguments.tokens:
             for row in ROWS:
-                yield Choice(row=row, tokens=tokens, hidden=hidden, dtype=dtype, experts=experts)
+                yield Choice(row=row, tokens=tokens, hidden=hidden, dtype=dtype, kernels=kernels)
             for collective in COLLECTIVES:
                 yield Bandwidth(collective=collective, tokens=tokens, hidden=hidden, dtype=dtype)
             yield Share(
@@ -64,7 +83,7 @@ def _items(arguments: argparse.Namespace, experts: Experts) -> Iterator[Item]:
                 hidden=hidden,
                 intermediate=arguments.intermediate,
                 dtype=dtype,
-                experts=experts,
+                kernels=kernels,
             )
 
 
@@ -90,6 +109,9 @@ def _report(
     choice: str,
 ) -> Report:
     words = sys.argv[1:] if argv is None else argv
+    first, first_timings = measured[0]
+    assert isinstance(first, Floor)  # `_items` begins with it
+    floors = Floors.measured(first, first_timings, arguments.world_size)
     return Report(
         command="gpu_tests.measure",
         title=f"Costs on {arguments.world_size} {arguments.backend} ranks",
@@ -99,60 +121,73 @@ def _report(
         payload={
             "command_line": shlex.join(["python", "-m", "gpu_tests.measure", *words]),
             "machine": machine.describe(arguments.backend),
-            "experts": choice,
+            "kernels": choice,
+            "captured": arguments.backend == "nccl",
             "world_size": arguments.world_size,
             "backend": arguments.backend,
-            "measurements": [_as_json(item, timings) for item, timings in measured],
+            "measurements": [_as_json(item, timings, floors) for item, timings in measured],
         },
-        sections=tuple(_sections(measured, arguments.world_size, choice)),
+        sections=tuple(_sections(measured, floors, choice)),
         findings=(),
     )
 
 
-def _as_json(item: Item, timings: Timings) -> dict[str, Json]:
-    return {"kind": type(item).__name__.lower(), **vars(item), "microseconds": dict(timings)}
+def _as_json(item: Item, timings: Timings, floors: Floors) -> dict[str, Json]:
+    said = {**vars(item)}
+    if "kernels" in said:
+        said["kernels"] = vars(said["kernels"])
+    kind = type(item).__name__.lower()
+    bound = floors.of(item)
+    return {"kind": kind, **said, "microseconds": dict(timings), "floor": bound}
 
 
 def _sections(
-    measured: list[tuple[Item, Timings]], world_size: int, choice: str
+    measured: list[tuple[Item, Timings]], floors: Floors, choice: str
 ) -> Iterator[TableSection]:
     yield TableSection(
         title="The right and the wrong choice, by row",
-        columns=("row", "hidden", "tokens", "skip / us", "double / us", "double : skip"),
+        columns=("row", "hidden", "tokens", "floor", "skip", "double", "ratio", "eager skip"),
         rows=tuple(
             (
                 item.row,
                 str(item.hidden),
                 str(item.tokens),
+                _us(floors.of(item)),
                 _us(t["skip"]),
                 _us(t["double"]),
                 f"{t['double'] / t['skip']:.2f}" if t["skip"] >= 1 else "",
+                _us(t["skip eager"]),
             )
             for item, t in measured
             if isinstance(item, Choice)
         ),
         notes=(
-            "Row `0000` has no consumer: its second time is that of the block's own sum.",
+            "Times in us. Row `0000` has no consumer: `double` is the block's own sum.",
             choice,
         ),
     )
     yield TableSection(
         title="Collectives through this package against the bare call",
-        columns=("collective", "hidden", "tokens", "here / us", "bare / us", "here : bare", "GB/s"),
+        columns=("collective", "hidden", "tokens", "floor", "here", "bare", "ratio", "GB/s"),
         rows=tuple(
             (
                 item.collective,
                 str(item.hidden),
                 str(item.tokens),
+                _us(floors.of(item)),
                 _us(t["wrapped"]),
                 _us(t["bare"]),
                 f"{t['wrapped'] / t['bare']:.2f}",
-                _gigabytes(item, t["wrapped"], world_size),
+                _gigabytes(item, t["wrapped"], floors.ranks),
             )
             for item, t in measured
             if isinstance(item, Bandwidth)
         ),
-        notes=("GB/s is bus bandwidth as NCCL's own tests define it; 0 on one rank.",),
+        notes=(
+            f"Floor: {floors.latency:.1f} us for an empty all-reduce, or the bytes at "
+            f"{floors.rate / 1e3:.0f} GB/s, the rate of the largest one.",
+            "GB/s is bus bandwidth as NCCL's own tests define it; 0 on one rank.",
+        ),
     )
     yield TableSection(
         title="Where a layer's time goes",
@@ -170,11 +205,12 @@ def _sections(
             for item, t in measured
             if isinstance(item, Share)
         ),
+        notes=("Each part is timed by itself; the rest is the layer less the two.",),
     )
 
 
-def _us(time: float) -> str:
-    return f"{time:.1f}"
+def _us(time: float | None) -> str:
+    return "" if time is None else f"{time:.1f}"
 
 
 def _percent(part: float, timings: Timings) -> str:
@@ -183,9 +219,8 @@ def _percent(part: float, timings: Timings) -> str:
 
 def _gigabytes(item: Bandwidth, microseconds: float, ranks: int) -> str:
     """Bus bandwidth: what each rank's link has to carry, whatever the algorithm."""
-    width = 4 if item.dtype == "float32" else 2
-    rounds = 2 if item.collective == "all-reduce" else 1
-    size = item.tokens * item.hidden * width
+    (rounds,) = ROUNDS_OF[item.collective]
+    size = item.tokens * item.hidden * WIDTH[item.dtype]
     return f"{rounds * (ranks - 1) / ranks * size / microseconds / 1e3:.1f}"
 
 
@@ -194,10 +229,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--world-size", type=int, default=1, metavar="N")
     parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-    parser.add_argument("--experts", choices=EXPERTS)
+    add_kernels(parser)
     parser.add_argument("--tokens", type=_numbers, default=TOKENS, metavar="N,N,...")
     parser.add_argument("--hidden", type=_numbers, default=HIDDEN, metavar="N,N,...")
     parser.add_argument("--intermediate", type=int, default=INTERMEDIATE, metavar="N")
+    parser.add_argument(
+        "--floor-elements",
+        type=int,
+        default=FLOOR_ELEMENTS,
+        metavar="N",
+        help="numbers in the all-reduce that the link's rate is measured by",
+    )
     parser.add_argument("--deadline", type=positive_seconds, default=DEADLINE, metavar="SECONDS")
     parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")

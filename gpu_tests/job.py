@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from gpu_tests.cases import FLASHINFER_DTYPES, Case, Experts
+from gpu_tests.cases import FLASHINFER_DTYPES, Case, Kernels, Library
 from gpu_tests.kernels import why_no_flashinfer
 from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
@@ -64,16 +64,29 @@ def check_world(world_size: int, backend: str, *, local_ranks: int) -> None:
         )
 
 
-def choose_experts(asked: Experts | None, backend: str) -> tuple[Experts, str]:
-    """Which kernels to run on, and the choice in words. Raises `VerifyError` for the impossible."""
+def choose_kernels(
+    *, experts: Library | None, norm: Library | None, backend: str
+) -> tuple[Kernels, str]:
+    """Which kernels to run on, and the choice in words. Raises `VerifyError` for the impossible.
+
+    Without a wish the fused norm is flashinfer's where it can be: it compiles in seconds, the
+    fused experts in more than twenty minutes.
+    """
     reason = why_no_flashinfer(torch.device("cuda" if backend == "nccl" else "cpu"))
-    if asked == "flashinfer" and reason:
-        raise VerifyError(f"--experts flashinfer: {reason}")
-    chosen = asked or ("torch" if reason else "flashinfer")
-    because = f" ({reason or 'asked for'})"
-    if chosen == "flashinfer":
-        because = f" in {' and '.join(FLASHINFER_DTYPES)}, on torch otherwise"
-    return chosen, f"Experts and fused all-reduce + norm run on {chosen}{because}."
+    for option, asked in (("--experts", experts), ("--norm", norm)):
+        if asked == "flashinfer" and reason:
+            raise VerifyError(f"{option} flashinfer: {reason}")
+    chosen = Kernels(experts=experts or "torch", norm=norm or ("torch" if reason else "flashinfer"))
+    where = f" in {' and '.join(FLASHINFER_DTYPES)}, on torch otherwise"
+    because = f" ({reason})" if reason and not (experts and norm) else ""
+    told = [
+        f"{what} on {library}{where if library == 'flashinfer' else ''}"
+        for what, library in (
+            ("Experts run", chosen.experts),
+            ("fused all-reduce + norm", chosen.norm),
+        )
+    ]
+    return chosen, f"{', '.join(told)}{because}."
 
 
 def on_this_machine(

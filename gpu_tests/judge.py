@@ -16,9 +16,9 @@ from gpu_tests.reference import Truth
 from gpu_tests.rounding import TOLERANCE, Noisy
 from gpu_tests.witness import FAMILIES
 
-Kind = Literal["exact", "double", "missing", "mixed", "crash"]
+Kind = Literal["exact", "double", "missing", "mixed", "crash", "not prepared"]
 # the worst first: one rank's verdict names the case's
-SEVERITY: tuple[Kind, ...] = ("crash", "mixed", "double", "missing", "exact")
+SEVERITY: tuple[Kind, ...] = ("not prepared", "crash", "mixed", "double", "missing", "exact")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class RankVerdict:
     from the reference over its tolerance (at most 1 is equal), `relative_error` over the root mean
     square of the block's output, `told` the deviation from what the counts predict, `final` from
     the reference after the second layer, where both layers count exactly once. A `crash` says
-    `why`.
+    `why`, and so does a case that was `not prepared`: it was not run.
     """
 
     kind: Kind

@@ -63,6 +63,8 @@ class Outcome:
     @property
     def problem(self) -> str:
         """Why this outcome is wrong, in one sentence; empty when all is as it must be."""
+        if self.kind == "not prepared":
+            return f"not run: {self.why}"
         if self.kind != self.ledger.kind:
             return f"ranks measure {self.verdict}, the ledger says {self.ledger.kind}"
         if self.kind == "crash" and any(verdict.kind != "crash" for verdict in self.ranks):

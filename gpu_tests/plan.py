@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 from functools import lru_cache
 
 from gpu_tests.blocks import DENSE, subjects
-from gpu_tests.cases import Case, Dtype, Experts, experts_for
+from gpu_tests.cases import ON_TORCH, Case, Dtype, Kernels
 from gpu_tests.specs import SPECS
 from verify import truth
 from verify.flags import flag_names, flag_tables
@@ -22,12 +22,12 @@ def cases(
     world_size: int,
     guard: str = "helper",
     dtypes: tuple[Dtype, ...],
-    experts: Experts = "torch",
+    kernels: Kernels = ON_TORCH,
     models: tuple[str, ...] = (),
 ) -> Iterator[Case]:
     """Every case on `world_size` ranks. A deployment that a block cannot tell apart comes once.
 
-    `experts` are used where they take the dtype.
+    `kernels` are used where they take the dtype.
     """
     for dtype in dtypes:
         for subject in subjects(models):
@@ -37,7 +37,7 @@ def cases(
                     deployment=deployment,
                     guard=guard,
                     dtype=dtype,
-                    experts=experts_for(dtype, wanted=experts),
+                    kernels=kernels.taking(dtype),
                 )
 
 

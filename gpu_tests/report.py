@@ -19,10 +19,10 @@ def make_report(
     causes: Sequence[Cause] = (),
     world_size: int,
     backend: str,
-    experts: str = "",
+    kernels: str = "",
     ran_on: Mapping[str, Json] | None = None,
 ) -> Report:
-    """`outcomes` in the order they were run; `experts` says on what the experts ran.
+    """`outcomes` in the order they were run; `kernels` says on what the layers ran.
 
     `causes` are the ledger's, to be seen among the outcomes.
     """
@@ -41,12 +41,12 @@ def make_report(
             "machine": ran_on,
             "world_size": world_size,
             "backend": backend,
-            "experts": experts,
+            "kernels": kernels,
             "cases": [outcome.as_json() for outcome in outcomes],
             "causes": [_cause(*each) for each in zip(causes, seen, strict=True)],
         },
         sections=(
-            _subjects(outcomes, experts),
+            _subjects(outcomes, kernels),
             *(_causes(causes, seen) if causes else _examples(outcomes)),
             _coverage(outcomes),
         ),
@@ -54,11 +54,13 @@ def make_report(
     )
 
 
-def _subjects(outcomes: Sequence[Outcome], experts: str) -> TableSection:
+def _subjects(outcomes: Sequence[Outcome], kernels: str) -> TableSection:
     """A line for each block and dtype: its cases by kind, and how close the exact ones are."""
     lines: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
         lines.setdefault((outcome.case.subject, outcome.case.dtype), []).append(outcome)
+    unprepared = any(outcome.kind == "not prepared" for outcome in outcomes)
+    shown = [kind for kind in KINDS if kind != "not prepared" or unprepared]
     rows = []
     for (subject, dtype), members in lines.items():
         kinds = Counter(member.kind for member in members)
@@ -68,19 +70,19 @@ def _subjects(outcomes: Sequence[Outcome], experts: str) -> TableSection:
             (
                 subject,
                 dtype,
-                *(str(kinds[kind]) for kind in KINDS),
+                *(str(kinds[kind]) for kind in shown),
                 f"{max(exact):.2f}" if exact else "",
                 str(wrong),
             )
         )
     return TableSection(
         title="Cases by block",
-        columns=("block", "dtype", *KINDS, "worst exact", "disagree"),
+        columns=("block", "dtype", *shown, "worst exact", "disagree"),
         rows=tuple(rows),
         notes=(
             "`worst exact` is the largest deviation of an exact case from one rank's float64 "
             "answer, in units of the tolerance that follows from dtype and order of summation.",
-            *([experts] if experts else []),
+            *([kernels] if kernels else []),
         ),
     )
 

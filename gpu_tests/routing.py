@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gpu_tests.rounding import SIGMOID_SLOPE
 from gpu_tests.specs import ModelSpec
 
 
@@ -16,18 +17,22 @@ from gpu_tests.specs import ModelSpec
 class Routing:
     """`ids` [tokens, top_k] of global experts, `weights` of the same shape, `margin` [tokens].
 
-    The margin is the smallest gap between a score that was chosen and one that was not.
+    The margin is the smallest gap between what was chosen and what was not, and `slope` [tokens]
+    how fast that gap can move with one logit: of scores, or of the logits themselves where nothing
+    but their order decides (softmax alone saturates, and its order does not).
     """
 
     ids: Tensor
     weights: Tensor
     margin: Tensor
+    slope: Tensor
 
 
 def route(logits: Tensor, bias: Tensor | None, spec: ModelSpec) -> Routing:
     """Choose `spec.top_k` of the experts for each row of `logits` [tokens, experts]."""
     scores = logits.softmax(-1) if spec.scoring == "softmax" else logits.sigmoid()
-    choice = scores if bias is None else scores + bias
+    by_order = spec.scoring == "softmax" and bias is None and spec.groups == 1
+    choice = logits if by_order else scores if bias is None else scores + bias
     margin = choice.new_full((len(choice),), float("inf"))
     if spec.groups > 1:
         choice, margin = _keep_best_groups(choice, spec)
@@ -39,7 +44,10 @@ def route(logits: Tensor, bias: Tensor | None, spec: ModelSpec) -> Routing:
     weights = scores.gather(1, ids)
     if spec.renormalise:
         weights = weights / weights.sum(-1, keepdim=True)
-    return Routing(ids=ids, weights=weights * spec.routed_scaling, margin=margin)
+    slope = torch.ones_like(margin)
+    if not by_order:
+        slope = scores.amax(-1) if spec.scoring == "softmax" else slope * SIGMOID_SLOPE
+    return Routing(ids=ids, weights=weights * spec.routed_scaling, margin=margin, slope=slope)
 
 
 def _keep_best_groups(choice: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:

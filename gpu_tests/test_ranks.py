@@ -8,7 +8,7 @@ import os
 import pytest
 
 from gpu_tests.cases import DTYPES
-from gpu_tests.job import check_world, choose_experts, on_this_machine
+from gpu_tests.job import check_world, choose_kernels, on_this_machine
 from gpu_tests.plan import cases
 from verify.errors import VerifyError
 
@@ -24,8 +24,8 @@ def problems(*, world_size: int, guard: str = "helper") -> list[str]:
         check_world(world_size, BACKEND, local_ranks=world_size)
     except VerifyError as error:
         pytest.skip(str(error))
-    experts, _ = choose_experts(None, BACKEND)
-    todo = list(cases(world_size=world_size, guard=guard, dtypes=DTYPES, experts=experts))
+    kernels, _ = choose_kernels(experts=None, norm=None, backend=BACKEND)
+    todo = list(cases(world_size=world_size, guard=guard, dtypes=DTYPES, kernels=kernels))
     outcomes = list(
         on_this_machine(todo, world_size=world_size, backend=BACKEND, deadline=DEADLINE)
     )

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gpu_tests.block import MoEBlock, Shard, Weights, weights_of
 from gpu_tests.blocks import subjects
-from gpu_tests.cases import Case, Dtype, Experts
-from gpu_tests.clock import REPEATS, WARM_UP, Stopwatch, microseconds
+from gpu_tests.cases import Case, Dtype, Kernels
+from gpu_tests.clock import timings
 from gpu_tests.kernels import flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
 from gpu_tests.producers import MoE, standard
@@ -38,7 +38,7 @@ class Choice:
     tokens: int
     hidden: int
     dtype: Dtype
-    experts: Experts
+    kernels: Kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,18 @@ class Share:
     hidden: int
     intermediate: int
     dtype: Dtype
-    experts: Experts
+    kernels: Kernels
 
 
-Item = Choice | Bandwidth | Share
+@dataclass(frozen=True, kw_only=True)
+class Floor:
+    """What no collective can be faster than: the empty one, and the link at `elements` numbers."""
+
+    elements: int
+    dtype: Dtype
+
+
+Item = Choice | Bandwidth | Share | Floor
 Timings = dict[str, float]
 
 
@@ -77,6 +85,8 @@ def measure(ranks: Ranks, item: Item) -> Timings:
                 return _bandwidth(ranks, item)
             case Share():
                 return _share(ranks, item)
+            case Floor():
+                return _floor(ranks, item)
 
 
 def _choice(ranks: Ranks, item: Choice) -> Timings:
@@ -91,10 +101,7 @@ def _choice(ranks: Ranks, item: Choice) -> Timings:
         consume()
 
     ranks.say(f"timing row {item.row} with {rows} tokens")
-    return {
-        "skip": microseconds(consume, ranks.device),
-        "double": microseconds(reduce_too, ranks.device),
-    }
+    return timings({"skip": consume, "double": reduce_too}, ranks.device)
 
 
 def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object]:
@@ -116,7 +123,7 @@ def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object
             return dispatch_and_combine
     residual, weight = torch.zeros_like(states), torch.ones_like(states[0])
     fused = fused_norm(ranks)
-    if item.experts == "flashinfer" and ranks.size > 1 and fused.fits(states):
+    if item.kernels.norm == "flashinfer" and ranks.size > 1 and fused.fits(states):
         return lambda: fused(states, residual, weight)
 
     def reduce_add_norm() -> Tensor:
@@ -152,99 +159,82 @@ def _bandwidth(ranks: Ranks, item: Bandwidth) -> Timings:
         ),
     }
     wrapped, bare = steps[item.collective]
-    return {
-        "wrapped": microseconds(wrapped, ranks.device),
-        "bare": microseconds(bare, ranks.device),
-    }
+    return timings({"wrapped": wrapped, "bare": bare}, ranks.device)
 
 
-class _TimedRanks(Ranks):
-    """Ranks whose collectives are timed; a group of one has none."""
-
-    stopwatch: Stopwatch
-
-    def all_reduce(self, tensor: Tensor, group: Group) -> Tensor:
-        with self.stopwatch:
-            return super().all_reduce(tensor, group)
-
-    def all_gather(self, tensor: Tensor, group: Group, rows: Sequence[int]) -> Tensor:
-        with self.stopwatch:
-            return super().all_gather(tensor, group, rows)
+def _floor(ranks: Ranks, item: Floor) -> Timings:
+    """An all-reduce of one number, and one large enough that only the link counts."""
+    dtype = getattr(torch, item.dtype)
+    one = torch.zeros(1, device=ranks.device, dtype=dtype)
+    many = torch.zeros(item.elements, device=ranks.device, dtype=dtype)
+    ranks.say("timing the floor")
+    return timings(
+        {"empty": lambda: _all_reduce(one), "large": lambda: _all_reduce(many)}, ranks.device
+    )
 
 
 def _share(ranks: Ranks, item: Share) -> Timings:
-    layer, timed = _layer(ranks, item)
+    """The layer, its experts and its two collectives, each by itself."""
+    layer, moe = _layer(ranks, item)
     dtype = getattr(torch, item.dtype)
     partial = torch.randn(item.tokens, item.hidden + 1, device=ranks.device, dtype=dtype)
     partial[:, -1] = 0
     residual = torch.randn(item.tokens, item.hidden, device=ranks.device, dtype=dtype)
+    world: Group = tuple(range(ranks.size))
 
-    def step() -> None:
+    def whole() -> None:
         states, new_residual = layer.prepare_mlp(partial.clone(), residual)
         layer.prepare_attn(layer.forward(states, announced=False), new_residual, announced=False)
 
+    states, _ = layer.prepare_mlp(partial.clone(), residual)
+    rows = states[:, :-1].contiguous()
+    choice = moe.block.choose(rows)
+
+    def collectives() -> None:
+        # attention's sum and the block's
+        ranks.all_reduce(partial, world)
+        ranks.all_reduce(partial, world)
+
     ranks.say(f"timing a layer of {item.tokens} tokens")
-    for _ in range(WARM_UP):
-        step()
-    # all three from the same runs, so that they can be subtracted
-    whole, timed.experts, timed.ranks.stopwatch = (Stopwatch(device=ranks.device) for _ in range(3))
-    for _ in range(REPEATS):
-        with whole:
-            step()
-    return {
-        "layer": whole.total() / REPEATS,
-        "experts": timed.experts.total() / REPEATS,
-        "collectives": timed.ranks.stopwatch.total() / REPEATS,
-    }
-
-
-@dataclass(kw_only=True)
-class _Timed:
-    """The stopwatches of one layer."""
-
-    ranks: _TimedRanks
-    experts: Stopwatch
-
-
-def _layer(ranks: Ranks, item: Share) -> tuple[Layer, _Timed]:
-    """A pure-TP layer of realistic size with random weights; nothing is counted in it."""
-    timed = _Timed(
-        ranks=_TimedRanks(
-            rank=ranks.rank, size=ranks.size, device=ranks.device, say=ranks.say, call=ranks.call
-        ),
-        experts=Stopwatch(device=ranks.device),
+    return timings(
+        {
+            "layer": whole,
+            "experts": lambda: moe.routed(rows, choice.ids, choice.weights),
+            "collectives": collectives,
+        },
+        ranks.device,
     )
-    timed.ranks.stopwatch = Stopwatch(device=ranks.device)
+
+
+def _layer(ranks: Ranks, item: Share) -> tuple[Layer, MoE]:
+    """A pure-TP layer of realistic size with random weights; nothing is counted in it."""
     dtype = getattr(torch, item.dtype)
     spec = replace(SPECS[item.model], hidden=item.hidden, intermediate=item.intermediate)
     shard = Shard(
         tp_rank=ranks.rank, tp_size=ranks.size, shared_rank=ranks.rank, shared_size=ranks.size
     )
     block = MoEBlock(spec, _random_weights(spec, dtype, ranks.device), shard)
-    routed = flashinfer_experts(block, shard) if item.experts == "flashinfer" else block.routed
-
-    def timed_routed(x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-        with timed.experts:
-            return routed(x, ids, weights)
-
     subject = subjects((item.model,))[0]
     deployment = Deployment(config=MoeConfig(tp_size=ranks.size))
+    moe = MoE(
+        ranks=ranks,
+        layout=deployment.layout,
+        block=block,
+        witness=Witness(tokens=0, ranks=ranks.size),
+        rows=(item.tokens,),
+        routed=flashinfer_experts(block, shard)
+        if item.kernels.experts == "flashinfer"
+        else block.routed,
+        dispatch=standard,
+    )
     layer = Layer(
         case=Case(subject=subject, deployment=deployment, guard="helper", dtype=item.dtype),
-        ranks=timed.ranks,
+        ranks=ranks,
         plan=TokenPlan(ids=((0,) * item.tokens,), total=0),
-        produce=MoE(
-            ranks=timed.ranks,
-            layout=deployment.layout,
-            block=block,
-            witness=Witness(tokens=0, ranks=ranks.size),
-            rows=(item.tokens,),
-            routed=timed_routed,
-            dispatch=standard,
-        ),
+        produce=moe,
         norm_weight=torch.ones(item.hidden, device=ranks.device, dtype=dtype),
     )
-    return layer, timed
+    return layer, moe
 
 
 def _random_weights(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Weights:

@@ -13,7 +13,7 @@ from gpu_tests.layer import Layer
 from gpu_tests.mlp import SwiGLU
 from gpu_tests.producers import DISPATCHES, Dense, MoE, Producer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
-from gpu_tests.reference import Inputs, Model, Truth, draw_inputs, model
+from gpu_tests.reference import Inputs, Model, PreparationError, Truth, draw_inputs, model
 from gpu_tests.specs import ModelSpec
 from gpu_tests.tokens import TokenPlan, token_plan
 from gpu_tests.witness import Witness
@@ -29,8 +29,12 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     plan = token_plan(case.deployment)
     shards = shards_of(case)
     world = model(case.spec, dtype, shards)
-    inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
-    fuses = case.experts == "flashinfer" and case.deployment.fusion == "flashinfer"
+    try:
+        inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
+    except PreparationError as error:
+        # every rank draws the same: none of them goes on alone
+        return RankVerdict(kind="not prepared", why=str(error))
+    fuses = case.kernels.norm == "flashinfer" and case.deployment.fusion == "flashinfer"
     layer = Layer(
         case=case,
         ranks=ranks,
@@ -154,7 +158,9 @@ def _producer(ranks: Ranks, case: Case, plan: TokenPlan, shard: Shard) -> Produc
         block=block,
         witness=witness,
         rows=plan.rows,
-        routed=_flashinfer_experts(block, shard) if case.experts == "flashinfer" else block.routed,
+        routed=_flashinfer_experts(block, shard)
+        if case.kernels.experts == "flashinfer"
+        else block.routed,
         dispatch=DISPATCHES[case.producer],
     )
 

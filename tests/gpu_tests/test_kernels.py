@@ -8,7 +8,7 @@ import torch
 
 from gpu_tests import kernels
 from gpu_tests.block import MoEBlock, Shard, whole_weights
-from gpu_tests.cases import experts_for
+from gpu_tests.cases import Kernels
 from gpu_tests.ranks import Ranks
 from gpu_tests.specs import EPSILON, SPECS
 
@@ -117,6 +117,7 @@ def test_why_not_is_said(monkeypatch):
 
 
 def test_float32_stays_on_torch():
-    assert experts_for("float32", wanted="flashinfer") == "torch"
-    assert experts_for("bfloat16", wanted="flashinfer") == "flashinfer"
-    assert experts_for("bfloat16", wanted="torch") == "torch"
+    fused = Kernels(norm="flashinfer")
+    assert fused.taking("float32") == Kernels()
+    assert fused.taking("bfloat16") == fused
+    assert Kernels().taking("bfloat16") == Kernels()
