@@ -1,5 +1,6 @@
 """Every case has tokens that all precisions route alike, by construction."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,24 +8,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_tests import reference, work
+from gpu_tests import _cli, reference, work
+from gpu_tests._cli import main
 from gpu_tests.block import Shard
 from gpu_tests.cases import Case
 from gpu_tests.judge import RankVerdict
 from gpu_tests.outcome import Outcome
 from gpu_tests.plan import cases
+from gpu_tests.ranks import Ranks
 from gpu_tests.reference import PreparationError, draw_inputs, model, solve
 from gpu_tests.specs import SPECS, without_shared
+
+ALONE = Ranks(
+    rank=0,
+    size=1,
+    device=torch.device("cpu"),
+    say=lambda _: None,
+    call=lambda _: None,
+)
 
 
 @given(
     spec=st.sampled_from([*SPECS.values(), *map(without_shared, SPECS.values())]),
     width=st.sampled_from([(32, 16), (64, 32), (256, 32)]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    ranks=st.sampled_from([1, 2, 4, 8]),
+    ranks=st.sampled_from([1, 2, 4]),
     tokens=st.integers(1, 16),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_margin_exists_for_every_spec_width_dtype_and_world_size(
     spec, width, dtype, ranks, tokens
 ):
@@ -41,6 +52,7 @@ def test_a_margin_exists_for_every_spec_width_dtype_and_world_size(
 
 def test_what_cannot_be_prepared_says_which(monkeypatch):
     monkeypatch.setattr(reference, "TOLERANCE", 1e9)
+    monkeypatch.setattr(reference, "MAX_DRAWS", 2)
     world = model(SPECS["qwen2_moe"], torch.bfloat16, (Shard(),))
     with pytest.raises(PreparationError, match="qwen2_moe, 32 wide"):
         draw_inputs(world, tokens=4, attention_ranks=1)
@@ -54,13 +66,37 @@ def test_a_case_that_cannot_be_prepared_is_its_own_finding_and_no_other_s(monkey
 
     monkeypatch.setattr(work, "_reference", no_tokens)
 
-    class OneRank:
-        rank, size, device = 0, 1, torch.device("cpu")
-        say = call = open_groups = staticmethod(lambda *_: None)
-
-    verdict = work.run_case(OneRank(), first)
+    verdict = work.run_case(ALONE, first)
     assert (verdict.kind, verdict.why) == ("not prepared", "no tokens")
     outcome = Outcome.of(first, [verdict])
     assert outcome.problem == "not run: no tokens"
     assert isinstance(second, Case)
     assert Outcome.of(second, [RankVerdict(kind="exact", counts=(1,))]).kind == "exact"
+
+
+def test_a_case_that_cannot_be_prepared_ends_the_run_with_1_and_no_other_case(
+    monkeypatch, tmp_path, capsys
+):
+    right, asked = work._reference, []
+
+    def third_has_no_tokens(*arguments):
+        asked.append(arguments)
+        if len(asked) == 3:
+            raise PreparationError("no tokens")
+        return right(*arguments)
+
+    def in_this_process(todo, **_):
+        return (Outcome.of(case, [work.run_case(ALONE, case)]) for case in todo)
+
+    monkeypatch.setattr(work, "_reference", third_has_no_tokens)
+    monkeypatch.setattr(_cli, "on_this_machine", in_this_process)
+    path = tmp_path / "report.json"
+    command = "--world-size 1 --backend gloo --dtype float32 --format json"
+    assert main([*command.split(), "--output", str(path)]) == 1
+    report = json.loads(path.read_text())
+    kinds = [case["kind"] for case in report["cases"]]
+    assert kinds.count("not prepared") == 1
+    assert kinds.count("exact") == len(kinds) - 1 > 2
+    (finding,) = report["findings"]
+    assert "not run: no tokens" in finding["message"]
+    assert "1 not prepared" in capsys.readouterr().err
