@@ -153,10 +153,10 @@ def _sections(
                 str(item.hidden),
                 str(item.tokens),
                 _us(floors.of(item)),
-                _us(t["skip"]),
+                _us(t.get("skip")),
                 _us(t["double"]),
-                f"{t['double'] / t['skip']:.2f}" if t["skip"] >= 1 else "",
-                _us(t["skip eager"]),
+                f"{t['double'] / t['skip']:.2f}" if "skip" in t else "",
+                _us(t.get("skip eager")),
             )
             for item, t in measured
             if isinstance(item, Choice)

@@ -101,10 +101,9 @@ def _choice(ranks: Ranks, item: Choice) -> Timings:
         consume()
 
     ranks.say(f"timing row {item.row} with {rows} tokens")
-    times = timings({"double": reduce_too}, ranks.device)
     # where nobody sums but the block, skipping is nothing to be timed
-    skipped = {"skip": 0.0, "skip eager": 0.0}
-    return times | (skipped if item.row == "0000" else timings({"skip": consume}, ranks.device))
+    steps = {} if item.row == "0000" else {"skip": consume}
+    return timings({**steps, "double": reduce_too}, ranks.device)
 
 
 def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object]:
