@@ -1,4 +1,7 @@
-"""Command line: arguments in, one report out, exit code 0 (fine), 1 (findings), 2 (cannot run)."""
+"""Command line: arguments in, one report out, exit code.
+
+0 fine, 1 findings, 2 cannot run, 3 an error of this tool.
+"""
 
 import argparse
 import sys
@@ -59,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("verify: interrupted")
         return 2
+    except Exception as error:
+        _say(f"verify: internal error: {type(error).__name__}: {error}; please report it")
+        return 3
     if not arguments.quiet:
         _say(report.summary)
     failed = bool(report.findings) and arguments.fail_on == "finding"
@@ -85,7 +91,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m verify",
         description="Every partial sum a MoE block produces is added up exactly once: shown.",
-        epilog="exit codes: 0 fine, 1 findings, 2 cannot run",
+        epilog="exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((word for word in argv if word in COMMANDS), None)

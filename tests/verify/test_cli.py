@@ -226,3 +226,15 @@ def test_text_that_utf8_cannot_hold_is_escaped(
     target = tmp_path / "report"
     assert _cli.main(["report", "--format", format_name, "--output", str(target)]) == 0
     target.read_text(encoding="utf-8")
+
+
+def test_an_internal_error_is_one_line_and_no_finding(monkeypatch, capsys):
+    def broken(_arguments):
+        raise AssertionError("nobody expects\nthis")
+
+    monkeypatch.setattr("verify.scan.command.run", broken)
+    assert _cli.main(["scan", "anything"]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "internal error: AssertionError: nobody expects" in captured.err

@@ -16,7 +16,7 @@ from itertools import groupby
 from verify import truth
 from verify.definitions import Definitions
 from verify.errors import VerifyError
-from verify.flags import argument_flags, flag_names, flag_tables
+from verify.flags import argument_flags, flag_names
 from verify.ledger.layer import Release, UnfusedGroup
 from verify.ledger.subject import Guards, Producer, SharedRule, Subject
 from verify.scan.index import Index, UnreadableError, parse
@@ -121,10 +121,17 @@ def _guards(block: Sequence[GuardedSite], tree: SourceTree) -> Guards:
     full = truth.full(len(flag_names()))
     skip = {site.path: full ^ site.reduces for site in block}
     heard = {flag for site in block for flag in site.accepts}
-    heard |= {flag for table in skip.values() for flag in argument_flags() if _hears(table, flag)}
+    names = flag_names()
+    heard |= {
+        flag
+        for table in skip.values()
+        for flag in argument_flags()
+        if truth.depends_on(table, names.index(flag), len(names))
+    }
     if "should_use_reduce_scatter" not in text:
         # no layer here asks for it: what forward() takes stays at its default, false
-        skip = {path: _unset(table, "RS") for path, table in skip.items()}
+        scatter = names.index("RS")
+        skip = {path: truth.where_false(table, scatter, len(names)) for path, table in skip.items()}
         heard.discard("RS")
     announces = "should_fuse_mlp_allreduce_with_next_layer" in text
     return Guards(
@@ -173,19 +180,6 @@ def _shared_experts(text: str) -> SharedRule:
     # the block asks for FI where it decides on tp_rank=0, tp_size=1
     whole = re.search(r"tp_(?:rank=0|size=1).{0,600}fp4_allgather\(\)", text, re.DOTALL)
     return "replicated for FI" if whole else "sharded for FI"
-
-
-def _hears(table: int, flag: str) -> bool:
-    """Whether a table depends on a flag."""
-    return _unset(table, flag) != table
-
-
-def _unset(table: int, flag: str) -> int:
-    """The table where `flag` is false, for rows with and without it."""
-    column = flag_tables()[flag]
-    distance = 1 << (len(flag_names()) - 1 - flag_names().index(flag))
-    without = table & ~column
-    return without | without << distance
 
 
 def _own_and_imported(tree: SourceTree, text: str) -> Iterator[str]:

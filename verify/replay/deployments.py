@@ -4,12 +4,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from helper import MoeConfig
+from verify.flags import flag_names
 from verify.ledger.deployment import Deployment, Fusion, layouts, with_backends
+from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, plan
 from verify.report import Json
+from verify.truth import row_bits
 
 TOKENS = 4
 # of one vendor's GPUs; the others' are not the machine that is imitated
 ALL_TO_ALL = ("deepep", "mooncake", "nixl", "flashinfer", "pplx")
+_ASKS_ALL = LayerTraits(
+    producer="two-site",
+    hears_fusion=True,
+    may_reduce_scatter=True,
+    tags_fusion=True,
+    knows_last_layer=True,
+    completes_stage=True,
+    adds_shared="before",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +131,10 @@ def tokens_of(deployment: Deployment) -> tuple[int, ...]:
 
 
 def row_of(deployment: Deployment) -> str:
-    """The flags this deployment sets, in flag order, where the model computes them all."""
-    config = deployment.config
-    if isinstance(deployment, Execution) and (deployment.all_to_all or deployment.dwdp):
-        return "0000"
-    absorbed = deployment.dp_reduce_scatterv or deployment.fp4_allgather
-    scatters = config.attn_dp_size > 1 and deployment.padding == "max_len" and not absorbed
-    flags = (
-        deployment.fusion != "off",
-        scatters,
-        deployment.dp_reduce_scatterv,
-        deployment.fp4_allgather,
-    )
-    return "".join(str(int(flag)) for flag in flags)
+    """The row that the ledger puts this deployment in, where the model asks for every flag.
+
+    The ledger knows no `dwdp`: each rank has whole experts there, and no flag is set.
+    """
+    if isinstance(deployment, Execution) and deployment.dwdp:
+        return row_bits(0, len(flag_names()))
+    return row_bits(plan(deployment, _ASKS_ALL, RELEASE_0_5_11).row, len(flag_names()))
