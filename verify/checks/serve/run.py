@@ -1,0 +1,119 @@
+"""Serves cases one after the other: the one rank once a model and seed, then each layout."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from verify.checks.serve import compare
+from verify.checks.serve.case import Case, Outcome, Result
+from verify.checks.serve.layout import ONE
+from verify.checks.serve.session import Session
+from verify.engines.sglang.serving import tables
+
+FACTOR = 30.0
+
+
+@dataclass(kw_only=True)
+class Judge:
+    """Runs cases in a session; what one rank said is kept by model, seed, arguments and patch."""
+
+    session: Session
+    release: str
+    _models: dict[tuple[str, int], Path] = field(default_factory=dict)
+    _ones: dict[Case, dict[str, Any]] = field(default_factory=dict)
+
+    def judge(self, case: Case) -> Result:
+        """How the case ends; nothing here raises but what stops the whole command."""
+        started = time.monotonic()
+        launch = (*tables.launch(case.layout), *case.arguments)
+        one = self._one(case)
+        answer = one
+        outcome: Outcome
+        steps: dict[str, float] = {}
+        outcome, reason = classify(one)
+        if outcome == "exact" and case.layout != ONE:
+            answer = self._serve(case)
+            outcome, reason = classify(answer)
+        elif outcome != "exact":
+            reason = f"on one rank: {reason}"
+        tolerance = None
+        if outcome == "exact":
+            reference = compare.table(one["ranks"][0]["rows"])
+            steps = compare.steps(reference, [rank["rows"] for rank in answer["ranks"]])
+            tolerance = 1e-4
+            if max(steps.values()) > tolerance:
+                outcome = "diverged"
+        worst = max(steps, key=lambda step: steps[step]) if steps else None
+        return Result(
+            release=self.release,
+            case=case,
+            launch=launch,
+            outcome=outcome,
+            dlogprob=steps[worst] if worst else None,
+            tolerance=tolerance,
+            step=worst,
+            steps=steps,
+            reason=reason,
+            stand_ins=tuple(self.session.hello["stand_ins"]),
+            seconds=time.monotonic() - started,
+        )
+
+    def _one(self, case: Case) -> dict[str, Any]:
+        alone = Case(model=case.model, layout=ONE, seed=case.seed)
+        if alone not in self._ones:
+            self._ones[alone] = self._serve(alone)
+        return self._ones[alone]
+
+    def _serve(self, case: Case) -> dict[str, Any]:
+        folder = self._model(case)
+        if isinstance(folder, dict):
+            return folder
+        words = (*tables.launch(case.layout), *case.arguments)
+        request = {
+            "launch": tables.command_line(case.model, str(folder), words),
+            "ranks": case.layout.tp,
+            "groups": case.layout.dp,
+            "seed": case.seed,
+            "patch": case.patch,
+        }
+        return self.session.run(request, ranks=case.layout.tp)
+
+    def _model(self, case: Case) -> Path | dict[str, Any]:
+        key = (case.model, case.seed)
+        if key not in self._models:
+            folder = self.session.folder / f"{case.model}-{case.seed}"
+            request = {"write": case.model, "into": str(folder), "seed": case.seed}
+            answer = self.session.run(request, ranks=0)
+            if answer.get("prepare") or answer.get("lost"):
+                return answer
+            self._models[key] = folder
+        return self._models[key]
+
+
+def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
+    """How a run ended, `exact` where every rank has rows to compare, and why where not."""
+    if answer.get("lost"):
+        return "cannot-run", str(answer["lost"])
+    failed = answer["prepare"]
+    if failed:
+        outcome: Outcome = "refused" if failed["kind"] == "RefusedError" else "cannot-run"
+        return outcome, str(failed["error"])
+    for rank, result in enumerate(answer["ranks"]):
+        if result and result.get("error"):
+            return "cannot-run", f"rank {rank}: {result['error']}"
+    ended = (answer["ended"] or {}).get("ranks", [])
+    for rank, result in enumerate(answer["ranks"]):
+        if result is None:
+            how = ended[rank] if ended else "the case's process ended"
+            return "cannot-run", f"rank {rank} ended without a result: {how}"
+    return "exact", None
+
+
+def judged(judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]) -> Iterator[Result]:
+    """Each case's result as it comes."""
+    for case in cases:
+        result = judge.judge(case)
+        tell(result)
+        yield result
