@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Protocol
 
+TAIL_BYTES = 4000
 PR_SET_PDEATHSIG = 1
 PATIENCE_S = 3.0  # for the peers of a rank that failed: their own words are often the better ones
 
@@ -75,6 +76,7 @@ def _run(drive: Drive, request: dict[str, Any]) -> dict[str, Any]:
         "prepare": results.get("prepare.json"),
         "ranks": [results.get(f"rank{rank}.json") for rank in range(request["ranks"])],
         "ended": results.get("ended.json"),
+        "said": [_tail(folder / f"log{rank}") for rank in range(request["ranks"])],
         "seconds": time.monotonic() - started,
     }
 
@@ -136,6 +138,14 @@ def _wait(ranks: dict[int, int], *, limit: float) -> list[str]:
         os.waitpid(process, 0)
         ended[rank] = "ended with its peer" if failed else "time limit"
     return ended
+
+
+def _tail(log: Path) -> str:
+    """The end of what a rank printed: a native abort says why only there."""
+    try:
+        return log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _word(code: int) -> str:

@@ -34,6 +34,7 @@ def load() -> dict[str, Any]:
     torch = importlib.import_module("torch")
     standins = importlib.import_module("verify.engines.sglang.serving.inside.standins")
     standins.register_custom_ops()
+    standins.own_config_names()
     try:
         batch = importlib.import_module("sglang.benchmark.one_batch")
     except ImportError:

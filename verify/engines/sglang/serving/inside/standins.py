@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 ALL: dict[str, str] = {
+    "config-names": "a release may name a configuration that a later transformers has as well; "
+    "the release's own is taken",
     "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
     "same functions, for CPU as well",
     "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch; both "
@@ -37,6 +39,18 @@ def register_custom_ops() -> None:
         return original(self, name, function, dispatch_key, **rest)
 
     library.impl = impl
+
+
+def own_config_names() -> None:
+    """Before the engine is imported: what it registers with transformers replaces its namesake."""
+    transformers: Any = importlib.import_module("transformers")
+    original = transformers.AutoConfig.register
+
+    def register(model_type: str, config: Any, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
+        del exist_ok
+        original(model_type, config, exist_ok=True)
+
+    transformers.AutoConfig.register = staticmethod(register)
 
 
 def install() -> None:
