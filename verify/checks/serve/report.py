@@ -15,7 +15,7 @@ def report(results: Sequence[Result], *, named: bool) -> Report:
 
     Raises `VerifyError` when none was judged.
     """
-    ran = [result for result in results if result.outcome in ("exact", "diverged", *RULES)]
+    ran = [result for result in results if result.outcome in ("exact", *RULES)]
     if not ran:
         why = results[0].reason if results else "no model and layout was chosen"
         raise VerifyError(f"serve: none of {len(results)} cases ran: {why}")

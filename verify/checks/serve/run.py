@@ -100,15 +100,38 @@ def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
     if failed:
         outcome: Outcome = "refused" if failed["kind"] == "RefusedError" else "cannot-run"
         return outcome, str(failed["error"])
+    for said in _words(answer):
+        differ = tables.SIZES_DIFFER.search(said)
+        if differ:
+            line = next(line for line in said.splitlines() if tables.SIZES_DIFFER.search(line))
+            return "sizes-differ", _short(line)
     for rank, result in enumerate(answer["ranks"]):
-        if result and result.get("error"):
+        if result and result.get("error") and not tables.PEER_GONE.search(result["error"]):
             return "cannot-run", f"rank {rank}: {result['error']}"
     ended = (answer["ended"] or {}).get("ranks", [])
     for rank, result in enumerate(answer["ranks"]):
         if result is None:
             how = ended[rank] if ended else "the case's process ended"
             return "cannot-run", f"rank {rank} ended without a result: {how}"
+        if result.get("error"):
+            return "cannot-run", f"rank {rank}: {_short(result['error'])}"
+        if result["unfilled"]:
+            names = ", ".join(result["unfilled"][:3])
+            return "cannot-run", f"rank {rank}: no tensor filled {names}"
     return "exact", None
+
+
+def _words(answer: dict[str, Any]) -> Iterator[str]:
+    """What ranks that failed said, in an exception or before a native abort."""
+    for result, said in zip(answer["ranks"], answer["said"], strict=True):
+        if result is None:
+            yield said
+        elif result.get("error"):
+            yield result["error"]
+
+
+def _short(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
 
 
 def judged(judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]) -> Iterator[Result]:

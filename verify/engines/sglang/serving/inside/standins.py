@@ -16,6 +16,8 @@ ALL: dict[str, str] = {
     "the release's own is taken",
     "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
     "same functions, for CPU as well",
+    "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
+    "each its own, as in later releases",
     "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch; both "
     "add zero, as they do in the Triton kernel",
     "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
