@@ -72,6 +72,7 @@ class Judge:
             return folder
         words = (*tables.launch(case.layout), *case.arguments)
         request = {
+            "model": str(folder),
             "launch": tables.command_line(case.model, str(folder), words),
             "ranks": case.layout.tp,
             "groups": case.layout.dp,

@@ -21,6 +21,7 @@ VARIABLES = {
 PLATFORM = (
     "--device=cpu",
     "--dtype=float32",
+    "--load-format=dummy",
     "--sampling-backend=pytorch",
     "--disable-cuda-graph",
     "--max-total-tokens=1024",

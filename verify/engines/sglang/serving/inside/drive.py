@@ -8,10 +8,11 @@ import base64
 import importlib
 import os
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
-from verify.engines.sglang.serving.inside import checkpoint, stubs
+from verify.engines.sglang.serving.inside import stubs
 
 # an odd number, so that no two groups of ranks that share prompts out have equally many
 PROMPTS = 7
@@ -32,6 +33,8 @@ class RefusedError(Exception):
 
 def load() -> dict[str, Any]:
     """Import the engine with its stand-ins; its version and where it lies."""
+    # tiny.py and its tables import each other without the package's name
+    sys.path.append(str(Path(__file__).parent))
     stubs.install()
     torch = importlib.import_module("torch")
     standins = importlib.import_module("verify.engines.sglang.serving.inside.standins")
@@ -66,11 +69,14 @@ def prompts(seed: int) -> tuple[list[list[int]], list[list[int]]]:
 def prepare(case: dict[str, Any], folder: Path) -> Any:
     """The server's own reading of the launch. Raises `RefusedError` with its words.
 
-    A case with `write` has no ranks: it writes that model into `into`.
+    A case with `write` has no ranks: it writes that model's configuration into `into`.
     """
+    tiny = importlib.import_module("tiny")
     if "write" in case:
-        checkpoint.write(case["write"], Path(case["into"]), seed=case["seed"])
+        Path(case["into"]).mkdir()
+        tiny.write(case["write"], Path(case["into"]))
         return None
+    tiny.register(Path(case["model"]))
     server, batch = _ENGINE["arguments"], _ENGINE["batch"]
     count = case["ranks"]
     os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(
@@ -106,6 +112,8 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")
         exec(compile(source, case["patch"], "exec"), {"__name__": "patch"})
+    weights = importlib.import_module("weights")
+    weights.install(seed=case["seed"], shapes=Path(case["model"], "shapes.json"))
     batch.correctness_test(arguments, ports, test, rank, rank)
     return {"rows": record.rows(), "unfilled": record.unfilled}
 
