@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 Key = tuple[str, int]
 Values: TypeAlias = "array[float]"
+Table: TypeAlias = "dict[tuple[str, int], array[float]]"
 
 
 def decode(row: Mapping[str, Any]) -> Values:

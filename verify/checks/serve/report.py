@@ -60,13 +60,14 @@ def _what(result: Result) -> str:
 def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
     yield TableSection(
         title="Several ranks against one, in nats",
-        columns=("model", "layout", "outcome", "nats", "step"),
+        columns=("model", "layout", "outcome", "nats", "tolerance", "step"),
         rows=tuple(
             (
                 result.case.model,
                 str(result.case.layout),
                 result.outcome,
                 "" if result.dlogprob is None else f"{result.dlogprob:.2g}",
+                "" if result.tolerance is None else f"{result.tolerance:.2g}",
                 result.step or "",
             )
             for result in results

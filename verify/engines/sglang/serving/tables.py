@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from verify.checks.serve.layout import Layout
 
+PACKAGE = "sglang"
 DRIVE = "verify.engines.sglang.serving.inside.drive"
 
 VARIABLES = {
@@ -70,3 +72,21 @@ SIZES_DIFFER = re.compile(
 )
 # how a rank says that another one left a collective
 PEER_GONE = re.compile(r"Connection closed by peer|Connection reset by peer|Broken pipe")
+
+NEWEST = "0.5.23"
+SIZE = "about 2.7 GB and four minutes"
+
+# 0.5.19 imports names that a later transformers has lost
+_OLDER = {"transformers": "5.12.1", "tokenizers": "0.22.2", "huggingface_hub": "1.9.0"}
+_EXCEPTIONS = {"0.5.19": _OLDER}
+
+
+def requirements(release: str) -> list[str]:
+    """Pinned packages, torch for CPU among them, that a release is imported with.
+
+    A torch other than the release pins served 0.5.10.post1 to 0.5.23.
+    """
+    lines = (Path(__file__).parent / "packages.txt").read_text("utf-8").split()
+    pins = dict(line.split("==") for line in lines) | _EXCEPTIONS.get(release, {})
+    pins["torch"] += "+cpu"
+    return [f"{name}=={version}" for name, version in pins.items()]

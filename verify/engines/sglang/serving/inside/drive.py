@@ -107,7 +107,7 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
     texts, forced = prompts(case["seed"])
     group = rank // (case["ranks"] // case["groups"])
     mine = [i for i in range(len(texts)) if i % case["groups"] == group]
-    record = Record(batch=batch, texts=texts, forced=forced, mine=mine)
+    record = Record(batch=batch, texts=texts, forced=forced, mine=mine, probe=case["probe"])
     record.install()
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")
@@ -122,8 +122,15 @@ class Record:
     """Stands between the correctness test and its three steps, and keeps their log-probabilities."""
 
     def __init__(
-        self, *, batch: Any, texts: list[list[int]], forced: list[list[int]], mine: list[int]
+        self,
+        *,
+        batch: Any,
+        texts: list[list[int]],
+        forced: list[list[int]],
+        mine: list[int],
+        probe: float,
     ) -> None:
+        self._probe = probe
         self.unfilled: list[str] = []
         self._batch, self._texts, self._forced, self._mine = batch, texts, forced, mine
         self._logits: list[Any] = []
@@ -181,6 +188,8 @@ class Record:
         result = self._original["load_model"](*positional, **named)
         torch.use_deterministic_algorithms(False)
         runner = getattr(result[0], "torch_runner", result[0])
+        if self._probe:
+            _perturb(runner.model, self._probe)
         self.unfilled = [
             name
             for name, parameter in runner.model.named_parameters()
@@ -205,3 +214,14 @@ class Record:
 
     def _keep(self, logits: Any) -> None:
         self._logits.append(logits.float().clone()[: len(self._mine)])
+
+
+def _perturb(model: Any, size: float) -> None:
+    """Every weight larger or smaller by `size` of itself, at random."""
+    torch = _ENGINE["torch"]
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
+                parameter.mul_(1 + size * (2 * up - 1))
