@@ -7,7 +7,7 @@ from verify.checks.serve.case import OUTCOMES, Result
 from verify.errors import VerifyError
 from verify.report import Finding, Report, TableSection
 
-RULES = {"diverged": "serve-diverged", "sizes-differ": "serve-sizes-differ"}
+WRONG = ("diverged", "sizes-differ")
 
 
 def report(results: Sequence[Result], *, named: bool) -> Report:
@@ -15,7 +15,7 @@ def report(results: Sequence[Result], *, named: bool) -> Report:
 
     Raises `VerifyError` when none was judged.
     """
-    ran = [result for result in results if result.outcome in ("exact", *RULES)]
+    ran = [result for result in results if result.outcome in ("exact", *WRONG)]
     if not ran:
         why = results[0].reason if results else "no model and layout was chosen"
         raise VerifyError(f"serve: none of {len(results)} cases ran: {why}")
@@ -37,7 +37,7 @@ def report(results: Sequence[Result], *, named: bool) -> Report:
 
 def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
     for result in results:
-        rule = RULES.get(result.outcome)
+        rule = f"serve-{result.outcome}" if result.outcome in WRONG else None
         if rule is None and named and result.outcome in ("cannot-run", "ill-conditioned"):
             rule = "not-analysed"
         if rule is not None:

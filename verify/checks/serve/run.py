@@ -141,6 +141,7 @@ def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
         if result is None:
             how = ended[rank] if ended else "the case's process ended"
             return "cannot-run", f"rank {rank} ended without a result: {how}"
+    for rank, result in enumerate(answer["ranks"]):
         if result.get("error"):
             return "cannot-run", f"rank {rank}: {_where(result)}"
         if result["unfilled"]:
