@@ -7,9 +7,7 @@ from typing import Literal
 from verify.checks.serve.layout import Layout
 from verify.report import Json
 
-Outcome = Literal[
-    "exact", "diverged", "refused", "sizes-differ", "ill-conditioned", "cannot-run"
-]
+Outcome = Literal["exact", "diverged", "refused", "sizes-differ", "ill-conditioned", "cannot-run"]
 OUTCOMES: tuple[Outcome, ...] = (
     "exact",
     "diverged",

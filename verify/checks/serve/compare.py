@@ -50,5 +50,5 @@ def _distance(left: Values, right: Values) -> float:
         distance = abs(a - b)
         # a comparison with NaN is never true
         if not distance <= worst:
-            worst = distance if distance == distance else math.inf
+            worst = math.inf if math.isnan(distance) else distance
     return worst

@@ -72,16 +72,14 @@ def illegal(layout: Layout) -> str:
 
 def every() -> Iterator[Layout]:
     """Every layout of 2 to `MAX_RANKS` ranks that is not illegal, small ones first."""
-    sizes = [size for size in range(1, MAX_RANKS + 1)]
+    sizes = range(1, MAX_RANKS + 1)
     for tp in (2, 4):
         for dp in sizes:
             for cp in sizes:
                 for ep in sizes:
                     for moe_dp in sizes:
                         for dense in (0, 1):
-                            layout = Layout(
-                                tp=tp, dp=dp, cp=cp, ep=ep, moe_dp=moe_dp, dense=dense
-                            )
+                            layout = Layout(tp=tp, dp=dp, cp=cp, ep=ep, moe_dp=moe_dp, dense=dense)
                             # a copy of the experts for each context rank: what the server asks for
                             if not illegal(layout) and cp == moe_dp:
                                 yield layout

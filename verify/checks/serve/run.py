@@ -72,7 +72,9 @@ class Judge:
             self._ones[alone] = self._serve(alone)
         return self._ones[alone]
 
-    def _conditioning(self, case: Case, reference: compare.Table) -> tuple[float | None, str | None]:
+    def _conditioning(
+        self, case: Case, reference: compare.Table
+    ) -> tuple[float | None, str | None]:
         """How far one rank moves, in nats, when each weight moves by 1e-6 of itself; or why not."""
         alone = Case(model=case.model, layout=ONE, seed=case.seed)
         if alone not in self._moved:
@@ -172,7 +174,9 @@ def _short(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
 
 
-def judged(judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]) -> Iterator[Result]:
+def judged(
+    judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]
+) -> Iterator[Result]:
     """Each case's result as it comes."""
     for case in cases:
         result = judge.judge(case)

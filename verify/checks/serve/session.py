@@ -72,9 +72,7 @@ class Session:
             self._folder = Path(tempfile.mkdtemp(prefix="verify-serve-"))
         return self._folder
 
-    def run(
-        self, case: Mapping[str, Any], *, ranks: int, limit: float = CASE_S
-    ) -> dict[str, Any]:
+    def run(self, case: Mapping[str, Any], *, ranks: int, limit: float = CASE_S) -> dict[str, Any]:
         """What the zygote answers; `lost` says why where none came. `limit` is in seconds."""
         self.start()
         self._count += 1

@@ -39,7 +39,7 @@ def main(name: str) -> None:
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    drive: Drive = importlib.import_module(name)  # type: ignore[assignment]
+    drive: Drive = importlib.import_module(name)
     try:
         hello = drive.load()
     except BaseException:

@@ -94,7 +94,9 @@ def test_how_a_run_ended_is_told_by_its_words(changes, outcome, why):
 
 def result(outcome):
     case = Case(model="m", layout=parse("tp2"))
-    return Result(release="sglang 1", case=case, launch=("--tp-size", "2"), outcome=outcome, dlogprob=1.0)
+    return Result(
+        release="sglang 1", case=case, launch=("--tp-size", "2"), outcome=outcome, dlogprob=1.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verify.checks.serve.layout import ONE, every, illegal, parse
-from verify.errors import VerifyError
 from verify.engines.sglang.serving import tables
+from verify.errors import VerifyError
 
 
 @given(st.sampled_from([ONE, *every()]))

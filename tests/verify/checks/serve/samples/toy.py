@@ -14,7 +14,6 @@ def load():
 def prepare(case, folder):
     if case.get("refuse"):
         raise ValueError(case["refuse"])
-    return None
 
 
 def rank(prepared, case, folder, rank):

@@ -93,7 +93,10 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from error
     test = batch.BenchArgs(
-        batch_size=(BATCH,), output_len=(DECODE + 1,), correctness_test=True, cut_len=CUT,
+        batch_size=(BATCH,),
+        output_len=(DECODE + 1,),
+        correctness_test=True,
+        cut_len=CUT,
         prompt_filename="given",
     )
     return arguments, server.PortArgs.init_new(arguments), test

@@ -33,9 +33,7 @@ def register_custom_ops() -> None:
     library: Any = torch.library.Library
     original = library.impl
 
-    def impl(
-        self: Any, name: Any, function: Any, dispatch_key: str = "", **rest: Any
-    ) -> Any:
+    def impl(self: Any, name: Any, function: Any, dispatch_key: str = "", **rest: Any) -> Any:
         if dispatch_key == "CUDA" and self.ns == "sglang":
             dispatch_key = "CompositeExplicitAutograd"
         return original(self, name, function, dispatch_key, **rest)
@@ -57,7 +55,7 @@ def own_config_names() -> None:
 
 def install() -> None:
     """After the engine is imported: everything else of `ALL`."""
-    moe = importlib.import_module("sglang.srt.layers.moe.fused_moe_native")
+    moe: Any = importlib.import_module("sglang.srt.layers.moe.fused_moe_native")
     moe.moe_forward_native = native_moe(moe.moe_forward_native)
     _fill_values()
     _variable_sizes()
@@ -88,9 +86,7 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
 
 def _fill_values() -> None:
     backends = "sglang.srt.layers.attention"
-    native: Any = importlib.import_module(
-        f"{backends}.torch_native_backend"
-    ).TorchNativeAttnBackend
+    native: Any = importlib.import_module(f"{backends}.torch_native_backend").TorchNativeAttnBackend
     triton: Any = importlib.import_module(f"{backends}.triton_backend").TritonAttnBackend
     for name in ("get_cpu_graph_seq_len_fill_value", "get_cuda_graph_seq_len_fill_value"):
         if name not in vars(native):
@@ -128,7 +124,9 @@ def _reduce_scatter(
     out.copy_(total[start : start + shares[rank]].view_as(out))
 
 
-def _all_gather(self: Any, out: torch.Tensor, inp: torch.Tensor, sizes: Any = None, **_: Any) -> None:
+def _all_gather(
+    self: Any, out: torch.Tensor, inp: torch.Tensor, sizes: Any = None, **_: Any
+) -> None:
     shares = _sizes(self.group, out, sizes)
     padded = inp.new_zeros((max(shares), *inp.shape[1:]))
     padded[: inp.shape[0]] = inp
@@ -139,7 +137,7 @@ def _all_gather(self: Any, out: torch.Tensor, inp: torch.Tensor, sizes: Any = No
 
 
 def _plain_memory() -> None:
-    torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign,assignment]
+    torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign]
     for name in ("tensor", "empty", "zeros"):
         setattr(torch, name, _unpinned(getattr(torch, name)))
 

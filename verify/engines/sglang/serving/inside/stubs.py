@@ -73,7 +73,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname in ABSENT:
             raise ModuleNotFoundError(fullname, name=fullname)
-        if fullname.split(".")[0] in STUBBED:
+        if fullname.split(".", maxsplit=1)[0] in STUBBED:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
