@@ -122,7 +122,7 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
 
 
 class Record:
-    """Stands between the correctness test and its three steps, and keeps their log-probabilities."""
+    """Stands between the correctness test and its steps, and keeps their log-probabilities."""
 
     def __init__(
         self,
@@ -187,9 +187,9 @@ class Record:
     def load_model(self, *positional: Any, **named: Any) -> Any:
         """Fresh memory holds NaN while the model loads, so that an unfilled parameter shows."""
         torch = _ENGINE["torch"]
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
         result = self._original["load_model"](*positional, **named)
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(mode=False)
         runner = getattr(result[0], "torch_runner", result[0])
         if self._probe:
             _perturb(runner.model, self._probe)
