@@ -16,7 +16,7 @@ from verify.engines.sglang.serving import tables
 # probe moves every weight by 1e-6 of itself. Ten probes' worth leaves room for deeper sums.
 FACTOR = 10.0
 PROBE = 1e-6
-# a tenth of the smallest divergence that a fault has given so far, 0.6 nats (LongCat's zero experts)
+# a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
 LARGEST = 0.06
 
 
@@ -128,28 +128,34 @@ def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
         return "cannot-run", str(answer["lost"])
     failed = answer["prepare"]
     if failed:
-        outcome: Outcome = "refused" if failed["kind"] == "RefusedError" else "cannot-run"
-        return outcome, _short(failed["error"]) if outcome == "refused" else _where(failed)
+        if failed["kind"] == "RefusedError":
+            return "refused", _short(failed["error"])
+        return "cannot-run", _where(failed)
     for said in _words(answer):
-        differ = tables.SIZES_DIFFER.search(said)
-        if differ:
-            line = next(line for line in said.splitlines() if tables.SIZES_DIFFER.search(line))
-            return "sizes-differ", _short(line)
-    for rank, result in enumerate(answer["ranks"]):
-        if result and result.get("error") and not tables.PEER_GONE.search(result["error"]):
-            return "cannot-run", f"rank {rank}: {_where(result)}"
+        for line in said.splitlines():
+            if tables.SIZES_DIFFER.search(line):
+                return "sizes-differ", _short(line)
+    why = _why_not(answer)
+    return ("cannot-run", why) if why else ("exact", None)
+
+
+def _why_not(answer: dict[str, Any]) -> str | None:
+    """The first rank that is in the way of a comparison: its own fault before a peer's."""
     ended = (answer["ended"] or {}).get("ranks", [])
+    reasons: dict[str, str] = {}
     for rank, result in enumerate(answer["ranks"]):
         if result is None:
             how = ended[rank] if ended else "the case's process ended"
-            return "cannot-run", f"rank {rank} ended without a result: {how}"
-    for rank, result in enumerate(answer["ranks"]):
-        if result.get("error"):
-            return "cannot-run", f"rank {rank}: {_where(result)}"
-        if result["unfilled"]:
+            reasons.setdefault("gone", f"rank {rank} ended without a result: {how}")
+        elif result.get("error"):
+            kind = "peer" if tables.PEER_GONE.search(result["error"]) else "own"
+            reasons.setdefault(kind, f"rank {rank}: {_where(result)}")
+        elif result["unfilled"]:
             names = ", ".join(result["unfilled"][:3])
-            return "cannot-run", f"rank {rank}: no tensor filled {names}"
-    return "exact", None
+            reasons.setdefault("unfilled", f"rank {rank}: no tensor filled {names}")
+    return next(
+        (reasons[kind] for kind in ("own", "gone", "peer", "unfilled") if kind in reasons), None
+    )
 
 
 def _words(answer: dict[str, Any]) -> Iterator[str]:

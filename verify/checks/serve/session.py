@@ -1,5 +1,6 @@
 """One process of the engine's Python for many cases, with limits; started when first needed."""
 
+import contextlib
 import json
 import os
 import select
@@ -137,10 +138,8 @@ class Session:
         process, self._process = self._process, None
         if process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.communicate()
 
     def _ask(self, line: str, *, seconds: float) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ Standard library only. JSON lines: requests on standard input, one answer each o
 that was standard output; whatever the engine prints goes to the case's log.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -183,10 +184,8 @@ def _ended(process: int) -> bool:
 
 def _group(leader: int) -> None:
     """Both sides set the group, so that it exists whoever comes first."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(leader, leader)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _kill_group(leader: int) -> None:
@@ -194,10 +193,8 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         return
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(leader, 0)
-    except ChildProcessError:
-        pass
 
 
 def _die_with_parent() -> None:
