@@ -44,9 +44,9 @@ class _Names(type):
 
 
 def _attribute(full: str) -> Any:
-    last = full.rsplit(".", 1)[-1]
+    module, _, last = full.rpartition(".")
     if last[:1].isupper():
-        return _Names(last, (), {"__module__": full})
+        return _Names(last, (), {"__module__": module})
 
     def reached(*positional: Any, **named: Any) -> Any:
         decorates = len(positional) == 1 and callable(positional[0]) and not named
