@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scan": ("verify.scan.command", "every reduction in an SGLang source: guard against consumer"),
     "prove": ("verify.ledger.command", "exactly once on every legal deployment"),
     "replay": ("verify.replay.command", "RUNS the source's own method bodies on in-process ranks"),
+    "serve": ("verify.checks.serve.command", "RUNS the engine whole: one rank against several"),
     "diff": ("verify.diff", "what changed between two sources or two saved reports"),
 }
 

@@ -195,6 +195,15 @@ _ALL: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        id="not-analysed",
+        title="What was asked for could not be looked at",
+        help=(
+            "A case that was named could not be run or judged, so that nothing is known about it. "
+            "It is no pass. The message says which piece is missing; supply it, or ask for "
+            "something else."
+        ),
+    ),
+    Rule(
         id="producer-ignores-consumer",
         title="The layer announces a consumer that its producer is never told about",
         help=(
@@ -290,6 +299,24 @@ _ALL: tuple[Rule, ...] = (
             "the partial sums up: the value counts once for every rank, so the output depends on "
             "how many there are. Add it on one rank only while the sum is owed, or after the "
             "reduction."
+        ),
+    ),
+    Rule(
+        id="serve-diverged",
+        title="The engine gives other answers on several ranks than on one",
+        help=(
+            "The engine itself was started with the same weights and tokens on one rank and on "
+            "several, and its log-probabilities differ by more than float32 explains. Users of "
+            "this launch get wrong answers without an error. Look at the module named first."
+        ),
+    ),
+    Rule(
+        id="serve-sizes-differ",
+        title="Ranks of the engine meet a collective with different sizes",
+        help=(
+            "The engine accepts this launch, and its ranks then enter one collective with tensors "
+            "of different sizes: the model does not know this layout. The server stops or hangs "
+            "in service. Refuse the launch for this model, or teach the model the layout."
         ),
     ),
     Rule(

@@ -1,0 +1,1 @@
+"""A folder a question that is asked of a source."""

@@ -1,0 +1,1 @@
+"""The engine itself as judge: one rank against several, by log-probabilities."""

@@ -1,0 +1,71 @@
+"""What is served, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from verify.checks.serve.layout import Layout
+from verify.report import Json
+
+Outcome = Literal["exact", "diverged", "refused", "sizes-differ", "ill-conditioned", "cannot-run"]
+OUTCOMES: tuple[Outcome, ...] = (
+    "exact",
+    "diverged",
+    "refused",
+    "sizes-differ",
+    "ill-conditioned",
+    "cannot-run",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model on one layout; `arguments` are what the command line adds to the launch."""
+
+    model: str
+    layout: Layout
+    seed: int = 0
+    arguments: tuple[str, ...] = ()
+    patch: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a case ended; `launch` are the arguments that the server was given for its layout.
+
+    `dlogprob` is the largest |difference| of a log-probability against one rank, in nats, and
+    `steps` the same by step; None where nothing could be compared.
+    """
+
+    release: str
+    case: Case
+    launch: tuple[str, ...]
+    outcome: Outcome
+    dlogprob: float | None = None
+    tolerance: float | None = None
+    step: str | None = None
+    steps: Mapping[str, float] = field(default_factory=dict)
+    module: str | None = None
+    reason: str | None = None
+    stand_ins: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Json]:
+        """The keys of `cases` in the report."""
+        return {
+            "release": self.release,
+            "model": self.case.model,
+            "layout": str(self.case.layout),
+            "launch": list(self.launch),
+            "outcome": self.outcome,
+            "dlogprob": self.dlogprob,
+            "tolerance": self.tolerance,
+            "step": self.step,
+            "steps": dict(self.steps),
+            "module": self.module,
+            "reason": self.reason,
+            "seed": self.case.seed,
+            "patch": self.case.patch,
+            "stand_ins": list(self.stand_ins),
+            "seconds": round(self.seconds, 1),
+        }

@@ -1,0 +1,82 @@
+"""Results as a report: nothing is a pass except exact."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from verify.checks.serve.case import OUTCOMES, Result
+from verify.errors import VerifyError
+from verify.report import Finding, Report, TableSection
+
+WRONG = ("diverged", "sizes-differ")
+
+
+def report(results: Sequence[Result], *, named: bool) -> Report:
+    """`named`: the cases were asked for by name, so that one that cannot run is a finding.
+
+    Raises `VerifyError` when none was judged.
+    """
+    ran = [result for result in results if result.outcome in ("exact", *WRONG)]
+    if not ran:
+        why = results[0].reason if results else "no model and layout was chosen"
+        raise VerifyError(f"serve: none of {len(results)} cases ran: {why}")
+    counts = Counter(result.outcome for result in results)
+    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+    release = results[0].release
+    return Report(
+        command="serve",
+        title=f"{release}: several ranks against one",
+        summary=f"serve: {release}: {told}",
+        payload={
+            "source": {"engine": "sglang", "version": release},
+            "cases": [result.as_json() for result in results],
+        },
+        sections=tuple(_sections(results)),
+        findings=tuple(_findings(results, named=named)),
+    )
+
+
+def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
+    for result in results:
+        rule = f"serve-{result.outcome}" if result.outcome in WRONG else None
+        if rule is None and named and result.outcome in ("cannot-run", "ill-conditioned"):
+            rule = "not-analysed"
+        if rule is not None:
+            yield Finding(
+                rule=rule,
+                message=f"{result.case.model} on {result.case.layout}: {_what(result)}",
+                subject=f"{result.case.model}:{result.case.layout}",
+                kind=result.outcome,
+                deployment={"layout": str(result.case.layout), "launch": list(result.launch)},
+            )
+
+
+def _what(result: Result) -> str:
+    if result.outcome == "diverged":
+        where = ", ".join(f"{step} {value:.2g}" for step, value in result.steps.items())
+        return f"{result.dlogprob:.3g} nats from one rank ({where})"
+    return result.reason or result.outcome
+
+
+def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
+    yield TableSection(
+        title="Several ranks against one, in nats",
+        columns=("model", "layout", "outcome", "nats", "tolerance", "step"),
+        rows=tuple(
+            (
+                result.case.model,
+                str(result.case.layout),
+                result.outcome,
+                "" if result.dlogprob is None else f"{result.dlogprob:.2g}",
+                "" if result.tolerance is None else f"{result.tolerance:.2g}",
+                result.step or "",
+            )
+            for result in results
+        ),
+    )
+    reasons = {(r.case.model, str(r.case.layout)): r.reason for r in results if r.reason}
+    if reasons:
+        yield TableSection(
+            title="Why a case was not compared",
+            columns=("model", "layout", "why"),
+            rows=tuple((*key, why) for key, why in reasons.items()),
+        )

@@ -1,0 +1,1 @@
+"""What serving a whole SGLang release on CPU ranks takes."""

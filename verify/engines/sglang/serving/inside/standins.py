@@ -1,0 +1,149 @@
+"""What replaces a kernel, or a primitive that gloo lacks, and why.
+
+None of these decides or does a sum of the model's: communicators, boundaries and models stay the
+engine's. `ALL` is the list that every result carries.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+ALL: dict[str, str] = {
+    "config-names": "a release may name a configuration that a later transformers has as well; "
+    "the release's own is taken",
+    "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
+    "same functions, for CPU as well",
+    "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
+    "each its own, as in later releases",
+    "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch; both "
+    "add zero, as they do in the Triton kernel",
+    "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
+    "the others",
+    "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
+    "all-reduce and all-gather",
+    "pinned-memory": "page-locked memory needs CUDA; plain memory instead",
+}
+
+
+def register_custom_ops() -> None:
+    """Before the engine is imported: its Python operators, collectives among them, for any key."""
+    library: Any = torch.library.Library
+    original = library.impl
+
+    def impl(self: Any, name: Any, function: Any, dispatch_key: str = "", **rest: Any) -> Any:
+        if dispatch_key == "CUDA" and self.ns == "sglang":
+            dispatch_key = "CompositeExplicitAutograd"
+        return original(self, name, function, dispatch_key, **rest)
+
+    library.impl = impl
+
+
+def own_config_names() -> None:
+    """Before the engine is imported: what it registers with transformers replaces its namesake."""
+    transformers: Any = importlib.import_module("transformers")
+    original = transformers.AutoConfig.register
+
+    def register(model_type: str, config: Any, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
+        del exist_ok
+        original(model_type, config, exist_ok=True)
+
+    transformers.AutoConfig.register = staticmethod(register)
+
+
+def install() -> None:
+    """After the engine is imported: everything else of `ALL`."""
+    moe: Any = importlib.import_module("sglang.srt.layers.moe.fused_moe_native")
+    moe.moe_forward_native = native_moe(moe.moe_forward_native)
+    _fill_values()
+    _variable_sizes()
+    if not torch.cuda.is_available():
+        _plain_memory()
+
+
+def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The native MoE, for which an expert id that this rank does not hold adds zero."""
+
+    def moe_forward_native(layer: Any, x: torch.Tensor, topk: Any, config: Any) -> torch.Tensor:
+        if x.shape[0] == 0:
+            return torch.zeros_like(x)
+        weights, ids, _ = topk
+        foreign = (ids < 0) | (ids >= layer.w13_weight.shape[0])
+        if not foreign.any():
+            return original(layer, x, topk, config)
+        weights, ids = weights.masked_fill(foreign, 0), ids.masked_fill(foreign, 0)
+        # one expert a token at a time: no id occurs twice in a row then
+        total = torch.zeros_like(x)
+        for k in range(ids.shape[1]):
+            one = topk._replace(topk_weights=weights[:, k : k + 1], topk_ids=ids[:, k : k + 1])
+            total = total + original(layer, x, one, config)
+        return total
+
+    return moe_forward_native
+
+
+def _fill_values() -> None:
+    backends = "sglang.srt.layers.attention"
+    native: Any = importlib.import_module(f"{backends}.torch_native_backend").TorchNativeAttnBackend
+    triton: Any = importlib.import_module(f"{backends}.triton_backend").TritonAttnBackend
+    for name in ("get_cpu_graph_seq_len_fill_value", "get_cuda_graph_seq_len_fill_value"):
+        if name not in vars(native):
+            setattr(native, name, _one)
+    if not hasattr(triton, "get_cpu_graph_seq_len_fill_value"):
+        triton.get_cpu_graph_seq_len_fill_value = _one
+
+
+def _one(_self: Any) -> int:
+    return 1
+
+
+def _variable_sizes() -> None:
+    name = "sglang.srt.distributed.device_communicators.pynccl"
+    communicator: Any = importlib.import_module(name).PyNcclCommunicator
+    communicator.reduce_scatter = _reduce_scatter
+    communicator.all_gather = _all_gather
+    communicator.group_start = communicator.group_end = lambda _self: None
+
+
+def _sizes(group: Any, whole: torch.Tensor, sizes: Any) -> list[int]:
+    count = dist.get_world_size(group)
+    return list(sizes) if sizes is not None else [whole.shape[0] // count] * count
+
+
+def _reduce_scatter(
+    self: Any, out: torch.Tensor, inp: torch.Tensor, op: Any = None, sizes: Any = None, **_: Any
+) -> None:
+    if op not in (None, dist.ReduceOp.SUM):
+        raise NotImplementedError(f"reduce_scatter with {op}: only sums are composed here")
+    shares, rank = _sizes(self.group, inp, sizes), dist.get_rank(self.group)
+    total = inp.clone()
+    dist.all_reduce(total, group=self.group)
+    start = sum(shares[:rank])
+    out.copy_(total[start : start + shares[rank]].view_as(out))
+
+
+def _all_gather(
+    self: Any, out: torch.Tensor, inp: torch.Tensor, sizes: Any = None, **_: Any
+) -> None:
+    shares = _sizes(self.group, out, sizes)
+    padded = inp.new_zeros((max(shares), *inp.shape[1:]))
+    padded[: inp.shape[0]] = inp
+    parts = [torch.empty_like(padded) for _ in shares]
+    dist.all_gather(parts, padded, group=self.group)
+    rows = torch.cat([part[:share] for part, share in zip(parts, shares, strict=True)])
+    out.copy_(rows.view_as(out))
+
+
+def _plain_memory() -> None:
+    torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign]
+    for name in ("tensor", "empty", "zeros"):
+        setattr(torch, name, _unpinned(getattr(torch, name)))
+
+
+def _unpinned(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def make(*positional: Any, pin_memory: bool = False, **named: Any) -> torch.Tensor:
+        return original(*positional, **named)
+
+    return make

@@ -1,0 +1,93 @@
+"""Modules that exist only as CUDA builds, or that no case needs, as loud mocks.
+
+`install()` comes before the engine's first import. Every attribute of a mock exists: a
+capitalised name is an empty class, any other a function that raises when it is called, so that a
+kernel that is really reached is never silent.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+STUBBED = (
+    "sgl_kernel",
+    "torchvision",
+    "torchaudio",
+    "decord2",
+    "torch_memory_saver",
+    "torchao",
+    "quack",
+    "flash_attn",
+    "soundfile",
+    "av",
+    "deep_gemm",
+    "deep_ep",
+)
+# the engine has a fallback of its own for these
+ABSENT = frozenset({"sgl_kernel.scalar_type"})
+
+
+class StubReachedError(RuntimeError):
+    """A stubbed kernel was called: what was asked for cannot run here."""
+
+
+class _Names(type):
+    """Classes whose attributes are their own names, for enumerations that are read on import."""
+
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return f"{cls.__module__}.{cls.__name__}.{name}"
+
+
+def _attribute(full: str) -> Any:
+    module, _, last = full.rpartition(".")
+    if last[:1].isupper():
+        return _Names(last, (), {"__module__": module})
+
+    def reached(*positional: Any, **named: Any) -> Any:
+        decorates = len(positional) == 1 and callable(positional[0]) and not named
+        if decorates:
+            return positional[0]
+        raise StubReachedError(f"{full} was called, a kernel that this platform lacks")
+
+    reached.__name__, reached.__qualname__ = last, full
+    return reached
+
+
+class _Mock(types.ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        value = _attribute(f"{self.__name__}.{name}")
+        setattr(self, name, value)
+        return value
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname in ABSENT:
+            raise ModuleNotFoundError(fullname, name=fullname)
+        if fullname.split(".", maxsplit=1)[0] in STUBBED:
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        module = _Mock(spec.name)
+        module.__path__ = []
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # a version that satisfies every "at least"
+        module.__version__ = "99.0"  # type: ignore[attr-defined]
+        module.__file__ = __file__
+
+
+def install() -> None:
+    """Put the mocks before everything else that is importable."""
+    sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,266 @@
+"""Tiny configurations of every MoE architecture in a release's model registry.
+
+Runs inside the engine's Python (standard library, transformers and sglang only).
+Nothing here lists the models. Which classes build experts is read from their source,
+and a configuration comes from the class that the engine or transformers has for it,
+or, where there is none, from the attributes that the model file reads. What a family
+needs beyond that is an entry of `tiny_families`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from tiny_families import ENTRIES, LAYERS, SIZES, Entry
+
+_MODELS = "sglang.srt.models"
+_CONFIGS = ("config", "hf_config", "text_config", "hf_text_config", "configuration")
+_NO_DEFAULT = object()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reads:
+    """Attributes that model files read from their configuration."""
+
+    required: frozenset[str]
+    optional: frozenset[str]
+
+
+def architectures() -> dict[str, str]:
+    """Every architecture of the registry whose class builds experts -> its file's name."""
+    found = {name: cls for name, cls in _registry().items() if _builds_experts(cls)}
+    return {name: _file(cls) for name, cls in sorted(found.items())}
+
+
+def write(model: str, folder: Path) -> None:
+    """Write ``folder/config.json``, a tiny configuration of `model`.
+
+    `model` is an architecture or the name of a model file, of which the first MoE
+    class for causal language modelling is taken. Raises LookupError for a model that
+    the release has not, ValueError (naming the attributes) for one whose
+    configuration cannot be made.
+    """
+    architecture = _architecture(model)
+    cls = _registry()[architecture]
+    entry = _entry(architecture, _file(cls))
+    config = _configuration(architecture, cls, entry)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=1, sort_keys=True, default=str)
+    (folder / "config.json").write_text(text + "\n")
+    register(folder)
+
+
+def register(folder: Path) -> None:
+    """Make transformers accept the ``model_type`` in `folder`, if nobody knows it.
+
+    Such a model's repository on the hub ships its configuration class; every
+    attribute that the engine reads stands in our config.json instead.
+    """
+    from transformers import AutoConfig, PretrainedConfig
+
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    if kind not in _known_classes():
+        generic = type(f"Tiny_{kind}", (PretrainedConfig,), {"model_type": kind})
+        AutoConfig.register(kind, generic, exist_ok=True)
+
+
+def reads(cls: type) -> Reads:
+    """What the model files of `cls` and of its base classes read from ``config``."""
+    required: set[str] = set()
+    optional: set[str] = set()
+    for base in _reachable(cls):
+        for node in ast.walk(_tree(base)):
+            if isinstance(node, ast.Attribute) and _is_config(node.value):
+                if isinstance(node.ctx, ast.Load):
+                    required.add(node.attr)
+            elif _is_read(node):
+                assert isinstance(node, ast.Call) and isinstance(node.args[1], ast.Constant)
+                optional.add(str(node.args[1].value))
+    methods = {"to_dict", "get", "update", "get_text_config", "__class__"}
+    return Reads(required=frozenset(required - methods), optional=frozenset(optional))
+
+
+def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]:
+    known = _config_class(architecture, cls, entry)
+    wanted = reads(cls)
+    names = wanted.required | wanted.optional
+    if known is None:
+        config = {key: value for key, value in SIZES.items() if key in names or key in _ALWAYS}
+        config |= entry.values
+        missing = sorted(wanted.required - set(config) - set(_INHERITED))
+        for name in missing:
+            config[name] = None
+        config["model_type"] = entry.model_type or _file(cls)
+    else:
+        default = known().to_dict()
+        values = {key: value for key, value in SIZES.items() if key in names | set(default)}
+        values |= _per_layer(default)
+        values |= {key: value for key, value in _ALWAYS.items() if key not in entry.drop}
+        values |= entry.values
+        try:
+            config = known(**values).to_dict()
+        except Exception as error:
+            raise ValueError(f"{architecture}: {known.__name__} refused: {error}") from error
+        config |= {key: value for key, value in values.items() if key not in config}
+        config["model_type"] = known.model_type
+    config = {key: value for key, value in config.items() if key not in entry.drop}
+    config |= entry.after
+    config["architectures"] = [architecture]
+    config["dtype"] = config["torch_dtype"] = "float32"
+    return config
+
+
+_ALWAYS = {
+    key: SIZES[key]
+    for key in (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+        "max_position_embeddings",
+        "tie_word_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    )
+}
+_INHERITED = ("architectures", "model_type", "dtype", "torch_dtype", "name_or_path")
+
+
+def _per_layer(default: dict[str, Any]) -> dict[str, Any]:
+    """Lists with one value a layer, shortened so that every kind of layer remains."""
+    count = default.get("num_hidden_layers")
+    found = {}
+    for key, value in default.items():
+        if isinstance(value, list) and len(value) == count and count > LAYERS:
+            kinds = sorted(set(map(json.dumps, value)), key=list(map(json.dumps, value)).index)
+            found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
+    return found
+
+
+def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
+    """The configuration class of `architecture`, or None."""
+    known = _known_classes()
+    if entry.model_type is not None:
+        return known.get(entry.model_type)
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    for table in ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_MAPPING_NAMES"):
+        for kind, names in getattr(auto, table).items():
+            if architecture in (names if isinstance(names, tuple) else (names,)) and kind in known:
+                return known[kind]
+    try:
+        hint = inspect.signature(cls).parameters["config"].annotation
+    except (ValueError, KeyError):
+        hint = None
+    if isinstance(hint, str):
+        hint = getattr(sys.modules[cls.__module__], hint, None)
+    kind = getattr(hint, "model_type", "")
+    if kind and kind in known:
+        return known[kind]
+    return known.get(_file(cls))
+
+
+def _known_classes() -> dict[str, Any]:
+    """model_type -> configuration class, the engine's own before transformers'."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+
+    found: dict[str, Any] = {}
+    for kind in CONFIG_MAPPING_NAMES:
+        try:
+            found[kind] = CONFIG_MAPPING[kind]
+        except Exception:  # noqa: BLE001 - an optional dependency of another model
+            continue
+    for kind, value in CONFIG_MAPPING._extra_content.items():
+        found[kind] = value
+    utils = importlib.import_module("sglang.srt.utils.hf_transformers_utils")
+    table = getattr(utils, "_CONFIG_REGISTRY", None)
+    if table is None:
+        common = importlib.import_module("sglang.srt.utils.hf_transformers.common")
+        table = common._CONFIG_REGISTRY
+    return found | dict(table)
+
+
+def _registry() -> dict[str, type]:
+    registry = importlib.import_module("sglang.srt.models.registry").ModelRegistry
+    registry.get_supported_archs()
+    return {name: cls for name, cls in registry.models.items() if isinstance(cls, type)}
+
+
+def _architecture(model: str) -> str:
+    if model in _registry():
+        return model
+    here = [name for name, file in architectures().items() if file == model]
+    if not here:
+        raise LookupError(f"{model}: no architecture that builds experts in this release")
+    return min(here, key=lambda name: ("ForCausalLM" not in name, "NextN" in name, len(name)))
+
+
+def _entry(architecture: str, file: str) -> Entry:
+    return ENTRIES.get(architecture) or ENTRIES.get(file) or Entry(why="nothing beyond the rule")
+
+
+def _file(cls: type) -> str:
+    return cls.__module__.rsplit(".", 1)[-1]
+
+
+def _builds_experts(cls: type) -> bool:
+    names = {"FusedMoE", "get_moe_impl_class"}
+    for base in _reachable(cls):
+        for node in ast.walk(_tree(base)):
+            if isinstance(node, ast.Call):
+                called = node.func
+                name = getattr(called, "id", getattr(called, "attr", ""))
+                if name in names:
+                    return True
+    return False
+
+
+_REACHED: dict[type, list[Any]] = {}
+_TREES: dict[Any, ast.AST] = {}
+
+
+def _reachable(cls: type) -> list[Any]:
+    """Classes and functions of the model files that `cls` names, directly or not."""
+    if cls not in _REACHED:
+        todo: list[Any] = [base for base in cls.__mro__]
+        seen: list[Any] = []
+        while todo:
+            one = todo.pop()
+            if one in seen or not getattr(one, "__module__", "").startswith(_MODELS):
+                continue
+            seen.append(one)
+            around = vars(sys.modules[one.__module__])
+            used = {n.id for n in ast.walk(_tree(one)) if isinstance(n, ast.Name)}
+            found = [around[name] for name in sorted(used) if name in around]
+            todo += [o for o in found if isinstance(o, (type, types.FunctionType))]
+            todo += list(one.__mro__) if isinstance(one, type) else []
+        _REACHED[cls] = seen
+    return _REACHED[cls]
+
+
+def _tree(thing: Any) -> ast.AST:
+    if thing not in _TREES:
+        try:
+            _TREES[thing] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(thing)))
+        except (OSError, TypeError, SyntaxError):
+            _TREES[thing] = ast.Module(body=[], type_ignores=[])
+    return _TREES[thing]
+
+
+def _is_config(node: ast.AST) -> bool:
+    return getattr(node, "id", getattr(node, "attr", "")) in _CONFIGS
+
+
+def _is_read(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr")):
+        return False
+    return len(node.args) > 1 and _is_config(node.args[0]) and isinstance(node.args[1], ast.Constant)

@@ -1,0 +1,85 @@
+"""Sizes of a tiny model, and what one family needs beyond them, each with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+LAYERS = 4
+"""Enough for a dense layer, two kinds of attention and a repetition."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a family needs: `values` for its class, `after` and `drop` for the file."""
+
+    why: str
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: dict[str, Any] = dataclasses.field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    model_type: str | None = None
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 256,
+    "hidden_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-5,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "attention_bias": False,
+    "use_bias": False,
+    "use_qkv_bias": False,
+    "intermediate_size": 128,
+    "ffn_hidden_size": 128,
+    "moe_intermediate_size": 64,
+    "expert_ffn_hidden_size": 64,
+    "shared_expert_intermediate_size": 64,
+    "moe_shared_expert_intermediate_size": 64,
+    "num_experts": 8,
+    "num_local_experts": 8,
+    "n_routed_experts": 8,
+    "moe_num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_topk": 2,
+    "moe_k": 2,
+    "moe_top_k": 2,
+    "n_shared_experts": 1,
+    "num_shared_experts": 1,
+    "num_shared_expert": 1,
+    "moe_num_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+    "decoder_sparse_step": 1,
+    "moe_layer_freq": 1,
+    "mlp_only_layers": [],
+    "num_nextn_predict_layers": 0,
+    "sliding_window": 4,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 32,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+}
+"""Every attribute of these names that a family has. The window is shorter than the prompts."""
+
+ENTRIES: dict[str, Entry] = {}

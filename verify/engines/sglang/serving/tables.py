@@ -1,0 +1,92 @@
+"""What is SGLang's about serving it: launches, environment, and the words it refuses with."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from verify.checks.serve.layout import Layout
+
+PACKAGE = "sglang"
+DRIVE = "verify.engines.sglang.serving.inside.drive"
+
+VARIABLES = {
+    "SGLANG_USE_CPU_ENGINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TRITON_INTERPRET": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+# what a CPU without the engine's own kernels needs, whatever the layout
+PLATFORM = (
+    "--device=cpu",
+    "--dtype=float32",
+    "--load-format=dummy",
+    "--sampling-backend=pytorch",
+    "--disable-cuda-graph",
+    "--max-total-tokens=1024",
+    "--max-running-requests=8",
+    "--skip-tokenizer-init",
+    "--log-level=error",
+    "--page-size=1",
+    "--disable-overlap-schedule",
+    "--disable-radix-cache",
+    "--chunked-prefill-size=512",
+)
+BACKEND = "--attention-backend=torch_native"
+
+# models whose attention the native backend refuses: the Triton one, interpreted
+BACKENDS = {"gpt_oss": "--attention-backend=triton"}
+
+
+def launch(layout: Layout) -> tuple[str, ...]:
+    """The server arguments for a layout, none for one rank."""
+    words: list[str] = []
+    if layout.tp > 1:
+        words += ["--tp-size", str(layout.tp)]
+    if layout.dp > 1:
+        words += ["--dp-size", str(layout.dp), "--enable-dp-attention"]
+    if layout.cp > 1:
+        words += ["--attn-cp-size", str(layout.cp)]
+    if layout.ep > 1:
+        words += ["--ep-size", str(layout.ep)]
+    if layout.moe_dp > 1:
+        words += ["--moe-dp-size", str(layout.moe_dp)]
+    if layout.dense:
+        words += ["--moe-dense-tp-size", str(layout.dense)]
+    return tuple(words)
+
+
+def command_line(model: str, folder: str, words: Sequence[str]) -> list[str]:
+    """All arguments of one server: the platform's first, so that a launch may override them."""
+    backend = BACKENDS.get(model, BACKEND)
+    return [f"--model-path={folder}", *PLATFORM, backend, *words]
+
+
+# how gloo says that ranks brought tensors of different sizes
+SIZES_DIFFER = re.compile(
+    r"op\.preamble\.length <= op\.nbytes|Mismatch between collective operation|"
+    r"Tensors must have identical size|invalid tensor size at index"
+)
+# how a rank says that another one left a collective
+PEER_GONE = re.compile(r"Connection closed by peer|Connection reset by peer|Broken pipe")
+
+NEWEST = "0.5.23"
+SIZE = "about 2.7 GB and four minutes"
+
+# 0.5.19 imports names that a later transformers has lost
+_OLDER = {"transformers": "5.12.1", "tokenizers": "0.22.2", "huggingface_hub": "1.9.0"}
+_EXCEPTIONS = {"0.5.19": _OLDER}
+
+
+def requirements(release: str) -> list[str]:
+    """Pinned packages, torch for CPU among them, that a release is imported with.
+
+    A torch other than the release pins served 0.5.10.post1 to 0.5.23.
+    """
+    lines = (Path(__file__).parent / "packages.txt").read_text("utf-8").split()
+    pins = dict(line.split("==") for line in lines) | _EXCEPTIONS.get(release, {})
+    pins["torch"] += "+cpu"
+    return [f"{name}=={version}" for name, version in pins.items()]
