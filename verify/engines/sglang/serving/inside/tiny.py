@@ -89,28 +89,39 @@ def reads(cls: type) -> Reads:
 
 
 def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]:
+    from transformers import PretrainedConfig
+
     known = _config_class(architecture, cls, entry)
     wanted = reads(cls)
     names = wanted.required | wanted.optional
     if known is None:
         config = {key: value for key, value in SIZES.items() if key in names or key in _ALWAYS}
         config |= entry.values
-        missing = sorted(wanted.required - set(config) - set(_INHERITED))
-        for name in missing:
-            config[name] = None
         config["model_type"] = entry.model_type or _file(cls)
+        there: Any = PretrainedConfig()
     else:
         default = known().to_dict()
         values = {key: value for key, value in SIZES.items() if key in names | set(default)}
-        values |= _per_layer(default)
+        values |= _per_layer(default, cls)
         values |= {key: value for key, value in _ALWAYS.items() if key not in entry.drop}
         values |= entry.values
+        for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
+            if "rope_parameters" in default and name not in entry.values:
+                values.pop(name, None)
         try:
             config = known(**values).to_dict()
         except Exception as error:
             raise ValueError(f"{architecture}: {known.__name__} refused: {error}") from error
         config |= {key: value for key, value in values.items() if key not in config}
         config["model_type"] = known.model_type
+        there = known(**values)
+    absent = sorted(
+        name
+        for name in wanted.required
+        if name not in config and not hasattr(there, name) and not name.startswith("_")
+    )
+    config |= {name: SIZES.get(name) for name in absent}
+    config["tiny_absent"] = absent  # the class has them not: the hub's file does
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after
     config["architectures"] = [architecture]
@@ -133,17 +144,32 @@ _ALWAYS = {
         "pad_token_id",
     )
 }
-_INHERITED = ("architectures", "model_type", "dtype", "torch_dtype", "name_or_path")
 
 
-def _per_layer(default: dict[str, Any]) -> dict[str, Any]:
-    """Lists with one value a layer, shortened so that every kind of layer remains."""
+def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Lists with one value a layer, shortened so that every kind of layer remains.
+
+    A family whose default has one kind only, but whose file knows a sliding window or
+    a dense layer as well, gets that too.
+    """
     count = default.get("num_hidden_layers")
-    found = {}
+    spoken = {
+        node.value
+        for base in _reachable(cls)
+        for node in ast.walk(_tree(base))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    found: dict[str, Any] = {}
     for key, value in default.items():
-        if isinstance(value, list) and len(value) == count and count > LAYERS:
-            kinds = sorted(set(map(json.dumps, value)), key=list(map(json.dumps, value)).index)
-            found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
+        if not (isinstance(value, list) and count and len(value) == count > LAYERS):
+            continue
+        kinds = list(dict.fromkeys(map(json.dumps, value)))
+        if kinds == ['"full_attention"'] and "sliding_window" in default:
+            if "sliding_attention" in spoken or "sliding_window" in spoken:
+                kinds.insert(0, '"sliding_attention"')
+        if kinds == ['"sparse"']:
+            kinds = ['"dense"', '"sparse"', '"sparse"', '"sparse"']
+        found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
     return found
 
 
@@ -156,7 +182,7 @@ def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
     for table in ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_MAPPING_NAMES"):
         for kind, names in getattr(auto, table).items():
             if architecture in (names if isinstance(names, tuple) else (names,)) and kind in known:
-                return known[kind]
+                return known.get(f"{kind}_text", known[kind])
     try:
         hint = inspect.signature(cls).parameters["config"].annotation
     except (ValueError, KeyError):
@@ -213,7 +239,7 @@ def _file(cls: type) -> str:
 
 
 def _builds_experts(cls: type) -> bool:
-    names = {"FusedMoE", "get_moe_impl_class"}
+    names = {"FusedMoE", "get_moe_impl_class", "fused_moe"}
     for base in _reachable(cls):
         for node in ast.walk(_tree(base)):
             if isinstance(node, ast.Call):
@@ -225,7 +251,7 @@ def _builds_experts(cls: type) -> bool:
 
 
 _REACHED: dict[type, list[Any]] = {}
-_TREES: dict[Any, ast.AST] = {}
+_TREES: dict[str, dict[str, ast.AST]] = {}
 
 
 def _reachable(cls: type) -> list[Any]:
@@ -248,12 +274,15 @@ def _reachable(cls: type) -> list[Any]:
 
 
 def _tree(thing: Any) -> ast.AST:
-    if thing not in _TREES:
-        try:
-            _TREES[thing] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(thing)))
-        except (OSError, TypeError, SyntaxError):
-            _TREES[thing] = ast.Module(body=[], type_ignores=[])
-    return _TREES[thing]
+    """The definition of a class or function at the top of its file, or nothing."""
+    if thing.__module__ not in _TREES:
+        source = inspect.getsource(sys.modules[thing.__module__])
+        _TREES[thing.__module__] = {
+            node.name: node
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        }
+    return _TREES[thing.__module__].get(thing.__name__, ast.Pass())
 
 
 def _is_config(node: ast.AST) -> bool:
@@ -263,4 +292,6 @@ def _is_config(node: ast.AST) -> bool:
 def _is_read(node: ast.AST) -> bool:
     if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr")):
         return False
-    return len(node.args) > 1 and _is_config(node.args[0]) and isinstance(node.args[1], ast.Constant)
+    return (
+        len(node.args) > 1 and _is_config(node.args[0]) and isinstance(node.args[1], ast.Constant)
+    )

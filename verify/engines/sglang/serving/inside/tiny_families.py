@@ -40,6 +40,11 @@ SIZES: dict[str, Any] = {
     "rope_scaling": None,
     "attention_bias": False,
     "use_bias": False,
+    "embedding_dropout": 0.0,
+    "output_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "partial_rotary_factor": 0.5,
+    "initializer_range": 0.02,
     "use_qkv_bias": False,
     "intermediate_size": 128,
     "ffn_hidden_size": 128,
@@ -71,9 +76,9 @@ SIZES: dict[str, Any] = {
     "sliding_window": 4,
     "q_lora_rank": 64,
     "kv_lora_rank": 64,
-    "qk_nope_head_dim": 32,
+    "qk_nope_head_dim": 64,
     "qk_rope_head_dim": 32,
-    "v_head_dim": 32,
+    "v_head_dim": 64,
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 32,
@@ -82,4 +87,32 @@ SIZES: dict[str, Any] = {
 }
 """Every attribute of these names that a family has. The window is shorter than the prompts."""
 
-ENTRIES: dict[str, Entry] = {}
+_YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 256,
+    },
+}
+
+ENTRIES: dict[str, Entry] = {
+    "deepseek_v2": Entry(
+        why="the rotary embedding for CPU wants a scaling (rotary_embedding/factory.py:478)",
+        values=_YARN | {"num_key_value_heads": 4},
+        drop=("rope_scaling",),
+    ),
+    "exaone_moe": Entry(
+        why="the hub's file says which layers have experts; transformers' class does not",
+        after={"is_moe_layer": [False, True, True, True]},
+    ),
+    "olmoe": Entry(
+        why="its key norm has hidden_size weights, which is one key head a query head",
+        values={"num_key_value_heads": 4},
+    ),
+}

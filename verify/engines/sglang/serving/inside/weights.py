@@ -198,9 +198,7 @@ def _load(
         _slice(owner, tensor, full, name=name, why=f"its loader refused it ({why})")
 
 
-def _load_experts(
-    owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str
-) -> None:
+def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str) -> None:
     loader = tensor.weight_loader
     shard = "w2" if leaf.startswith("w2") else "w13"
     if getattr(loader, "__name__", "") == "weight_loader_fused":
