@@ -1,6 +1,7 @@
 """Tiny configurations of every MoE architecture in a release's model registry.
 
-Runs inside the engine's Python (standard library, transformers and sglang only).
+Runs inside the engine's Python (standard library, transformers and sglang only), as
+the package ``inside``: the folder above it is on ``sys.path`` there, verify is not.
 Nothing here lists the models. Which classes build experts is read from their source,
 and a configuration comes from the class that the engine or transformers has for it,
 or, where there is none, from the attributes that the model file reads. What a family
@@ -19,7 +20,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from tiny_families import ENTRIES, LAYERS, SIZES, Entry
+from .tiny_families import ABSENT, ENTRIES, LAYERS, SIZES, Entry
 
 _MODELS = "sglang.srt.models"
 _CONFIGS = ("config", "hf_config", "text_config", "hf_text_config", "configuration")
@@ -64,12 +65,11 @@ def register(folder: Path) -> None:
     Such a model's repository on the hub ships its configuration class; every
     attribute that the engine reads stands in our config.json instead.
     """
-    from transformers import AutoConfig, PretrainedConfig
-
+    transformers = importlib.import_module("transformers")
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     if kind not in _known_classes():
-        generic = type(f"Tiny_{kind}", (PretrainedConfig,), {"model_type": kind})
-        AutoConfig.register(kind, generic, exist_ok=True)
+        generic = type(f"Tiny_{kind}", (transformers.PretrainedConfig,), {"model_type": kind})
+        transformers.AutoConfig.register(kind, generic, exist_ok=True)
 
 
 def reads(cls: type) -> Reads:
@@ -82,15 +82,13 @@ def reads(cls: type) -> Reads:
                 if isinstance(node.ctx, ast.Load):
                     required.add(node.attr)
             elif _is_read(node):
-                assert isinstance(node, ast.Call) and isinstance(node.args[1], ast.Constant)
-                optional.add(str(node.args[1].value))
+                optional.add(node.args[1].value)  # type: ignore[attr-defined]
     methods = {"to_dict", "get", "update", "get_text_config", "__class__"}
     return Reads(required=frozenset(required - methods), optional=frozenset(optional))
 
 
 def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]:
-    from transformers import PretrainedConfig
-
+    transformers = importlib.import_module("transformers")
     known = _config_class(architecture, cls, entry)
     wanted = reads(cls)
     names = wanted.required | wanted.optional
@@ -98,12 +96,14 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
         config = {key: value for key, value in SIZES.items() if key in names or key in _ALWAYS}
         config |= entry.values
         config["model_type"] = entry.model_type or _file(cls)
-        there: Any = PretrainedConfig()
+        there: Any = transformers.PretrainedConfig()
     else:
         default = known().to_dict()
-        values = {key: value for key, value in SIZES.items() if key in names | set(default)}
+        values = {key: value for key, value in SIZES.items() if key in {*names, *default, *_ALWAYS}}
+        if "head_dim" not in default:
+            # Fewer than ranks, and SGLang pads the heads, on CPU only (configs/update_config.py).
+            values["num_key_value_heads"] = 4
         values |= _per_layer(default, cls)
-        values |= {key: value for key, value in _ALWAYS.items() if key not in entry.drop}
         values |= entry.values
         for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
             if "rope_parameters" in default and name not in entry.values:
@@ -120,7 +120,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
         for name in wanted.required
         if name not in config and not hasattr(there, name) and not name.startswith("_")
     )
-    config |= {name: SIZES.get(name) for name in absent}
+    config |= {name: ABSENT.get(name, SIZES.get(name)) for name in absent}
     config["tiny_absent"] = absent  # the class has them not: the hub's file does
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after
@@ -164,9 +164,9 @@ def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
         if not (isinstance(value, list) and count and len(value) == count > LAYERS):
             continue
         kinds = list(dict.fromkeys(map(json.dumps, value)))
-        if kinds == ['"full_attention"'] and "sliding_window" in default:
-            if "sliding_attention" in spoken or "sliding_window" in spoken:
-                kinds.insert(0, '"sliding_attention"')
+        windowed = "sliding_window" in default and spoken & {"sliding_attention", "sliding_window"}
+        if kinds == ['"full_attention"'] and windowed:
+            kinds.insert(0, '"sliding_attention"')
         if kinds == ['"sparse"']:
             kinds = ['"dense"', '"sparse"', '"sparse"', '"sparse"']
         found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
@@ -197,15 +197,14 @@ def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
 
 def _known_classes() -> dict[str, Any]:
     """model_type -> configuration class, the engine's own before transformers'."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
-
+    auto = importlib.import_module("transformers.models.auto.configuration_auto")
     found: dict[str, Any] = {}
-    for kind in CONFIG_MAPPING_NAMES:
+    for kind in auto.CONFIG_MAPPING_NAMES:
         try:
-            found[kind] = CONFIG_MAPPING[kind]
-        except Exception:  # noqa: BLE001 - an optional dependency of another model
+            found[kind] = auto.CONFIG_MAPPING[kind]
+        except Exception:
             continue
-    for kind, value in CONFIG_MAPPING._extra_content.items():
+    for kind, value in auto.CONFIG_MAPPING._extra_content.items():
         found[kind] = value
     utils = importlib.import_module("sglang.srt.utils.hf_transformers_utils")
     table = getattr(utils, "_CONFIG_REGISTRY", None)
@@ -257,7 +256,7 @@ _TREES: dict[str, dict[str, ast.AST]] = {}
 def _reachable(cls: type) -> list[Any]:
     """Classes and functions of the model files that `cls` names, directly or not."""
     if cls not in _REACHED:
-        todo: list[Any] = [base for base in cls.__mro__]
+        todo: list[Any] = list(cls.__mro__)
         seen: list[Any] = []
         while todo:
             one = todo.pop()

@@ -28,6 +28,8 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 32,
+    "attention_head_dim": 32,
+    "moe_router_scaling_factor": 1.5,
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
     "bos_token_id": 1,
@@ -68,6 +70,7 @@ SIZES: dict[str, Any] = {
     "n_group": 1,
     "topk_group": 1,
     "norm_topk_prob": True,
+    "scoring_func": "sigmoid",
     "routed_scaling_factor": 1.5,
     "decoder_sparse_step": 1,
     "moe_layer_freq": 1,
@@ -87,6 +90,11 @@ SIZES: dict[str, Any] = {
 }
 """Every attribute of these names that a family has. The window is shorter than the prompts."""
 
+ABSENT: dict[str, Any] = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+"""What the engine reads though the class has it not: the hub's file or AutoConfig adds it."""
+
 _YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
@@ -102,6 +110,18 @@ _YARN: dict[str, Any] = {
 }
 
 ENTRIES: dict[str, Entry] = {
+    "DeepseekV2ForCausalLM": Entry(
+        why="as deepseek_v2 below; version 2 scores by softmax, which only the hub's file says",
+        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy"},
+        after={"scoring_func": "softmax"},
+        drop=("rope_scaling",),
+    ),
+    "DeepseekV3ForCausalLM": Entry(
+        why="as deepseek_v2 below; version 3 corrects its scores, which only the hub's file says",
+        values=_YARN | {"num_key_value_heads": 4},
+        after={"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+        drop=("rope_scaling",),
+    ),
     "deepseek_v2": Entry(
         why="the rotary embedding for CPU wants a scaling (rotary_embedding/factory.py:478)",
         values=_YARN | {"num_key_value_heads": 4},

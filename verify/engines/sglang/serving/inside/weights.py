@@ -14,8 +14,9 @@ import importlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -122,7 +123,9 @@ def _spec(name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[
     }
 
 
-def _kind(name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[int]) -> str:
+def _kind(  # noqa: PLR0911 - one line a kind
+    name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[int]
+) -> str:
     path = name.lower().split(".")
     leaf, holder = path[-1], path[-2] if len(path) > 1 else ""
     constant = tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
