@@ -117,7 +117,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
         there = known(**values)
     absent = sorted(
         name
-        for name in wanted.required
+        for name in wanted.required - wanted.optional
         if name not in config and not hasattr(there, name) and not name.startswith("_")
     )
     config |= {name: ABSENT.get(name, SIZES.get(name)) for name in absent}

@@ -131,6 +131,42 @@ ENTRIES: dict[str, Entry] = {
         why="the hub's file says which layers have experts; transformers' class does not",
         after={"is_moe_layer": [False, True, True, True]},
     ),
+    "llama4": Entry(
+        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
+        values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+    ),
+    "step3p5": Entry(
+        why="the engine's class names key-value heads groups and gives no kinds of layers",
+        values={
+            "num_attention_groups": 2,
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "moe_layers_enum": [1, 2, 3],
+            "share_expert_dims": 64,
+            "attention_other_setting": {
+                "attention_type": "sliding_attention",
+                "num_attention_heads": 4,
+                "num_attention_groups": 2,
+                "head_dim": 32,
+            },
+        },
+        after={
+            "moe_layers_enum": "1,2,3",
+            "partial_rotary_factors": [0.5, 1.0, 0.5, 1.0],
+            "use_moe_router_bias": True,
+            "use_head_wise_attn_gate": True,
+            "need_fp32_gate": True,
+            "swiglu_limits": [None] * 4,
+            "swiglu_limits_shared": None,
+        },
+    ),
+    "laguna": Entry(
+        why="a window of its own on every second layer, as the hub's file has it",
+        values={"layer_types": ["full_attention", "sliding_attention"] * 2},
+    ),
+    "hunyuan": Entry(
+        why="the hub's file names a head_dim twice",
+        after={"head_dim": 32, "attention_head_dim": 32},
+    ),
     "olmoe": Entry(
         why="its key norm has hidden_size weights, which is one key head a query head",
         values={"num_key_value_heads": 4},
