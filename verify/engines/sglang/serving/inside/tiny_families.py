@@ -71,6 +71,9 @@ SIZES: dict[str, Any] = {
     "topk_group": 1,
     "norm_topk_prob": True,
     "scoring_func": "sigmoid",
+    "score_function": "sigmoid",
+    "prefix_dense_intermediate_size": 128,
+    "shared_intermediate_size": 64,
     "routed_scaling_factor": 1.5,
     "decoder_sparse_step": 1,
     "moe_layer_freq": 1,
@@ -157,6 +160,7 @@ ENTRIES: dict[str, Entry] = {
             "need_fp32_gate": True,
             "swiglu_limits": [None] * 4,
             "swiglu_limits_shared": None,
+            "rope_theta": [10000.0] * 4,
         },
     ),
     "laguna": Entry(
@@ -164,8 +168,12 @@ ENTRIES: dict[str, Entry] = {
         values={"layer_types": ["full_attention", "sliding_attention"] * 2},
     ),
     "hunyuan": Entry(
-        why="the hub's file names a head_dim twice",
-        after={"head_dim": 32, "attention_head_dim": 32},
+        why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
+        after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
+    ),
+    "minimax_m3": Entry(
+        why="its frequency of experts is a list, one number a layer (minimax_m3.py:1793)",
+        after={"moe_layer_freq": [0, 1, 1, 1]},
     ),
     "olmoe": Entry(
         why="its key norm has hidden_size weights, which is one key head a query head",
