@@ -171,6 +171,17 @@ ENTRIES: dict[str, Entry] = {
         why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
         after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
     ),
+    "mistral_large_3": Entry(
+        why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
+        values={"num_key_value_heads": 4},
+        after=_YARN | {"topk_method": "greedy", "scoring_func": "softmax"},
+        drop=("rope_scaling",),
+    ),
+    "SarvamMLAForCausalLM": Entry(
+        why="latent attention as DeepSeek's, whose rotary embedding for CPU wants a scaling",
+        values={"num_key_value_heads": 4},
+        after=_YARN | {"rope_scaling": _YARN["rope_parameters"]},
+    ),
     "minimax_m3": Entry(
         why="its frequency of experts is a list, one number a layer (minimax_m3.py:1793)",
         after={"moe_layer_freq": [0, 1, 1, 1]},
