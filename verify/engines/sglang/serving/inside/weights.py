@@ -39,7 +39,7 @@ def install(*, seed: int, shapes: Path) -> None:
         fill(model, seed=seed, shapes=shapes)
 
     for name in ("loader", "weight_utils"):
-        module = importlib.import_module(f"sglang.srt.model_loader.{name}")
+        module: Any = importlib.import_module(f"sglang.srt.model_loader.{name}")
         if not hasattr(module, "initialize_dummy_weights"):
             raise RuntimeError(
                 f"sglang.srt.model_loader.{name} has no initialize_dummy_weights: "
