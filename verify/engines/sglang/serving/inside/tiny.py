@@ -123,6 +123,8 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config |= {name: ABSENT.get(name, SIZES.get(name)) for name in absent}
     if "rope_parameters" in names and config.get("rope_parameters") is None:
         config["rope_parameters"] = ABSENT["rope_parameters"]  # transformers sets None at first
+    if config.get("rope_parameters") and config.get("rope_scaling", 0) is None:
+        del config["rope_scaling"]  # read after rope_parameters, None would erase them
     config["tiny_absent"] = absent  # the class has them not: the hub's file does
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after

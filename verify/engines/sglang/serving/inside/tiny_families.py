@@ -72,6 +72,7 @@ SIZES: dict[str, Any] = {
     "norm_topk_prob": True,
     "scoring_func": "sigmoid",
     "score_function": "sigmoid",
+    "moe_router_enable_expert_bias": True,
     "prefix_dense_intermediate_size": 128,
     "shared_intermediate_size": 64,
     "routed_scaling_factor": 1.5,
