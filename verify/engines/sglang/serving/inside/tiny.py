@@ -1,6 +1,7 @@
 """Tiny configurations of every MoE architecture in a release's model registry.
 
-Runs inside the engine's Python (standard library, transformers and sglang only).
+Runs inside the engine's Python (standard library, transformers and sglang only), as
+the package ``inside``: the folder above it is on ``sys.path`` there, verify is not.
 Nothing here lists the models. Which classes build experts is read from their source,
 and a configuration comes from the class that the engine or transformers has for it,
 or, where there is none, from the attributes that the model file reads. What a family
@@ -19,7 +20,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from tiny_families import ENTRIES, LAYERS, SIZES, Entry
+from .tiny_families import ABSENT, ENTRIES, LAYERS, SIZES, Entry
 
 _MODELS = "sglang.srt.models"
 _CONFIGS = ("config", "hf_config", "text_config", "hf_text_config", "configuration")
@@ -64,12 +65,11 @@ def register(folder: Path) -> None:
     Such a model's repository on the hub ships its configuration class; every
     attribute that the engine reads stands in our config.json instead.
     """
-    from transformers import AutoConfig, PretrainedConfig
-
+    transformers = importlib.import_module("transformers")
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     if kind not in _known_classes():
-        generic = type(f"Tiny_{kind}", (PretrainedConfig,), {"model_type": kind})
-        AutoConfig.register(kind, generic, exist_ok=True)
+        generic = type(f"Tiny_{kind}", (transformers.PretrainedConfig,), {"model_type": kind})
+        transformers.AutoConfig.register(kind, generic, exist_ok=True)
 
 
 def reads(cls: type) -> Reads:
@@ -82,35 +82,50 @@ def reads(cls: type) -> Reads:
                 if isinstance(node.ctx, ast.Load):
                     required.add(node.attr)
             elif _is_read(node):
-                assert isinstance(node, ast.Call) and isinstance(node.args[1], ast.Constant)
-                optional.add(str(node.args[1].value))
+                optional.add(node.args[1].value)  # type: ignore[attr-defined]
     methods = {"to_dict", "get", "update", "get_text_config", "__class__"}
     return Reads(required=frozenset(required - methods), optional=frozenset(optional))
 
 
 def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]:
+    transformers = importlib.import_module("transformers")
     known = _config_class(architecture, cls, entry)
     wanted = reads(cls)
     names = wanted.required | wanted.optional
     if known is None:
         config = {key: value for key, value in SIZES.items() if key in names or key in _ALWAYS}
         config |= entry.values
-        missing = sorted(wanted.required - set(config) - set(_INHERITED))
-        for name in missing:
-            config[name] = None
         config["model_type"] = entry.model_type or _file(cls)
+        there: Any = transformers.PretrainedConfig()
     else:
         default = known().to_dict()
-        values = {key: value for key, value in SIZES.items() if key in names | set(default)}
-        values |= _per_layer(default)
-        values |= {key: value for key, value in _ALWAYS.items() if key not in entry.drop}
+        values = {key: value for key, value in SIZES.items() if key in {*names, *default, *_ALWAYS}}
+        if "head_dim" not in default:
+            # Fewer than ranks, and SGLang pads the heads, on CPU only (configs/update_config.py).
+            values["num_key_value_heads"] = 4
+        values |= _per_layer(default, cls)
         values |= entry.values
+        for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
+            if "rope_parameters" in default and name not in entry.values:
+                values.pop(name, None)
         try:
             config = known(**values).to_dict()
         except Exception as error:
             raise ValueError(f"{architecture}: {known.__name__} refused: {error}") from error
         config |= {key: value for key, value in values.items() if key not in config}
         config["model_type"] = known.model_type
+        there = known(**values)
+    absent = sorted(
+        name
+        for name in wanted.required - wanted.optional
+        if name not in config and not hasattr(there, name) and not name.startswith("_")
+    )
+    config |= {name: ABSENT.get(name, SIZES.get(name)) for name in absent}
+    if "rope_parameters" in names and config.get("rope_parameters") is None:
+        config["rope_parameters"] = ABSENT["rope_parameters"]  # transformers sets None at first
+    if config.get("rope_parameters") and config.get("rope_scaling", 0) is None:
+        del config["rope_scaling"]  # read after rope_parameters, None would erase them
+    config["tiny_absent"] = absent  # the class has them not: the hub's file does
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after
     config["architectures"] = [architecture]
@@ -133,17 +148,32 @@ _ALWAYS = {
         "pad_token_id",
     )
 }
-_INHERITED = ("architectures", "model_type", "dtype", "torch_dtype", "name_or_path")
 
 
-def _per_layer(default: dict[str, Any]) -> dict[str, Any]:
-    """Lists with one value a layer, shortened so that every kind of layer remains."""
+def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Lists with one value a layer, shortened so that every kind of layer remains.
+
+    A family whose default has one kind only, but whose file knows a sliding window or
+    a dense layer as well, gets that too.
+    """
     count = default.get("num_hidden_layers")
-    found = {}
+    spoken = {
+        node.value
+        for base in _reachable(cls)
+        for node in ast.walk(_tree(base))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    found: dict[str, Any] = {}
     for key, value in default.items():
-        if isinstance(value, list) and len(value) == count and count > LAYERS:
-            kinds = sorted(set(map(json.dumps, value)), key=list(map(json.dumps, value)).index)
-            found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
+        if not (isinstance(value, list) and count and len(value) == count > LAYERS):
+            continue
+        kinds = list(dict.fromkeys(map(json.dumps, value)))
+        windowed = "sliding_window" in default and spoken & {"sliding_attention", "sliding_window"}
+        if kinds == ['"full_attention"'] and windowed:
+            kinds.insert(0, '"sliding_attention"')
+        if kinds == ['"sparse"']:
+            kinds = ['"dense"', '"sparse"', '"sparse"', '"sparse"']
+        found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
     return found
 
 
@@ -156,7 +186,7 @@ def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
     for table in ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_MAPPING_NAMES"):
         for kind, names in getattr(auto, table).items():
             if architecture in (names if isinstance(names, tuple) else (names,)) and kind in known:
-                return known[kind]
+                return known.get(f"{kind}_text", known[kind])
     try:
         hint = inspect.signature(cls).parameters["config"].annotation
     except (ValueError, KeyError):
@@ -171,15 +201,14 @@ def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
 
 def _known_classes() -> dict[str, Any]:
     """model_type -> configuration class, the engine's own before transformers'."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
-
+    auto = importlib.import_module("transformers.models.auto.configuration_auto")
     found: dict[str, Any] = {}
-    for kind in CONFIG_MAPPING_NAMES:
+    for kind in auto.CONFIG_MAPPING_NAMES:
         try:
-            found[kind] = CONFIG_MAPPING[kind]
-        except Exception:  # noqa: BLE001 - an optional dependency of another model
+            found[kind] = auto.CONFIG_MAPPING[kind]
+        except Exception:
             continue
-    for kind, value in CONFIG_MAPPING._extra_content.items():
+    for kind, value in auto.CONFIG_MAPPING._extra_content.items():
         found[kind] = value
     utils = importlib.import_module("sglang.srt.utils.hf_transformers_utils")
     table = getattr(utils, "_CONFIG_REGISTRY", None)
@@ -213,7 +242,7 @@ def _file(cls: type) -> str:
 
 
 def _builds_experts(cls: type) -> bool:
-    names = {"FusedMoE", "get_moe_impl_class"}
+    names = {"FusedMoE", "get_moe_impl_class", "fused_moe"}
     for base in _reachable(cls):
         for node in ast.walk(_tree(base)):
             if isinstance(node, ast.Call):
@@ -225,13 +254,13 @@ def _builds_experts(cls: type) -> bool:
 
 
 _REACHED: dict[type, list[Any]] = {}
-_TREES: dict[Any, ast.AST] = {}
+_TREES: dict[str, dict[str, ast.AST]] = {}
 
 
 def _reachable(cls: type) -> list[Any]:
     """Classes and functions of the model files that `cls` names, directly or not."""
     if cls not in _REACHED:
-        todo: list[Any] = [base for base in cls.__mro__]
+        todo: list[Any] = list(cls.__mro__)
         seen: list[Any] = []
         while todo:
             one = todo.pop()
@@ -248,12 +277,15 @@ def _reachable(cls: type) -> list[Any]:
 
 
 def _tree(thing: Any) -> ast.AST:
-    if thing not in _TREES:
-        try:
-            _TREES[thing] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(thing)))
-        except (OSError, TypeError, SyntaxError):
-            _TREES[thing] = ast.Module(body=[], type_ignores=[])
-    return _TREES[thing]
+    """The definition of a class or function at the top of its file, or nothing."""
+    if thing.__module__ not in _TREES:
+        source = inspect.getsource(sys.modules[thing.__module__])
+        _TREES[thing.__module__] = {
+            node.name: node
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        }
+    return _TREES[thing.__module__].get(thing.__name__, ast.Pass())
 
 
 def _is_config(node: ast.AST) -> bool:
@@ -263,4 +295,6 @@ def _is_config(node: ast.AST) -> bool:
 def _is_read(node: ast.AST) -> bool:
     if not (isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr")):
         return False
-    return len(node.args) > 1 and _is_config(node.args[0]) and isinstance(node.args[1], ast.Constant)
+    return (
+        len(node.args) > 1 and _is_config(node.args[0]) and isinstance(node.args[1], ast.Constant)
+    )

@@ -28,6 +28,8 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 32,
+    "attention_head_dim": 32,
+    "moe_router_scaling_factor": 1.5,
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
     "bos_token_id": 1,
@@ -40,6 +42,11 @@ SIZES: dict[str, Any] = {
     "rope_scaling": None,
     "attention_bias": False,
     "use_bias": False,
+    "embedding_dropout": 0.0,
+    "output_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "partial_rotary_factor": 0.5,
+    "initializer_range": 0.02,
     "use_qkv_bias": False,
     "intermediate_size": 128,
     "ffn_hidden_size": 128,
@@ -63,6 +70,11 @@ SIZES: dict[str, Any] = {
     "n_group": 1,
     "topk_group": 1,
     "norm_topk_prob": True,
+    "scoring_func": "sigmoid",
+    "score_function": "sigmoid",
+    "moe_router_enable_expert_bias": True,
+    "prefix_dense_intermediate_size": 128,
+    "shared_intermediate_size": 64,
     "routed_scaling_factor": 1.5,
     "decoder_sparse_step": 1,
     "moe_layer_freq": 1,
@@ -71,9 +83,9 @@ SIZES: dict[str, Any] = {
     "sliding_window": 4,
     "q_lora_rank": 64,
     "kv_lora_rank": 64,
-    "qk_nope_head_dim": 32,
+    "qk_nope_head_dim": 64,
     "qk_rope_head_dim": 32,
-    "v_head_dim": 32,
+    "v_head_dim": 64,
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 32,
@@ -82,4 +94,101 @@ SIZES: dict[str, Any] = {
 }
 """Every attribute of these names that a family has. The window is shorter than the prompts."""
 
-ENTRIES: dict[str, Entry] = {}
+ABSENT: dict[str, Any] = {
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+"""What the engine reads though the class has it not: the hub's file or AutoConfig adds it."""
+
+_YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 256,
+    },
+}
+
+ENTRIES: dict[str, Entry] = {
+    "DeepseekV2ForCausalLM": Entry(
+        why="as deepseek_v2 below; version 2 scores by softmax, which only the hub's file says",
+        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy"},
+        after={"scoring_func": "softmax"},
+        drop=("rope_scaling",),
+    ),
+    "DeepseekV3ForCausalLM": Entry(
+        why="as deepseek_v2 below; version 3 corrects its scores, which only the hub's file says",
+        values=_YARN | {"num_key_value_heads": 4},
+        after={"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+        drop=("rope_scaling",),
+    ),
+    "deepseek_v2": Entry(
+        why="the rotary embedding for CPU wants a scaling (rotary_embedding/factory.py:478)",
+        values=_YARN | {"num_key_value_heads": 4},
+        drop=("rope_scaling",),
+    ),
+    "exaone_moe": Entry(
+        why="the hub's file says which layers have experts; transformers' class does not",
+        after={"is_moe_layer": [False, True, True, True]},
+    ),
+    "llama4": Entry(
+        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
+        values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+    ),
+    "step3p5": Entry(
+        why="the engine's class names key-value heads groups and gives no kinds of layers",
+        values={
+            "num_attention_groups": 2,
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "moe_layers_enum": [1, 2, 3],
+            "share_expert_dims": 64,
+            "attention_other_setting": {
+                "attention_type": "sliding_attention",
+                "num_attention_heads": 4,
+                "num_attention_groups": 2,
+                "head_dim": 32,
+            },
+        },
+        after={
+            "moe_layers_enum": "1,2,3",
+            "partial_rotary_factors": [0.5, 1.0, 0.5, 1.0],
+            "use_moe_router_bias": True,
+            "use_head_wise_attn_gate": True,
+            "need_fp32_gate": True,
+            "swiglu_limits": [None] * 4,
+            "swiglu_limits_shared": None,
+            "rope_theta": [10000.0] * 4,
+        },
+    ),
+    "laguna": Entry(
+        why="a window of its own on every second layer, as the hub's file has it",
+        values={"layer_types": ["full_attention", "sliding_attention"] * 2},
+    ),
+    "hunyuan": Entry(
+        why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
+        after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
+    ),
+    "mistral_large_3": Entry(
+        why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
+        values={"num_key_value_heads": 4},
+        after=_YARN | {"topk_method": "greedy", "scoring_func": "softmax"},
+        drop=("rope_scaling",),
+    ),
+    "SarvamMLAForCausalLM": Entry(
+        why="latent attention as DeepSeek's, whose rotary embedding for CPU wants a scaling",
+        values={"num_key_value_heads": 4},
+        after=_YARN | {"rope_scaling": _YARN["rope_parameters"]},
+    ),
+    "minimax_m3": Entry(
+        why="its frequency of experts is a list, one number a layer (minimax_m3.py:1793)",
+        after={"moe_layer_freq": [0, 1, 1, 1]},
+    ),
+    "olmoe": Entry(
+        why="its key norm has hidden_size weights, which is one key head a query head",
+        values={"num_key_value_heads": 4},
+    ),
+}

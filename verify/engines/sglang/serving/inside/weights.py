@@ -14,8 +14,9 @@ import importlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ def install(*, seed: int, shapes: Path) -> None:
         fill(model, seed=seed, shapes=shapes)
 
     for name in ("loader", "weight_utils"):
-        module = importlib.import_module(f"sglang.srt.model_loader.{name}")
+        module: Any = importlib.import_module(f"sglang.srt.model_loader.{name}")
         if not hasattr(module, "initialize_dummy_weights"):
             raise RuntimeError(
                 f"sglang.srt.model_loader.{name} has no initialize_dummy_weights: "
@@ -122,7 +123,9 @@ def _spec(name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[
     }
 
 
-def _kind(name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[int]) -> str:
+def _kind(  # noqa: PLR0911 - one line a kind
+    name: str, owner: torch.nn.Module, tensor: torch.Tensor, *, rows: set[int]
+) -> str:
     path = name.lower().split(".")
     leaf, holder = path[-1], path[-2] if len(path) > 1 else ""
     constant = tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
@@ -198,9 +201,7 @@ def _load(
         _slice(owner, tensor, full, name=name, why=f"its loader refused it ({why})")
 
 
-def _load_experts(
-    owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str
-) -> None:
+def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str) -> None:
     loader = tensor.weight_loader
     shard = "w2" if leaf.startswith("w2") else "w13"
     if getattr(loader, "__name__", "") == "weight_loader_fused":

@@ -1,0 +1,172 @@
+"""Weights made from names: every layout holds slices of one model, or says where not."""
+
+import json
+
+import pytest
+import torch
+
+from verify.engines.sglang.serving.inside import weights
+
+HIDDEN, INNER, EXPERTS = 8, 16, 4
+
+
+class Rows(torch.nn.Module):
+    """A projection of which every rank has some output rows, as the engine's have."""
+
+    def __init__(self, rank, ranks):
+        super().__init__()
+        self.rank = rank
+        self.weight = torch.nn.Parameter(torch.zeros(INNER // ranks, HIDDEN), requires_grad=False)
+        self.weight.weight_loader = self.load
+
+    def load(self, parameter, loaded):
+        rows = parameter.shape[0]
+        parameter.data.copy_(loaded.narrow(0, self.rank * rows, rows))
+
+
+class QKVParallelLinear(torch.nn.Module):
+    head_size, total_num_heads, total_num_kv_heads = 2, 4, 2
+
+    def __init__(self, rank, ranks):
+        super().__init__()
+        self.rank = rank
+        self.weight = torch.nn.Parameter(torch.zeros(16 // ranks, HIDDEN), requires_grad=False)
+        self.weight.output_dim = 0
+        self.weight.weight_loader = self.load
+
+    def load(self, parameter, loaded, shard):
+        sizes = {"q": 8, "k": 4, "v": 4}
+        ranks = 16 // parameter.shape[0]
+        at = {"q": 0, "k": 8 // ranks, "v": 12 // ranks}[shard]
+        n = sizes[shard] // ranks
+        parameter.data[at : at + n].copy_(loaded.narrow(0, self.rank * n, n))
+
+
+class FusedMoE(torch.nn.Module):
+    num_experts = EXPERTS
+
+    def __init__(self, rank, ranks):
+        super().__init__()
+        self.first, self.here = rank * (EXPERTS // ranks), EXPERTS // ranks
+        self.moe_runner_config = None
+        for name, shape in (("w13_weight", (2 * INNER, HIDDEN)), ("w2_weight", (HIDDEN, INNER))):
+            parameter = torch.nn.Parameter(torch.zeros(self.here, *shape), requires_grad=False)
+            parameter.weight_loader = self.load
+            setattr(self, name, parameter)
+
+    def load(self, parameter, loaded, name, shard, expert):
+        local = expert - self.first
+        if not 0 <= local < self.here:
+            return
+        at = {"w1": 0, "w3": INNER, "w2": 0}[shard]
+        parameter.data[local, at : at + loaded.shape[0]].copy_(loaded)
+
+
+class Model(torch.nn.Module):
+    def __init__(self, rank=0, ranks=1):
+        super().__init__()
+        self.qkv_proj = QKVParallelLinear(rank, ranks)
+        self.up_proj = Rows(rank, ranks)
+        self.experts = FusedMoE(rank, ranks)
+        self.gate = torch.nn.Linear(HIDDEN, EXPERTS)
+        self.input_layernorm = torch.nn.LayerNorm(HIDDEN)
+        self.register_buffer("e_score_correction_bias", torch.zeros(EXPERTS))
+        self.register_buffer("inv_freq", torch.arange(4.0))
+
+
+def filled(monkeypatch, shapes, *, rank=0, ranks=1, seed=0, model=None):
+    monkeypatch.setattr(weights, "_world", lambda: ranks)
+    model = model or Model(rank, ranks)
+    weights.fill(model, seed=seed, shapes=shapes)
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def joined(ranks):
+    """The one-rank tensors, put together from what two ranks hold."""
+    q, k, v = (torch.cat([r["qkv_proj.weight"][a:b] for r in ranks]) for a, b in QKV)
+    whole = dict(ranks[0])
+    for name in ("up_proj.weight", "experts.w13_weight", "experts.w2_weight"):
+        whole[name] = torch.cat([rank[name] for rank in ranks])
+    return whole | {"qkv_proj.weight": torch.cat([q, k, v])}
+
+
+QKV = ((0, 4), (4, 6), (6, 8))
+
+
+def test_two_ranks_hold_slices_of_the_one_rank_model(monkeypatch, tmp_path):
+    shapes = tmp_path / "shapes.json"
+    alone = filled(monkeypatch, shapes)
+    ranks = [filled(monkeypatch, shapes, rank=rank, ranks=2) for rank in range(2)]
+    whole = joined(ranks)
+    assert whole.keys() == alone.keys()
+    for name, tensor in alone.items():
+        assert torch.equal(whole[name], tensor), name
+    assert weights.LAST_RESORT == []
+
+
+@pytest.mark.parametrize("name", ["qkv_proj.weight", "up_proj.weight", "experts.w2_weight"])
+def test_a_corrupted_slice_is_not_the_one_rank_model(monkeypatch, tmp_path, name):
+    shapes = tmp_path / "shapes.json"
+    alone = filled(monkeypatch, shapes)
+    ranks = [filled(monkeypatch, shapes, rank=rank, ranks=2) for rank in range(2)]
+    ranks[1][name] = ranks[0][name]
+    assert not torch.equal(joined(ranks)[name], alone[name])
+
+
+def test_values_by_kind(monkeypatch, tmp_path):
+    alone = filled(monkeypatch, tmp_path / "shapes.json")
+    assert (alone["input_layernorm.weight"] - 1).abs().max() < 0.5
+    assert 0 < alone["input_layernorm.bias"].abs().max() < 0.5
+    assert 0 < alone["e_score_correction_bias"].abs().max() < 0.1
+    assert torch.equal(alone["inv_freq"], torch.arange(4.0)), "computed by the engine, not loaded"
+    kinds = {
+        name: spec["kind"]
+        for name, spec in json.loads((tmp_path / "shapes.json").read_text()).items()
+    }
+    assert kinds["gate.weight"] == "router"
+    assert kinds["up_proj.weight"] == "projection"
+
+
+def test_seeds_and_names_differ_and_nothing_else_matters(monkeypatch, tmp_path):
+    one = filled(monkeypatch, tmp_path / "a", seed=1)
+    torch.manual_seed(7)
+    again = filled(monkeypatch, tmp_path / "b", seed=1)
+    other = filled(monkeypatch, tmp_path / "c", seed=2)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["up_proj.weight"], other["up_proj.weight"])
+    assert not torch.equal(one["up_proj.weight"], one["qkv_proj.weight"])
+
+
+def test_a_parameter_that_nobody_filled_is_named(monkeypatch, tmp_path):
+    model = Model()
+    model.up_proj.weight.weight_loader = lambda parameter, loaded: None
+    with pytest.raises(RuntimeError, match=r"no weight loader filled: up_proj\.weight"):
+        filled(monkeypatch, tmp_path / "shapes.json", model=model)
+    assert not (tmp_path / "shapes.json").exists()
+
+
+def test_a_parameter_filled_in_part_is_named(monkeypatch, tmp_path):
+    model = Model()
+    model.up_proj.weight.weight_loader = lambda p, loaded: p.data[1:].copy_(loaded[1:])
+    with pytest.raises(RuntimeError, match=r"no weight loader filled: up_proj\.weight"):
+        filled(monkeypatch, tmp_path / "shapes.json", model=model)
+
+
+def test_another_model_than_on_one_rank_is_an_error(monkeypatch, tmp_path):
+    filled(monkeypatch, tmp_path / "shapes.json")
+    model = Model(0, 2)
+    model.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match=r"extra\.weight: not a parameter of the one-rank run"):
+        filled(monkeypatch, tmp_path / "shapes.json", ranks=2, model=model)
+
+
+def test_slicing_by_shape_is_recorded(monkeypatch, tmp_path):
+    alone = filled(monkeypatch, tmp_path / "shapes.json")
+    model = Model(1, 2)
+    del model.up_proj.weight.weight_loader
+    monkeypatch.setattr(weights, "_rank", lambda owner, ways, name: 1)
+    half = filled(monkeypatch, tmp_path / "shapes.json", ranks=2, model=model)
+    assert torch.equal(half["up_proj.weight"], alone["up_proj.weight"][INNER // 2 :])
+    assert weights.LAST_RESORT == [
+        "up_proj.weight: dimension 0 in 2; it has no weight loader",
+    ]
