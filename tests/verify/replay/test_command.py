@@ -34,7 +34,7 @@ def test_the_small_server_adds_every_partial_sum_exactly_once(small_server, repl
     assert report["source"]["version"] == "1.2.3"
     assert [case["kind"] for case in report["cases"]] == ["exact"] * len(report["cases"])
     assert {case["subject"] for case in report["cases"]} == {"oak/OakDecoderLayer"}
-    assert {case["row"] for case in report["cases"]} >= {"0000", "0010"}
+    assert {case["row"] for case in report["cases"]} >= {"0000", "0110"}
     assert all(case["counts"] == [[1, 1], [1, 1]] for case in report["cases"])
     assert all(case["max_error"] == 0 for case in report["cases"])
 
