@@ -8,7 +8,6 @@ import base64
 import importlib
 import os
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ class RefusedError(Exception):
 
 def load() -> dict[str, Any]:
     """Import the engine with its stand-ins; its version and where it lies."""
-    # tiny.py and its tables import each other without the package's name
-    sys.path.append(str(Path(__file__).parent))
     stubs.install()
     torch = importlib.import_module("torch")
     standins = importlib.import_module("verify.engines.sglang.serving.inside.standins")
@@ -71,7 +68,7 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
 
     A case with `write` has no ranks: it writes that model's configuration into `into`.
     """
-    tiny = importlib.import_module("tiny")
+    tiny = importlib.import_module("verify.engines.sglang.serving.inside.tiny")
     if "write" in case:
         Path(case["into"]).mkdir()
         tiny.write(case["write"], Path(case["into"]))
@@ -115,7 +112,7 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")
         exec(compile(source, case["patch"], "exec"), {"__name__": "patch"})
-    weights = importlib.import_module("weights")
+    weights = importlib.import_module("verify.engines.sglang.serving.inside.weights")
     weights.install(seed=case["seed"], shapes=Path(case["model"], "shapes.json"))
     batch.correctness_test(arguments, ports, test, rank, rank)
     return {"rows": record.rows(), "unfilled": record.unfilled}

@@ -1,11 +1,10 @@
 """Tiny configurations of every MoE architecture in a release's model registry.
 
-Runs inside the engine's Python (standard library, transformers and sglang only), as
-the package ``inside``: the folder above it is on ``sys.path`` there, verify is not.
-Nothing here lists the models. Which classes build experts is read from their source,
-and a configuration comes from the class that the engine or transformers has for it,
-or, where there is none, from the attributes that the model file reads. What a family
-needs beyond that is an entry of `tiny_families`.
+Runs inside the engine's Python: standard library, transformers and sglang only.
+Nothing here lists the models. Which classes build experts is read from their source, and a
+configuration comes from the class that the engine or transformers has for it, or, where there is
+none, from the attributes that the model file reads. What a family needs beyond that is an entry
+of `tiny_families`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-from .tiny_families import ABSENT, ENTRIES, LAYERS, SIZES, Entry
+from verify.engines.sglang.serving.inside.tiny_families import ABSENT, ENTRIES, LAYERS, SIZES, Entry
 
 _MODELS = "sglang.srt.models"
 _CONFIGS = ("config", "hf_config", "text_config", "hf_text_config", "configuration")
