@@ -19,11 +19,27 @@ q.Qwen3MoeSparseMoeBlock.forward_normal = forward_normal
 PYTHON = os.environ.get("SERVE_PYTHON")
 
 
-def served(tmp_path, release, *words):
+WHOLE_DENSE = """
+import sglang.srt.models.mellum as m
+made = m.MellumMLP.__init__
+m.MellumMLP.__init__ = lambda self, *a, **k: made(self, *a, **{**k, "parallel_group": "replicated"})
+"""
+WHOLE_SHARED = """
+import sglang.srt.models.qwen2_moe as q
+made = q.Qwen2MoeMLP.__init__
+def whole(self, *a, **k):
+    if k.get("reduce_results") is False and "shared_expert" in k.get("prefix", ""):
+        k = {**k, "parallel_group": "replicated"}
+    made(self, *a, **k)
+q.Qwen2MoeMLP.__init__ = whole
+"""
+
+
+def served(tmp_path, release, *words, model="qwen3_moe"):
     if PYTHON is None:
         pytest.skip("SERVE_PYTHON is not set")
     output = tmp_path / "report.json"
-    command = ["serve", f"sglang=={release}", "--python", PYTHON, "--model", "qwen3_moe", *words]
+    command = ["serve", f"sglang=={release}", "--python", PYTHON, "--model", model, *words]
     code = _cli.main([*command, "--format", "json", "--output", str(output)])
     return code, json.loads(output.read_text())["cases"]
 
@@ -45,4 +61,28 @@ def test_23734_repaired_in_memory_is_exact(tmp_path):
 
 def test_23734_is_gone_in_0_5_11(tmp_path):
     code, (case,) = served(tmp_path, "0.5.11", "--layout", "tp2.dp2.ep2")
+    assert (code, case["outcome"]) == (0, "exact")
+
+
+@pytest.mark.parametrize(
+    ("model", "layout", "repair"),
+    [
+        ("mellum", "tp2.dense1", WHOLE_DENSE),
+        ("qwen2_moe", "tp2.cp2.moe_dp2", WHOLE_SHARED),
+    ],
+)
+def test_known_faults_of_0_5_23_diverge_and_are_exact_once_repaired(
+    tmp_path, model, layout, repair
+):
+    code, (case,) = served(tmp_path, "0.5.23", "--layout", layout, model=model)
+    assert (code, case["outcome"]) == (1, "diverged")
+    patch = tmp_path / "repair.py"
+    patch.write_text(repair)
+    words = ("--layout", layout, "--patch", str(patch))
+    code, (case,) = served(tmp_path, "0.5.23", *words, model=model)
+    assert (code, case["outcome"]) == (0, "exact")
+
+
+def test_a_model_without_shared_experts_keeps_to_one_rank_under_moe_dp(tmp_path):
+    code, (case,) = served(tmp_path, "0.5.23", "--layout", "tp2.cp2.moe_dp2")
     assert (code, case["outcome"]) == (0, "exact")

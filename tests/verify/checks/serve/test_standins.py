@@ -59,3 +59,39 @@ def test_a_mock_is_importable_and_loud(monkeypatch):
     finally:
         for name in [name for name in sys.modules if name.startswith("deep_ep")]:
             del sys.modules[name]
+
+
+def _rank(rank, store, results):
+    import torch.distributed as dist  # noqa: PLC0415 (in a process of its own)
+
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+
+    class Communicator:
+        group = dist.group.WORLD
+
+    sizes = [1, 3]
+    whole = torch.arange(8.0).view(4, 2) * (rank + 1)
+    part = torch.empty(sizes[rank], 2)
+    standins._reduce_scatter(Communicator(), part, whole, sizes=sizes)
+    gathered = torch.empty(4, 2)
+    standins._all_gather(Communicator(), gathered, part, sizes=sizes)
+    results.put((rank, part.tolist(), gathered.tolist()))
+    dist.destroy_process_group()
+
+
+def test_uneven_collectives_over_gloo_are_what_nccl_s_would_be(tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=_rank, args=(rank, tmp_path / "store", results)) for rank in (0, 1)
+    ]
+    for process in ranks:
+        process.start()
+    answers = sorted(results.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(timeout=30)
+    total = torch.arange(8.0).view(4, 2) * 3
+    assert answers == [
+        (0, total[:1].tolist(), total.tolist()),
+        (1, total[1:].tolist(), total.tolist()),
+    ]
