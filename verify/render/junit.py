@@ -23,7 +23,7 @@ def render(report: Report) -> str:
     for section in report.sections:
         _suite(root, section.title, _cases(section))
     _suite(root, "findings", _finding_cases(report))
-    for key in ("tests", "failures", "skipped"):
+    for key in ("tests", "failures", "errors", "skipped"):
         root.set(key, str(sum(int(suite.get(key, "0")) for suite in root)))
     ET.indent(root, space=" ")
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
@@ -36,6 +36,7 @@ def _suite(root: ET.Element, name: str, cases: Iterator[ET.Element]) -> None:
         return
     suite = ET.SubElement(root, "testsuite", name=one_line(name), tests=str(len(elements)))
     suite.set("failures", str(sum(case.find("failure") is not None for case in elements)))
+    suite.set("errors", str(sum(case.find("error") is not None for case in elements)))
     suite.set("skipped", str(sum(case.find("skipped") is not None for case in elements)))
     suite.extend(elements)
 
@@ -67,7 +68,8 @@ def _finding_cases(report: Report) -> Iterator[ET.Element]:
         if finding.file is not None:
             case.set("file", printable(report.file_prefix + finding.file))
             case.set("line", str(finding.line or 1))
-        failure = ET.SubElement(case, "failure", message=one_line(finding.message))
+        kind = "error" if finding.rule == "not-analysed" else "failure"
+        failure = ET.SubElement(case, kind, message=one_line(finding.message))
         failure.text = printable(finding_text(finding))
         yield case
     if not report.findings:

@@ -4,7 +4,8 @@ import argparse
 
 from verify import baseline
 from verify.conjuncts import shortened
-from verify.report import Json, Report, TableSection
+from verify.errors import VerifyError
+from verify.report import Finding, Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
 from verify.source import open_source
 
@@ -20,9 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    """Scan the source."""
+    """Scan the source. Raises `VerifyError` where there is nothing to look at."""
     with open_source(arguments.source) as tree:
-        return report(scan(tree))
+        result = scan(tree)
+    if not result.sites and not result.set_aside and not result.unread:
+        raise VerifyError(
+            f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
+            "MLP or MoE output; is it the folder that holds sglang's srt?"
+        )
+    return report(result)
 
 
 def report(result: ScanResult) -> Report:
@@ -30,6 +37,7 @@ def report(result: ScanResult) -> Report:
     counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
     total = sum(result.counts.values())
     unread = f"; {len(result.unread)} not read" if result.unread else ""
+    findings = (*map(not_analysed, result.unread), *result.findings)
     sections = [
         TableSection(
             title="Reductions of MLP and MoE outputs",
@@ -55,7 +63,7 @@ def report(result: ScanResult) -> Report:
         command="scan",
         title=f"{result.name} {result.version} ({result.generation})",
         summary=f"{total} reductions in {result.layers} layers: {counts}; "
-        f"{len(result.findings)} findings{unread}",
+        f"{len(findings)} findings{unread}",
         payload={
             "source": {
                 "name": result.name,
@@ -70,7 +78,23 @@ def report(result: ScanResult) -> Report:
             "unread": result.unread,
         },
         sections=tuple(sections),
-        findings=result.findings,
+        findings=findings,
+    )
+
+
+def not_analysed(line: str) -> Finding:
+    """What could not be looked at, as a finding; `line` is its file and why, or a class and why."""
+    what, _, why = line.partition(": ")
+    file, _, number = what.partition(".py:")
+    found = what.endswith(".py") or number.isdecimal()
+    return Finding(
+        rule="not-analysed",
+        kind="not-analysed",
+        message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
+        fix="mend it, or accept this entry in a baseline",
+        file=f"{file.removesuffix('.py')}.py" if found else None,
+        line=int(number) if number.isdecimal() else None,
+        subject=what,
     )
 
 
