@@ -162,7 +162,7 @@ def _sections(
             if isinstance(item, Choice)
         ),
         notes=(
-            "Times in us. Row `0000` has no consumer: `double` is the block's own sum, which is right.",
+            "Times in us. Row `0000` has no consumer: `double` is the block's own sum, and right.",
             "The fused norm takes at most 2048 rows; above, row `1000` runs on torch.",
             choice,
         ),
