@@ -30,8 +30,6 @@ Step = Literal[
 
 SUMMING: tuple[Step, ...] = ("fused norm", "reduce_scatter", "reduce_scatterv")
 
-_FULL_EP_REASON = "the dispatcher's combine has returned complete sums of the rank's own tokens"
-
 
 class PlanError(ValueError):
     """A layer that no plan can make right; the message says why."""
@@ -223,7 +221,7 @@ def _own_rows_plan(config: MoeConfig, layer: Layer) -> Plan:
     elif layer.experts_everywhere:
         why = "every rank has every expert whole and works on its own tokens: nothing is owed"
     else:
-        why = _FULL_EP_REASON
+        why = "the dispatcher's combine has returned complete sums of the rank's own tokens"
     whole = Placement(over="none")
     gathers = config.attn_tp_size > 1
     return Plan(

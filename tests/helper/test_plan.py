@@ -21,7 +21,7 @@ PASSES = [
 def test_weights_are_placed_alike_in_every_forward_pass(block: str) -> None:
     for config in CONFIGS:
         plans = [
-            plan_layer(config, Layer(**{**vars(each), "block": block}))  # type: ignore[arg-type]
+            plan_layer(config, Layer(**{**vars(each), "block": block}))  # type: ignore[arg-type]  # any field
             for each in PASSES
         ]
         assert len({(plan.routed, plan.shared, plan.dense) for plan in plans}) == 1, config

@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import verify
 from verify.errors import VerifyError
+from verify.exchange import exchange
 from verify.replay.decoders import Decoder
 from verify.replay.deployments import Execution
 
@@ -100,7 +100,7 @@ class Child:
             "index": case.index,
             "deployment": asdict(case.deployment),
         }
-        answer = self._ask(json.dumps(request), seconds=CASE_SECONDS)
+        answer = exchange(self._process, json.dumps(request), seconds=CASE_SECONDS)
         if answer is None:
             why = self._loss(CASE_SECONDS)
             self.close()
@@ -145,28 +145,12 @@ class Child:
             text=True,
             encoding="utf-8",
         )
-        hello = self._ask("", seconds=START_SECONDS)
+        hello = exchange(self._process, "", seconds=START_SECONDS)
         if hello is None:
             why = self._loss(START_SECONDS)
             self.close()
             raise VerifyError(f"replay: the child process did not start: {why}")
         self.network = hello["network"]
-
-    def _ask(self, line: str, *, seconds: float) -> dict[str, Any] | None:
-        """Send a line unless it is empty; the next answer, None when none came in time."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return None
-        try:
-            if line:
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
-            if not select.select([process.stdout], [], [], seconds)[0]:
-                return None
-            answer = process.stdout.readline()
-        except OSError:
-            return None
-        return dict(json.loads(answer)) if answer else None
 
     def _loss(self, seconds: float) -> str:
         try:

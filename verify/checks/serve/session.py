@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import verify
 from verify.errors import VerifyError
+from verify.exchange import exchange
 
 START_S = 180.0
 CASE_S = 120.0
@@ -80,7 +80,7 @@ class Session:
         folder = self.folder / f"case{self._count}"
         folder.mkdir()
         request = {"case": dict(case), "ranks": ranks, "limit": limit, "folder": str(folder)}
-        answer = self._ask(json.dumps(request), seconds=limit + SLACK_S)
+        answer = exchange(self._process, json.dumps(request), seconds=limit + SLACK_S)
         if answer is None:
             self._end()
             answer = {"lost": f"the engine's process gave no answer within {limit + SLACK_S:g} s"}
@@ -109,7 +109,7 @@ class Session:
                 )
             except OSError as error:
                 raise VerifyError(f"cannot start {engine.python}: {error.strerror}") from error
-        hello = self._ask("", seconds=START_S)
+        hello = exchange(self._process, "", seconds=START_S)
         if hello is None or "error" in hello:
             said = (hello or {}).get("error") or log.read_text("utf-8", "replace")
             last = (said.strip().splitlines() or ["no reason given"])[-1]
@@ -141,19 +141,3 @@ class Session:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-    def _ask(self, line: str, *, seconds: float) -> dict[str, Any] | None:
-        """Send a line unless it is empty; the next answer, None when none came in time."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return None
-        try:
-            if line:
-                process.stdin.write(line + "\n")
-                process.stdin.flush()
-            if not select.select([process.stdout], [], [], seconds)[0]:
-                return None
-            answer = process.stdout.readline()
-        except OSError:
-            return None
-        return dict(json.loads(answer)) if answer else None
