@@ -21,28 +21,31 @@ Step = Callable[[], object]
 def timings(steps: Mapping[str, Step], device: torch.device) -> dict[str, float]:
     """Microseconds of each step by its name, and under `NAME eager` as launched one by one.
 
-    On a GPU the first is a replay inside a CUDA graph; on a CPU both are the same figure.
+    On a GPU the first is a replay inside a CUDA graph; on a CPU both are the same figure. The
+    steps take turns, so that a machine that grows slower is slower for all of them. All ranks of
+    a collective time the same steps in the same order.
     """
-    times = {}
-    for name, step in steps.items():
-        eager = microseconds(step, device)
-        times[name] = replayed(step, device) if device.type == "cuda" else eager
-        times[f"{name} eager"] = eager
-    return times
+    eager = taking_turns(steps, device)
+    times = eager
+    if device.type == "cuda":
+        graphs = {name: _captured(step, device).replay for name, step in steps.items()}
+        times = {name: time / CAPTURED for name, time in taking_turns(graphs, device).items()}
+    return {**times, **{f"{name} eager": time for name, time in eager.items()}}
 
 
-def microseconds(step: Step, device: torch.device) -> float:
-    """The median time of one `step`, after a few to warm up (and to compile what needs it)."""
-    for _ in range(WARM_UP):
-        step()
-    return median(_once(step, device) for _ in range(REPEATS))
+def taking_turns(steps: Mapping[str, Step], device: torch.device) -> dict[str, float]:
+    """Each step's median time, after a few to warm up (and to compile what needs it)."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(WARM_UP + REPEATS):
+        for name, step in steps.items():
+            time = _once(step, device)
+            if turn >= WARM_UP:
+                times[name].append(time)
+    return {name: median(each) for name, each in times.items()}
 
 
-def replayed(step: Step, device: torch.device) -> float:
-    """The median time of one `step` in a CUDA graph of several. It must have run before.
-
-    All ranks of a collective capture and replay in step.
-    """
+def _captured(step: Step, device: torch.device) -> torch.cuda.CUDAGraph:
+    """A CUDA graph of several `step`s. It must have run before."""
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     graph = torch.cuda.CUDAGraph()
@@ -53,7 +56,7 @@ def replayed(step: Step, device: torch.device) -> float:
     with torch.cuda.graph(graph):
         for _ in range(CAPTURED):
             step()
-    return microseconds(graph.replay, device) / CAPTURED
+    return graph
 
 
 def _once(step: Step, device: torch.device) -> float:

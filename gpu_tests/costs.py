@@ -3,9 +3,9 @@
 Choices: per row, a block that rightly skips against one that reduces although its consumer does.
 Bandwidth: each collective through this package against the bare call. Share: how much of a layer's
 time is neither expert compute nor a collective. On GPUs every step is replayed inside a CUDA graph,
-as engines decode; the time of launching it eagerly stands beside it. A collective of
-NCCL's has a floor: the bytes that a link has to carry at the rate measured in this run, or an empty
-all-reduce, whichever takes longer. flashinfer's fused norm has kernels of its own and can be below.
+as engines decode; the time of launching it eagerly stands beside it. Beside each stands its floor:
+the bytes that a link has to carry at the best rate measured in this run, or the same step with next
+to nothing in it, whichever takes longer; of a layer, its experts alone and the floor of its sums.
 """
 
 import argparse
@@ -18,8 +18,9 @@ from pathlib import Path
 from gpu_tests import machine
 from gpu_tests._cli import DEADLINE, add_kernels, positive_seconds
 from gpu_tests.cases import DTYPES, Dtype, Kernels
-from gpu_tests.floors import ROUNDS_OF, WIDTH, Floors
+from gpu_tests.floors import WIDTH, Floors, carried
 from gpu_tests.job import check_world, choose_kernels
+from gpu_tests.kernels import WORKSPACE_ROWS
 from gpu_tests.pool import RankFaultError, rank_pool
 from gpu_tests.timing import (
     COLLECTIVES,
@@ -31,6 +32,7 @@ from gpu_tests.timing import (
     Share,
     Timings,
     measure,
+    norm_of,
 )
 from verify.deliver import deliver
 from verify.errors import VerifyError
@@ -41,8 +43,8 @@ from verify.report import Json, Report, TableSection
 TOKENS = (1, 64, 1024, 4096)
 HIDDEN = (4096, 7168)
 INTERMEDIATE = 1536
-# 256 MiB of bfloat16: launching it costs nothing beside the wire
-FLOOR_ELEMENTS = 128 << 20
+# 256 MiB of bfloat16 at hidden 4096: launching it costs nothing beside the wire
+FLOOR_ROWS = 32768
 # qwen3_moe: no shared experts, so that what is left over is router, norms and communication
 SHARE_MODEL = "qwen3_moe"
 
@@ -70,7 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _items(arguments: argparse.Namespace, kernels: Kernels) -> Iterator[Item]:
     dtype: Dtype = arguments.dtype
-    yield Floor(elements=arguments.floor_elements, dtype=dtype)
+    for collective in COLLECTIVES:
+        yield Floor(
+            step=collective, rows=arguments.floor_rows, hidden=arguments.hidden[0], dtype=dtype
+        )
+    if kernels.norm == "flashinfer" and arguments.world_size > 1:
+        for hidden in arguments.hidden:
+            yield Floor(step="fused norm", rows=WORKSPACE_ROWS, hidden=hidden, dtype=dtype)
     for hidden in arguments.hidden:
         for tokens in arguments.tokens:
             for row in ROWS:
@@ -109,9 +117,10 @@ def _report(
     choice: str,
 ) -> Report:
     words = sys.argv[1:] if argv is None else argv
-    first, first_timings = measured[0]
-    assert isinstance(first, Floor)  # `_items` begins with it
-    floors = Floors.measured(first, first_timings, arguments.world_size)
+    floors = Floors.measured(
+        ((item, timings) for item, timings in measured if isinstance(item, Floor)),
+        arguments.world_size,
+    )
     return Report(
         command="gpu_tests.measure",
         title=f"Costs on {arguments.world_size} {arguments.backend} ranks",
@@ -137,7 +146,9 @@ def _as_json(item: Item, timings: Timings, floors: Floors) -> dict[str, Json]:
     if "kernels" in said:
         said["kernels"] = vars(said["kernels"])
     kind = type(item).__name__.lower()
-    bound = floors.of(item)
+    if isinstance(item, Choice) and item.row == "1000":
+        said["norm"] = norm_of(item, floors.ranks)
+    bound = floors.of(item, timings)
     return {"kind": kind, **said, "microseconds": dict(timings), "floor": bound}
 
 
@@ -149,10 +160,10 @@ def _sections(
         columns=("row", "hidden", "tokens", "floor", "skip", "double", "ratio", "eager skip"),
         rows=tuple(
             (
-                item.row,
+                _row(item, floors.ranks),
                 str(item.hidden),
                 str(item.tokens),
-                _us(floors.of(item)),
+                _us(floors.of(item, t)),
                 _us(t.get("skip")),
                 _us(t["double"]),
                 f"{t['double'] / t['skip']:.2f}" if "skip" in t else "",
@@ -163,7 +174,7 @@ def _sections(
         ),
         notes=(
             "Times in us. Row `0000` has no consumer: `double` is the block's own sum, and right.",
-            "The fused norm takes at most 2048 rows; above, row `1000` runs on torch.",
+            "Row `1000` says whose norm ran: the fused one takes at most 2048 rows.",
             choice,
         ),
     )
@@ -175,7 +186,7 @@ def _sections(
                 item.collective,
                 str(item.hidden),
                 str(item.tokens),
-                _us(floors.of(item)),
+                _us(floors.of(item, t)),
                 _us(t["wrapped"]),
                 _us(t["bare"]),
                 f"{t['wrapped'] / t['bare']:.2f}",
@@ -185,19 +196,20 @@ def _sections(
             if isinstance(item, Bandwidth)
         ),
         notes=(
-            f"Floor: {floors.latency:.1f} us for an empty all-reduce, or the bytes at "
-            f"{floors.rate / 1e3:.0f} GB/s, the rate of the largest one.",
+            f"Floor: the bytes at {floors.rate / 1e3:.1f} GB/s, the best rate of this run, or an "
+            f"empty call: {_latencies(floors)}.",
             "GB/s is bus bandwidth as NCCL's own tests define it; 0 on one rank.",
         ),
     )
     yield TableSection(
         title="Where a layer's time goes",
-        columns=("block", "hidden", "tokens", "layer / us", "experts", "collectives", "rest"),
+        columns=("block", "hidden", "tokens", "floor", "layer", "experts", "collectives", "rest"),
         rows=tuple(
             (
                 item.model,
                 str(item.hidden),
                 str(item.tokens),
+                _us(floors.of(item, t)),
                 _us(t["layer"]),
                 _percent(t["experts"], t),
                 _percent(t["collectives"], t),
@@ -206,8 +218,19 @@ def _sections(
             for item, t in measured
             if isinstance(item, Share)
         ),
-        notes=("Each part is timed by itself; the rest is the layer less the two.",),
+        notes=(
+            "Times in us. Each part is timed by itself; the rest is the layer less the two.",
+            "The floor is the experts, as timed, and two all-reduces at theirs.",
+        ),
     )
+
+
+def _row(item: Choice, ranks: int) -> str:
+    return f"1000 {norm_of(item, ranks)}" if item.row == "1000" else item.row
+
+
+def _latencies(floors: Floors) -> str:
+    return ", ".join(f"{step} {time:.1f} us" for step, time in floors.latency.items())
 
 
 def _us(time: float | None) -> str:
@@ -220,9 +243,8 @@ def _percent(part: float, timings: Timings) -> str:
 
 def _gigabytes(item: Bandwidth, microseconds: float, ranks: int) -> str:
     """Bus bandwidth: what each rank's link has to carry, whatever the algorithm."""
-    (rounds,) = ROUNDS_OF[item.collective]
     size = item.tokens * item.hidden * WIDTH[item.dtype]
-    return f"{rounds * (ranks - 1) / ranks * size / microseconds / 1e3:.1f}"
+    return f"{carried(item.collective, size, ranks) / microseconds / 1e3:.1f}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -235,11 +257,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=_numbers, default=HIDDEN, metavar="N,N,...")
     parser.add_argument("--intermediate", type=int, default=INTERMEDIATE, metavar="N")
     parser.add_argument(
-        "--floor-elements",
+        "--floor-rows",
         type=int,
-        default=FLOOR_ELEMENTS,
+        default=FLOOR_ROWS,
         metavar="N",
-        help="numbers in the all-reduce that the link's rate is measured by",
+        help="rows in the collectives that the link's rate is measured by",
     )
     parser.add_argument("--deadline", type=positive_seconds, default=DEADLINE, metavar="SECONDS")
     parser.add_argument("--format", choices=tuple(RENDERERS), default="table")

@@ -12,7 +12,7 @@ from gpu_tests.block import MoEBlock, Shard, Weights, weights_of
 from gpu_tests.blocks import subjects
 from gpu_tests.cases import Case, Dtype, Kernels
 from gpu_tests.clock import timings
-from gpu_tests.kernels import flashinfer_experts, fused_norm
+from gpu_tests.kernels import WORKSPACE_ROWS, flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
 from gpu_tests.producers import MoE, standard
 from gpu_tests.ranks import Group, Ranks
@@ -26,6 +26,8 @@ from verify.ledger.deployment import Deployment
 
 Collective = Literal["all-reduce", "all-gather", "reduce-scatter"]
 COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "all-gather", "reduce-scatter")
+# what a layer asks of its peers in one go
+Step = Literal["all-reduce", "all-gather", "reduce-scatter", "fused norm"]
 # every consumer by the row in which it alone is responsible
 ROWS = ("0000", "0001", "0010", "0100", "1000")
 
@@ -65,9 +67,15 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """What no collective can be faster than: the empty one, and the link at `elements` numbers."""
+    """What a step cannot be faster than: its smallest call, and the link in its largest.
 
-    elements: int
+    `rows` of `hidden` numbers are the largest. The smallest of a collective has a number a rank, of
+    the fused norm a row.
+    """
+
+    step: Step
+    rows: int
+    hidden: int
     dtype: Dtype
 
 
@@ -91,8 +99,7 @@ def measure(ranks: Ranks, item: Item) -> Timings:
 
 def _choice(ranks: Ranks, item: Choice) -> Timings:
     dtype = getattr(torch, item.dtype)
-    # scattered rows have to divide among the ranks; one token more or less does not matter
-    rows = -(-item.tokens // ranks.size) * ranks.size
+    rows = padded(item.tokens, ranks.size)
     states = torch.zeros(rows, item.hidden, device=ranks.device, dtype=dtype)
     consume = _consumer(ranks, item, states)
 
@@ -123,10 +130,9 @@ def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object
                 bare_reduce_scatter(own, states)
 
             return dispatch_and_combine
+    if norm_of(item, ranks.size) == "flashinfer":
+        return _fused_norm(ranks, states)
     residual, weight = torch.zeros_like(states), torch.ones_like(states[0])
-    fused = fused_norm(ranks)
-    if item.kernels.norm == "flashinfer" and ranks.size > 1 and fused.fits(states):
-        return lambda: fused(states, residual, weight)
 
     def reduce_add_norm() -> Tensor:
         _all_reduce(states)
@@ -136,59 +142,88 @@ def _consumer(ranks: Ranks, item: Choice, states: Tensor) -> Callable[[], object
     return reduce_add_norm
 
 
+def norm_of(item: Choice, ranks: int) -> str:
+    """Whose norm completes row 1000: flashinfer's where it is chosen and has room for the rows."""
+    fits = padded(item.tokens, ranks) <= WORKSPACE_ROWS
+    return item.kernels.norm if ranks > 1 and fits else "torch"
+
+
+def padded(tokens: int, ranks: int) -> int:
+    """Rows that divide among the ranks; one token more or less does not matter."""
+    return -(-tokens // ranks) * ranks
+
+
+def _fused_norm(ranks: Ranks, states: Tensor) -> Callable[[], object]:
+    residual, weight = torch.zeros_like(states), torch.ones_like(states[0])
+    fused = fused_norm(ranks)
+    return lambda: fused(states, residual, weight)
+
+
 def _all_reduce(states: Tensor) -> None:
     dist.all_reduce(states)
 
 
 def _bandwidth(ranks: Ranks, item: Bandwidth) -> Timings:
     dtype = getattr(torch, item.dtype)
-    rows = -(-item.tokens // ranks.size) * ranks.size
+    rows = padded(item.tokens, ranks.size)
     whole = torch.zeros(rows, item.hidden, device=ranks.device, dtype=dtype)
     part = rows // ranks.size
     own = whole[:part].clone()
     world: Group = tuple(range(ranks.size))
     shares: Sequence[int] = [part] * ranks.size
     ranks.say(f"timing {item.collective} of {rows} tokens")
-    steps: dict[Collective, tuple[Callable[[], object], Callable[[], object]]] = {
-        "all-reduce": (lambda: ranks.all_reduce(whole, world), lambda: _all_reduce(whole)),
-        "all-gather": (
-            lambda: ranks.all_gather(own, world, shares),
-            lambda: bare_all_gather(torch.empty_like(whole), own),
-        ),
-        "reduce-scatter": (
-            lambda: ranks.reduce_scatter(whole, world, shares),
-            lambda: bare_reduce_scatter(torch.empty_like(own), whole),
-        ),
+    wrapped: dict[Collective, Callable[[], object]] = {
+        "all-reduce": lambda: ranks.all_reduce(whole, world),
+        "all-gather": lambda: ranks.all_gather(own, world, shares),
+        "reduce-scatter": lambda: ranks.reduce_scatter(whole, world, shares),
     }
-    wrapped, bare = steps[item.collective]
-    return timings({"wrapped": wrapped, "bare": bare}, ranks.device)
+    bare = _bare(item.collective, whole)
+    return timings({"wrapped": wrapped[item.collective], "bare": bare}, ranks.device)
 
 
 def _floor(ranks: Ranks, item: Floor) -> Timings:
-    """An all-reduce of one number, and one large enough that only the link counts."""
+    ranks.say(f"timing the floor of {item.step}")
     dtype = getattr(torch, item.dtype)
-    one = torch.zeros(1, device=ranks.device, dtype=dtype)
-    many = torch.zeros(item.elements, device=ranks.device, dtype=dtype)
-    ranks.say("timing the floor")
-    return timings(
-        {"empty": lambda: _all_reduce(one), "large": lambda: _all_reduce(many)}, ranks.device
-    )
+
+    def states(rows: int, hidden: int) -> Tensor:
+        return torch.zeros(rows, hidden, device=ranks.device, dtype=dtype)
+
+    largest = states(padded(item.rows, ranks.size), item.hidden)
+    if item.step == "fused norm":
+        smallest = states(1, item.hidden)
+        steps = {"empty": _fused_norm(ranks, smallest), "large": _fused_norm(ranks, largest)}
+    else:
+        smallest = states(ranks.size, 1)
+        steps = {"empty": _bare(item.step, smallest), "large": _bare(item.step, largest)}
+    return timings(steps, ranks.device)
+
+
+def _bare(collective: Collective, whole: Tensor) -> Callable[[], object]:
+    """The backend's own call on `whole` [rows, H], whose rows divide among the ranks."""
+    own = whole[: len(whole) // dist.get_world_size()].clone()
+    match collective:
+        case "all-reduce":
+            return lambda: _all_reduce(whole)
+        case "all-gather":
+            return lambda: bare_all_gather(torch.empty_like(whole), own)
+        case "reduce-scatter":
+            return lambda: bare_reduce_scatter(torch.empty_like(own), whole)
 
 
 def _share(ranks: Ranks, item: Share) -> Timings:
     """The layer, its experts and its two collectives, each by itself."""
     layer, moe = _layer(ranks, item)
     dtype = getattr(torch, item.dtype)
-    partial = torch.randn(item.tokens, item.hidden + 1, device=ranks.device, dtype=dtype)
-    partial[:, -1] = 0
+    # summed in place each time: zeros stay what they are, and the residual is what routes
+    partial = torch.zeros(item.tokens, item.hidden + 1, device=ranks.device, dtype=dtype)
     residual = torch.randn(item.tokens, item.hidden, device=ranks.device, dtype=dtype)
     world: Group = tuple(range(ranks.size))
 
     def whole() -> None:
-        states, new_residual = layer.prepare_mlp(partial.clone(), residual)
+        states, new_residual = layer.prepare_mlp(partial, residual)
         layer.prepare_attn(layer.forward(states, announced=False), new_residual, announced=False)
 
-    states, _ = layer.prepare_mlp(partial.clone(), residual)
+    states, _ = layer.prepare_mlp(partial, residual)
     rows = states[:, :-1].contiguous()
     choice = moe.block.choose(rows)
 

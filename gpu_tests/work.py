@@ -30,7 +30,7 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     shards = shards_of(case)
     world = model(case.spec, dtype, shards)
     try:
-        inputs, truth = _reference(world, plan.total, case.deployment.config.attn_tp_size)
+        inputs, truth = reference_of(world, plan.total, case.deployment.config.attn_tp_size)
     except PreparationError as error:
         # every rank draws the same: none of them goes on alone
         return RankVerdict(kind="not prepared", why=str(error))
@@ -149,9 +149,9 @@ def _producer(ranks: Ranks, case: Case, plan: TokenPlan, shard: Shard) -> Produc
     witness = Witness(tokens=plan.total, ranks=ranks.size)
     dtype = getattr(torch, case.dtype)
     if case.dense:
-        mlp = _mlp(case.spec, dtype, shard, ranks.device)
+        mlp = mlp_of(case.spec, dtype, shard, ranks.device)
         return Dense(mlp=mlp, witness=witness, rank=ranks.rank)
-    block = _block(case.spec, dtype, shard, ranks.device)
+    block = block_of(case.spec, dtype, shard, ranks.device)
     return MoE(
         ranks=ranks,
         layout=case.deployment.layout,
@@ -166,17 +166,20 @@ def _producer(ranks: Ranks, case: Case, plan: TokenPlan, shard: Shard) -> Produc
 
 
 @lru_cache(maxsize=512)
-def _reference(world: Model, tokens: int, attention_ranks: int) -> tuple[Inputs, Truth]:
+def reference_of(world: Model, tokens: int, attention_ranks: int) -> tuple[Inputs, Truth]:
+    """What goes in and what must come out, on one rank in float64."""
     return draw_inputs(world, tokens=tokens, attention_ranks=attention_ranks)
 
 
 @lru_cache(maxsize=512)
-def _block(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> MoEBlock:
+def block_of(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> MoEBlock:
+    """A rank's block on its device."""
     return MoEBlock(spec, whole_weights(spec).to(dtype), shard).to(device)
 
 
 @lru_cache(maxsize=64)
-def _mlp(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> SwiGLU:
+def mlp_of(spec: ModelSpec, dtype: torch.dtype, shard: Shard, device: torch.device) -> SwiGLU:
+    """A rank's dense MLP on its device."""
     width = shard.width(spec.intermediate)
     return SwiGLU(dense_weights(spec).to(dtype), width).to(device)
 

@@ -1,16 +1,25 @@
-"""The same collectives as a case's, without the layer around them. Run in rank processes."""
+"""A case's collectives, expert and reference arithmetic, without the layer around them.
+
+Run in rank processes.
+"""
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from gpu_tests.block import MoEBlock
 from gpu_tests.cases import Case
+from gpu_tests.mlp import SwiGLU
 from gpu_tests.ranks import Group, Ranks
-from gpu_tests.work import every_group, run_case
+from gpu_tests.reference import PreparationError, model
+from gpu_tests.tokens import token_plan
+from gpu_tests.work import block_of, every_group, mlp_of, reference_of, run_case, shards_of
 
-Call = tuple[str, tuple[int, ...], torch.dtype, Group, tuple[int, ...]]
+# what was asked for: its name, the tensor's shape, and what else the call takes
+Call = tuple[str, tuple[int, ...], torch.dtype, Any]
 
 
 class Recorder(Ranks):
@@ -21,45 +30,82 @@ class Recorder(Ranks):
         self.calls: list[Call] = []
 
     def all_reduce(self, tensor: Tensor, group: Group) -> Tensor:
-        self._note("all_reduce", tensor, group, ())
+        self._note("all_reduce", tensor, group)
         return super().all_reduce(tensor, group)
 
     def all_gather(self, tensor: Tensor, group: Group, rows: Sequence[int]) -> Tensor:
-        self._note("all_gather", tensor, group, rows)
+        self._note("all_gather", tensor, group, tuple(rows))
         return super().all_gather(tensor, group, rows)
 
     def reduce_scatter(self, tensor: Tensor, group: Group, rows: Sequence[int]) -> Tensor:
         if len(rows) == len(group):
-            self._note("reduce_scatter", tensor, group, rows)
+            self._note("reduce_scatter", tensor, group, tuple(rows))
         return super().reduce_scatter(tensor, group, rows)
 
     def all_to_all(
         self, tensor: Tensor, group: Group, *, to: Sequence[int], of: Sequence[int]
     ) -> Tensor:
-        # the two kinds of sizes side by side: replayed as they were
-        self._note("all_to_all", tensor, group, (*to, *of))
+        self._note("all_to_all", tensor, group, tuple(to), tuple(of))
         return super().all_to_all(tensor, group, to=to, of=of)
 
-    def _note(self, what: str, tensor: Tensor, group: Group, rows: Sequence[int]) -> None:
+    def _note(self, what: str, tensor: Tensor, group: Group, *more: tuple[int, ...]) -> None:
         if len(group) > 1:
-            self.calls.append((what, tuple(tensor.shape), tensor.dtype, group, tuple(rows)))
+            self.calls.append((what, tuple(tensor.shape), tensor.dtype, (group, *more)))
 
 
 def record(ranks: Ranks, case: Case) -> list[Call]:
-    """The collectives of one case on this rank."""
+    """The collectives and the experts' calls of one case on this rank."""
     recorder = Recorder(ranks)
-    run_case(recorder, case)
+    routed, mlp = MoEBlock.routed, SwiGLU.forward
+
+    def note_routed(block: MoEBlock, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        recorder.calls.append(("routed", tuple(x.shape), x.dtype, ids.tolist()))
+        return routed(block, x, ids, weights)
+
+    def note_mlp(self: SwiGLU, x: Tensor) -> Tensor:
+        recorder.calls.append(("mlp", tuple(x.shape), x.dtype, None))
+        return mlp(self, x)
+
+    with patch.object(MoEBlock, "routed", note_routed), patch.object(SwiGLU, "forward", note_mlp):
+        run_case(recorder, case)
     return recorder.calls
 
 
+@torch.inference_mode()
 def replay(ranks: Ranks, item: tuple[Case, list[list[Call]]]) -> None:
-    """The collectives alone; the item holds every rank's."""
+    """The calls alone, after the reference; the item holds every rank's."""
     case, calls = item
     ranks.open_groups(every_group(case.deployment.layout))
-    for what, shape, dtype, group, rows in calls[ranks.rank]:
-        tensor = torch.zeros(shape, dtype=dtype)
-        if what == "all_to_all":
-            ranks.all_to_all(tensor, group, to=rows[: len(group)], of=rows[len(group) :])
-        else:
-            extra: tuple[Any, ...] = (rows,) if rows else ()
-            getattr(ranks, what)(tensor, group, *extra)
+    dtype = getattr(torch, case.dtype)
+    shards = shards_of(case)
+    try:
+        world = model(case.spec, dtype, shards)
+        attention = case.deployment.config.attn_tp_size
+        reference_of(world, token_plan(case.deployment).total, attention)
+    except PreparationError:
+        return
+    shard = shards[ranks.rank]
+    if case.dense:
+        block, mlp = None, mlp_of(case.spec, dtype, shard, ranks.device)
+    else:
+        block = block_of(case.spec, dtype, shard, ranks.device)
+        mlp = block.shared_experts
+    for what, shape, wide, extra in calls[ranks.rank]:
+        tensor = torch.zeros(shape, dtype=wide, device=ranks.device)
+        match what:
+            case "routed":
+                assert block is not None  # a dense MLP has no experts
+                ids = torch.tensor(extra, dtype=torch.long, device=ranks.device)
+                ids = ids.reshape(len(extra), case.spec.top_k)
+                block.routed(tensor, ids, torch.ones_like(ids, dtype=wide))
+            case "mlp":
+                assert mlp is not None  # it was called
+                mlp(tensor)
+            case "all_to_all":
+                group, to, of = extra
+                ranks.all_to_all(tensor, group, to=to, of=of)
+            case _:
+                getattr(ranks, what)(tensor, *extra)
+    if ranks.device.type == "cuda":
+        # as a case waits for its answer
+        torch.cuda.synchronize(ranks.device)

@@ -1,4 +1,7 @@
-"""The ranks job against its floor: starting the ranks and making the same collectives."""
+"""The ranks job against its floor: starting the ranks, the same collectives and arithmetic.
+
+Over NCCL where this machine has a GPU for each rank, otherwise over gloo.
+"""
 
 import sys
 import time
@@ -6,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpu_tests.job import on_this_machine
 from gpu_tests.plan import cases
@@ -32,10 +36,11 @@ def floor(monkeypatch):
 def test_whole_job_against_its_floor(floor, capsys, world_size):
     todo = list(cases(world_size=world_size, dtypes=("float32", "bfloat16")))
     titles = [case.title for case in todo]
+    backend = "nccl" if torch.cuda.device_count() >= world_size else "gloo"
 
     def every(work, items):
         begun = time.monotonic()
-        with rank_pool(work, world_size=world_size, deadline=60.0) as pool:
+        with rank_pool(work, world_size=world_size, backend=backend, deadline=60.0) as pool:
             answers = [ranks for _, ranks in pool.run(items, titles=titles)]
         return time.monotonic() - begun, answers
 
@@ -44,13 +49,15 @@ def test_whole_job_against_its_floor(floor, capsys, world_size):
     for _ in range(ROUNDS):
         alone.append(every(floor.replay, list(zip(todo, calls, strict=True)))[0])
         begun = time.monotonic()
-        outcomes = list(on_this_machine(todo, world_size=world_size, backend="gloo", deadline=60.0))
+        outcomes = list(
+            on_this_machine(todo, world_size=world_size, backend=backend, deadline=60.0)
+        )
         whole.append(time.monotonic() - begun)
     assert len(outcomes) == len(todo)
     ratio = min(whole) / min(alone)
     with capsys.disabled():
         print(
-            f"\nbench: {world_size} ranks, {len(todo)} cases: {min(whole):.1f} s, "
+            f"\nbench: {world_size} {backend} ranks, {len(todo)} cases: {min(whole):.1f} s, "
             f"{len(todo) / min(whole):.0f} cases a second, {ratio:.2f} times the floor of "
             f"{min(alone):.1f} s; reach 2"
         )

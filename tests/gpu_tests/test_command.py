@@ -157,7 +157,7 @@ def test_without_torch_one_line_says_so(module):
 def test_measure_reports_ratios_of_one_run(tmp_path):
     output = tmp_path / "costs.json"
     words = ("--world-size", "2", "--tokens", "1,8", "--hidden", "64", "--intermediate", "32")
-    words += ("--floor-elements", "100000")
+    words += ("--floor-rows", "512")
     assert measure((*words, "-q", "--format", "json", "--output", str(output))) == 0
     report = json.loads(output.read_text())
     assert report["command_line"].startswith("python -m gpu_tests.measure --world-size 2")
