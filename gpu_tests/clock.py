@@ -5,7 +5,7 @@ what they see is a replay.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 
 import torch
@@ -16,32 +16,41 @@ REPEATS = 20
 CAPTURED = 10
 
 Step = Callable[[], object]
+# what stands for all turns: their median, or for a bound the fastest
+Choose = Callable[[Iterable[float]], float]
 
 
-def timings(steps: Mapping[str, Step], device: torch.device) -> dict[str, float]:
+def timings(
+    steps: Mapping[str, Step], device: torch.device, *, choose: Choose = median
+) -> dict[str, float]:
     """Microseconds of each step by its name, and under `NAME eager` as launched one by one.
 
     On a GPU the first is a replay inside a CUDA graph; on a CPU both are the same figure. The
     steps take turns, so that a machine that grows slower is slower for all of them. All ranks of
     a collective time the same steps in the same order.
     """
-    eager = taking_turns(steps, device)
+    eager = taking_turns(steps, device, choose=choose)
     times = eager
     if device.type == "cuda":
         graphs = {name: _captured(step, device).replay for name, step in steps.items()}
-        times = {name: time / CAPTURED for name, time in taking_turns(graphs, device).items()}
+        times = {
+            name: time / CAPTURED
+            for name, time in taking_turns(graphs, device, choose=choose).items()
+        }
     return {**times, **{f"{name} eager": time for name, time in eager.items()}}
 
 
-def taking_turns(steps: Mapping[str, Step], device: torch.device) -> dict[str, float]:
-    """Each step's median time, after a few to warm up (and to compile what needs it)."""
+def taking_turns(
+    steps: Mapping[str, Step], device: torch.device, *, choose: Choose = median
+) -> dict[str, float]:
+    """Each step's time in microseconds, after a few turns to warm up (and to compile)."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(WARM_UP + REPEATS):
         for name, step in steps.items():
             time = _once(step, device)
             if turn >= WARM_UP:
                 times[name].append(time)
-    return {name: median(each) for name, each in times.items()}
+    return {name: choose(each) for name, each in times.items()}
 
 
 def _captured(step: Step, device: torch.device) -> torch.cuda.CUDAGraph:

@@ -51,9 +51,10 @@ def flashinfer_experts(block: MoEBlock, shard: Shard) -> Routed:
         if block.spec.weight_on_input:
             x, scales = (x * scales).to(x.dtype), torch.ones_like(scales)
         out: Tensor | list[Tensor] = fused(
-            input=x,
-            token_selected_experts=ids.int(),
-            token_final_scales=scales,
+            # parts of wider rows would be read as if they were whole: the kernel asks for no strides
+            input=x.contiguous(),
+            token_selected_experts=ids.int().contiguous(),
+            token_final_scales=scales.contiguous(),
             fc1_expert_weights=first,
             fc2_expert_weights=block.down,
             output_dtype=x.dtype,

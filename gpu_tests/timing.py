@@ -190,12 +190,14 @@ def _floor(ranks: Ranks, item: Floor) -> Timings:
 
     largest = states(padded(item.rows, ranks.size), item.hidden)
     if item.step == "fused norm":
-        smallest = states(1, item.hidden)
-        steps = {"empty": _fused_norm(ranks, smallest), "large": _fused_norm(ranks, largest)}
+        empty, large = _fused_norm(ranks, states(1, item.hidden)), _fused_norm(ranks, largest)
     else:
-        smallest = states(ranks.size, 1)
-        steps = {"empty": _bare(item.step, smallest), "large": _bare(item.step, largest)}
-    return timings(steps, ranks.device)
+        empty, large = _bare(item.step, states(ranks.size, 1)), _bare(item.step, largest)
+    # one after the other: after a long one, ranks arrive apart and a short one waits for the last
+    return {
+        **timings({"empty": empty}, ranks.device, choose=min),
+        **timings({"large": large}, ranks.device, choose=min),
+    }
 
 
 def _bare(collective: Collective, whole: Tensor) -> Callable[[], object]:
