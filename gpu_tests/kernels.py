@@ -51,7 +51,7 @@ def flashinfer_experts(block: MoEBlock, shard: Shard) -> Routed:
         if block.spec.weight_on_input:
             x, scales = (x * scales).to(x.dtype), torch.ones_like(scales)
         out: Tensor | list[Tensor] = fused(
-            # parts of wider rows would be read as if they were whole: the kernel asks for no strides
+            # the kernel asks for no strides: a part of wider rows would be read as if it were whole
             input=x.contiguous(),
             token_selected_experts=ids.int().contiguous(),
             token_final_scales=scales.contiguous(),
