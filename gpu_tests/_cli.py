@@ -132,8 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--guard",
         default="helper",
-        metavar="helper|oracle|EXPR",
-        help="who decides whether a block reduces; EXPR over AF, RS, DP, FI says when it does",
+        metavar="helper|oracle|plan|EXPR",
+        help="who decides whether a block reduces: EXPR over AF, RS, DP, FI says when it does; "
+        "plan: block, layer and placements follow helper's plan",
     )
     add_kernels(parser)
     parser.add_argument(

@@ -19,7 +19,9 @@ Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 Library = Literal["torch", "flashinfer"]
 LIBRARIES: tuple[Library, ...] = ("torch", "flashinfer")
-Producer = Literal["experts", "FP4 all-gather", "all-to-all", "dense MLP", "whole dense MLP"]
+Producer = Literal[
+    "experts", "FP4 all-gather", "all-to-all", "fetched experts", "dense MLP", "whole dense MLP"
+]
 Mode = Literal["full", "moe_full", "scattered"]
 # flashinfer's fused MoE refuses float32 ("requested input combination", 0.6.7.post3 on Hopper)
 FLASHINFER_DTYPES: tuple[Dtype, ...] = ("bfloat16",)

@@ -5,10 +5,12 @@ from functools import lru_cache
 
 from gpu_tests.blocks import sites_of
 from gpu_tests.cases import Case
+from gpu_tests.planned import PlannedCase
 from oracles import Site
 from verify import truth
 from verify.flags import flag_names, flag_tables
 from verify.ledger.judge import Verdict, judge
+from verify.ledger.planned import judge_plan
 from verify.ledger.subject import (
     Guards,
     Producer,
@@ -20,6 +22,8 @@ from verify.ledger.subject import (
 
 def expected(case: Case) -> Verdict:
     """The ledger's verdict; it counts and never computes a value."""
+    if isinstance(case, PlannedCase):
+        return judge_plan(case.deployment, case.layer, case.plan, case.addend)
     return judge(case.deployment, guards(case.subject, case.guard))
 
 

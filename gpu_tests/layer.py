@@ -110,7 +110,7 @@ class Layer:
         """
         if announced:
             self._require_own_rows(out, residual)
-            groups = fused_groups(self.case.deployment)
+            groups = self._norm_groups
             group = group_of(groups, self.ranks.rank)
             if self.fused_norm is not None and self.fused_norm.covers(group):
                 normed, total = sum_and_norm(self.fused_norm, out, residual, self.norm_weight)
@@ -119,6 +119,16 @@ class Layer:
         width = residual.shape[1]
         total = torch.cat([out[:, :width] + residual, out[:, width:]], 1)
         return self.to_attention(self._norm_values(total[:, :width])), total
+
+    @property
+    def last(self) -> "Layer":
+        """The same layer as the model's last, which has no next norm to announce a sum to."""
+        return self
+
+    @property
+    def _norm_groups(self) -> tuple[Group, ...]:
+        """Over which ranks the next layer's norm sums where the sum was left to it."""
+        return fused_groups(self.case.deployment)
 
     @property
     def _attention_group(self) -> Group:

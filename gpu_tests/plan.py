@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from gpu_tests.blocks import DENSE, subjects
 from gpu_tests.cases import ON_TORCH, Case, Dtype, Kernels
+from gpu_tests.planned import PLAN, planned_cases
 from gpu_tests.specs import SPECS
 from verify import truth
 from verify.flags import flag_names, flag_tables
@@ -13,7 +14,7 @@ from verify.ledger.deployment import Deployment, Shared, deployments
 
 def check_guard(guard: str) -> None:
     """Raise `VerifyError` for a guard that is neither a name nor an expression of flags."""
-    if guard not in ("helper", "oracle"):
+    if guard not in ("helper", "oracle", PLAN):
         truth.evaluate(guard, flag_tables(), len(flag_names()))
 
 
@@ -29,6 +30,11 @@ def cases(
 
     `kernels` are used where they take the dtype.
     """
+    if guard == PLAN:
+        yield from planned_cases(
+            world_size=world_size, dtypes=dtypes, kernels=kernels, models=models
+        )
+        return
     for dtype in dtypes:
         for subject in subjects(models):
             for deployment in told_apart(subject, world_size):

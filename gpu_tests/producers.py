@@ -54,14 +54,22 @@ class MoE:
 
     def __call__(self, states: Tensor) -> Tensor:
         """The block on every row, before its own reductions."""
-        ids, x = _split(states)
-        out = self.dispatch(self, states, self.block.choose(x))
+        out = self.routed_rows(states)
+        return out if self.block.shared_experts is None else out + self.shared_rows(states)
+
+    def routed_rows(self, states: Tensor) -> Tensor:
+        """The routed experts' part of it."""
+        _, x = _split(states)
+        return self.dispatch(self, states, self.block.choose(x))
+
+    def shared_rows(self, states: Tensor) -> Tensor:
+        """The shared experts' part of it, in a model that has them."""
         self.ranks.say("shared experts")
+        ids, x = _split(states)
         shared = self.block.shared(x)
-        if shared is None:
-            return out
+        assert shared is not None
         marks = self.witness.marks(ids, "shared", rank=self.ranks.rank, dtype=x.dtype)
-        return out + torch.cat([shared, marks], 1)
+        return torch.cat([shared, marks], 1)
 
     def own_experts(self, states: Tensor, choice: Tensor) -> Tensor:
         """The experts held here on [rows, H + 1], routed as in `choice` (`_packed`)."""
@@ -109,6 +117,8 @@ DISPATCHES: Mapping[str, Dispatch] = {
     "experts": standard,
     "FP4 all-gather": fp4_all_gather,
     "all-to-all": all_to_all,
+    # `layers/moe/dwdp` (0.5.23) fetches every expert's weights: nothing of the rows travels
+    "fetched experts": standard,
 }
 
 

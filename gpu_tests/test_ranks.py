@@ -42,6 +42,11 @@ def test_ranks_and_ledger_agree_on_the_original_guards() -> None:
     assert problems(world_size=2, guard="oracle") == []
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_layers_that_follow_the_plan_are_exact(world_size: int) -> None:
+    assert problems(world_size=world_size, guard="plan") == []
+
+
 @pytest.mark.slow
 def test_ranks_and_ledger_agree_on_eight() -> None:
     assert problems(world_size=8) == []

@@ -1,6 +1,6 @@
 """What a rank does with one case: two layers, witness and values, and its verdict."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from gpu_tests.judge import RankVerdict, judge_rank
 from gpu_tests.kernels import Routed, flashinfer_experts, fused_norm
 from gpu_tests.layer import Layer
 from gpu_tests.mlp import SwiGLU
+from gpu_tests.planned import PlannedCase, planned_shards
+from gpu_tests.planned_layer import PlannedLayer
 from gpu_tests.producers import DISPATCHES, Dense, MoE, Producer
 from gpu_tests.ranks import Group, Ranks, StepError, group_of
 from gpu_tests.reference import Inputs, Model, PreparationError, Truth, draw_inputs, model
@@ -35,8 +37,12 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
         # every rank draws the same: none of them goes on alone
         return RankVerdict(kind="not prepared", why=str(error))
     fuses = case.kernels.norm == "flashinfer" and case.deployment.fusion == "flashinfer"
-    layer = Layer(
-        case=case,
+    built = (
+        partial(PlannedLayer, case=case)
+        if isinstance(case, PlannedCase)
+        else partial(Layer, case=case)
+    )
+    layer = built(
         ranks=ranks,
         plan=plan,
         produce=_producer(ranks, case, plan, shards[ranks.rank]),
@@ -49,7 +55,7 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
     except StepError as error:
         return RankVerdict(kind="crash", why=str(error))
     try:
-        final = second_layer(layer, ids, attended, total, world)
+        final = second_layer(layer.last, ids, attended, total, world)
     except StepError:
         # the verdict is on the first layer; the second only confirms its values
         final = None
@@ -135,6 +141,8 @@ def _shards(layout: Layout, shared_size: int) -> tuple[Shard, ...]:
 
 def shards_of(case: Case) -> tuple[Shard, ...]:
     """Every rank's shard: a dense MLP and shared experts are cut over all ranks or held whole."""
+    if isinstance(case, PlannedCase):
+        return planned_shards(case)
     ranks = case.deployment.config.tp_size
     if case.producer == "whole dense MLP":
         return (Shard(),) * ranks

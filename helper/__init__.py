@@ -4,16 +4,8 @@ Standard library only. The predicate is sgl-project/sglang#23748's.
 """
 
 from helper.config import ConfigError, MoeConfig, NoConfigError, current_config, use_config
-from helper.plan import (
-    COMPLETIONS,
-    Completion,
-    Consumer,
-    Layer,
-    Placement,
-    Plan,
-    PlanError,
-    plan_layer,
-)
+from helper.layer import Layer
+from helper.plan import Consumer, Placement, Plan, PlanError, plan_layer
 from helper.predicates import (
     should_use_dp_reduce_scatterv,
     should_use_flashinfer_cutlass_moe_fp4_allgather,
@@ -27,10 +19,8 @@ from helper.reasons import (
 )
 
 __all__ = [
-    "COMPLETIONS",
     "PATHS",
     "SKIP_REASONS",
-    "Completion",
     "ConfigError",
     "Consumer",
     "Layer",

@@ -6,53 +6,24 @@ predicate whether to sum after it, drift apart. Here both read one frozen value:
 sgl-project/sglang#23748 answers only the first of these, and for a layer that is given.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from helper import reasons
 from helper.config import MoeConfig
-from helper.predicates import uses_flashinfer_fp4_allgather
-
-Group = Literal["none", "tp", "ep", "moe_tp", "attn_tp"]
-"""Ranks that sum together, by the names of an engine's process groups; `none`: nobody sums."""
-
-Block = Literal["experts", "dense"]
-Next = Literal["norm", "fused norm", "stage end", "model end"]
-"""What reads the output: a norm; one that can all-reduce first; another stage; the final norm."""
+from helper.layer import Group, Layer, gathers, gathers_contexts
+from helper.reasons import Path, SkipReason
 
 Rows = Literal["all", "attention group", "own share"]
 """Whose tokens a rank's tensor holds: every attention group's, its own group's, its own part."""
 
-Step = Literal[
-    "nothing", "fused norm", "reduce_scatter", "reduce_scatterv", "own rows", "gather shares"
-]
-
-SUMMING: tuple[Step, ...] = ("fused norm", "reduce_scatter", "reduce_scatterv")
+QUIET = ("nothing", "own rows", "gather shares")
+"""What a layer can do after the block without summing; other steps are a skip reason's."""
 
 
 class PlanError(ValueError):
     """A layer that no plan can make right; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What one layer does around its block in one forward pass.
-
-    `next` reads the layer's output. `equal_rows`: attention groups are padded to equal numbers of
-    rows (MAX_LEN). `contexts_differ`: context-parallel ranks hold different tokens (prefill).
-    `may_scatter`: the layer after the block can hand rows back by a reduce-scatter.
-    `dense_on_own_rows`: a dense block runs on the rank's own tokens (`moe_dense_tp_size=1`).
-    `experts_everywhere`: every rank has every expert's whole weights at hand (`dwdp_size`).
-    """
-
-    block: Block = "experts"
-    next: Next = "norm"
-    equal_rows: bool = False
-    contexts_differ: bool = False
-    may_scatter: bool = True
-    dense_on_own_rows: bool = False
-    experts_everywhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,16 +45,17 @@ class Placement:
 class Consumer:
     """What the layer owes after the block: `step`, which sums over `over`.
 
+    A step that sums is the `step` of one of `helper.reasons.SKIP_REASONS`, the others are `QUIET`.
     Afterwards a rank holds its attention group's rows, whatever the block worked on. A `fused
     norm` whose kernel declines sums plainly over the same group before it norms. Raises
     `PlanError` for a step that sums over nobody, or one that cannot sum and is given a group.
     """
 
-    step: Step
+    step: str
     over: Group
 
     def __post_init__(self) -> None:
-        if (self.step in SUMMING) != (self.over != "none"):
+        if (self.step in QUIET) != (self.over == "none"):
             raise PlanError(f"a consumer cannot be {self.step!r} over {self.over!r}")
 
 
@@ -109,55 +81,6 @@ class Plan:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A later step that completes the block's sum, so that the block must not.
-
-    `flag` is the row's name for it, `applies` tells from the configuration, the layer and the
-    group that the block is partial over whether the step can and will sum just that. The first
-    entry of `COMPLETIONS` that applies is the plan's.
-    """
-
-    flag: str
-    step: Step
-    why: str
-    applies: Callable[[MoeConfig, Layer, Group], bool]
-
-
-COMPLETIONS: tuple[Completion, ...] = (
-    Completion(
-        flag="RS",
-        step="reduce_scatter",
-        why="rows are padded to equal lengths: one reduce-scatter sums and hands them back",
-        applies=lambda config, layer, over: (
-            over == "tp" and config.attn_dp_size > 1 and layer.may_scatter and layer.equal_rows
-        ),
-    ),
-    Completion(
-        flag="DP",
-        step="reduce_scatterv",
-        why="each rank is an attention group: a reduce_scatterv hands every one its own rows",
-        applies=lambda config, layer, over: (
-            over == "tp"
-            and config.attn_dp_size > 1
-            and config.attn_tp_size == 1
-            and layer.may_scatter
-        ),
-    ),
-    Completion(
-        flag="AF",
-        step="fused norm",
-        why="the next layer's norm sums over the group that the output is partial over",
-        applies=lambda config, layer, over: (
-            over != "none"
-            and layer.next == "fused norm"
-            and config.attn_dp_size == 1
-            and not _gathers_contexts(config, layer)
-        ),
-    ),
-)
-
-
 @lru_cache(maxsize=4096)
 def plan_layer(config: MoeConfig, layer: Layer) -> Plan:
     """The plan of one layer. Raises `PlanError` for a layer that nobody could complete.
@@ -169,8 +92,8 @@ def plan_layer(config: MoeConfig, layer: Layer) -> Plan:
     if _on_own_rows(config, layer):
         return _own_rows_plan(config, layer)
     over = _partial_over(config, layer)
-    rows: Rows = "all" if _gathers(config, layer) else "attention group"
-    completion = next((c for c in COMPLETIONS if c.applies(config, layer, over)), None)
+    rows: Rows = "all" if gathers(config, layer) else "attention group"
+    completion = _completion(config, layer, over)
     if completion is None:
         consumer = Consumer(
             step="own rows" if _slices(config, layer) else "nothing",
@@ -179,7 +102,7 @@ def plan_layer(config: MoeConfig, layer: Layer) -> Plan:
         why = _why_block_sums(config, layer, over)
     else:
         consumer = Consumer(step=completion.step, over=over)
-        why = completion.why
+        why = f"summed over {over} by {completion.completed_by}"
     return Plan(
         rows=rows,
         block_sum=over if completion is None else "none",
@@ -192,11 +115,61 @@ def plan_layer(config: MoeConfig, layer: Layer) -> Plan:
     )
 
 
+def _completion(config: MoeConfig, layer: Layer, over: Group) -> SkipReason | None:
+    """The first reason to leave the sum over `over` to a later step of the layer."""
+    if over == "none":
+        return None
+    return next(
+        (
+            reason
+            for reason in reasons.SKIP_REASONS
+            if reason.over in ("partial", over)
+            and _paths(config, layer, over) <= set(reason.paths)
+            and _keeps_rows(config, layer, reason)
+            and reason.completes(config, layer)
+        ),
+        None,
+    )
+
+
+def _paths(config: MoeConfig, layer: Layer, over: Group) -> set[Path]:
+    """Which of a block's sums a sum over `over` stands for."""
+    if over == "ep":
+        return {"EP"}
+    if over == "tp" and layer.block == "experts" and config.ep_size > 1:
+        return {"EP", "TP"}
+    return {"TP"}
+
+
+def _keeps_rows(config: MoeConfig, layer: Layer, reason: SkipReason) -> bool:
+    """Whether a rank has its attention group's rows after the step, and no others."""
+    if reason.form == "in place":
+        return not gathers(config, layer)
+    return reason.form == "scatter" and config.attn_dp_size > 1 and layer.may_scatter
+
+
+def _dispatched(config: MoeConfig, layer: Layer) -> SkipReason | None:
+    """The reason by which a dispatcher completes the sum inside the block."""
+    return next(
+        (
+            reason
+            for reason in reasons.SKIP_REASONS
+            if reason.form == "dispatch" and reason.completes(config, layer)
+        ),
+        None,
+    )
+
+
 def _refuse(config: MoeConfig, layer: Layer) -> None:
     if layer.dense_on_own_rows and layer.block != "dense":
         raise PlanError("dense_on_own_rows is about a dense block, not about experts")
-    if layer.experts_everywhere and config.ep_size > 1:
-        raise PlanError(f"ep_size={config.ep_size}: experts cannot be both shared out and whole")
+    if layer.experts_everywhere:
+        for name in ("ep_size", "attn_dp_size"):
+            if getattr(config, name) != config.tp_size:
+                raise PlanError(
+                    f"experts_everywhere with {name}={getattr(config, name)}: "
+                    f"the server sets it to tp_size={config.tp_size} then"
+                )
     if config.attn_dp_size > 1 and config.attn_cp_size > 1:
         raise PlanError(
             "attention data and context parallelism together: which rows a rank has is not known"
@@ -209,21 +182,15 @@ def _on_own_rows(config: MoeConfig, layer: Layer) -> bool:
         return layer.dense_on_own_rows
     return (
         config.moe_a2a_backend != "none"
-        or uses_flashinfer_fp4_allgather(config)
         or layer.experts_everywhere
+        or _dispatched(config, layer) is not None
     )
 
 
 def _own_rows_plan(config: MoeConfig, layer: Layer) -> Plan:
     """Nobody sums: a sum would run over ranks that hold other tokens."""
-    if layer.block == "dense":
-        why = "a dense block on the rank's own tokens is whole on every rank: nothing is owed"
-    elif layer.experts_everywhere:
-        why = "every rank has every expert whole and works on its own tokens: nothing is owed"
-    else:
-        why = "the dispatcher's combine has returned complete sums of the rank's own tokens"
     whole = Placement(over="none")
-    gathers = config.attn_tp_size > 1
+    gathers_shares = config.attn_tp_size > 1
     return Plan(
         rows="own share",
         block_sum="none",
@@ -231,9 +198,20 @@ def _own_rows_plan(config: MoeConfig, layer: Layer) -> Plan:
         shared=whole,
         dense=whole,
         whole_on="every rank",
-        consumer=Consumer(step="gather shares" if gathers else "nothing", over="none"),
-        why=why,
+        consumer=Consumer(step="gather shares" if gathers_shares else "nothing", over="none"),
+        why=_why_own_rows(config, layer),
     )
+
+
+def _why_own_rows(config: MoeConfig, layer: Layer) -> str:
+    if layer.block == "dense":
+        return "a dense block on the rank's own tokens is whole on every rank: nothing is owed"
+    if layer.experts_everywhere:
+        return "every rank has every expert whole and works on its own tokens: nothing is owed"
+    reason = _dispatched(config, layer)
+    if reason is not None:
+        return f"summed over {reason.over} by {reason.completed_by}"
+    return "the dispatcher's combine has returned complete sums of the rank's own tokens"
 
 
 def _partial_over(config: MoeConfig, layer: Layer) -> Group:
@@ -251,18 +229,9 @@ def _partial_over(config: MoeConfig, layer: Layer) -> Group:
     return "moe_tp" if config.moe_tp_size > 1 else "none"
 
 
-def _gathers(config: MoeConfig, layer: Layer) -> bool:
-    return config.attn_dp_size > 1 or _gathers_contexts(config, layer)
-
-
-def _gathers_contexts(config: MoeConfig, layer: Layer) -> bool:
-    """Whether context-parallel ranks share their tokens before the experts run."""
-    return layer.block == "experts" and config.attn_cp_size > config.moe_dp_size
-
-
 def _slices(config: MoeConfig, layer: Layer) -> bool:
     """Whether a rank's tensor holds more rows than its attention group has."""
-    return config.attn_dp_size > 1 or (_gathers_contexts(config, layer) and layer.contexts_differ)
+    return config.attn_dp_size > 1 or (gathers_contexts(config, layer) and layer.contexts_differ)
 
 
 def _why_block_sums(config: MoeConfig, layer: Layer, over: Group) -> str:
@@ -270,7 +239,7 @@ def _why_block_sums(config: MoeConfig, layer: Layer, over: Group) -> str:
         return "no two ranks hold different parts of the same tokens: nothing is owed"
     if config.attn_dp_size > 1:
         return "attention groups bring different numbers of rows: the block sums before each copies"
-    if _gathers_contexts(config, layer):
+    if gathers_contexts(config, layer):
         return "contexts are gathered for the experts: the block sums before each takes its own"
     if layer.next in ("stage end", "model end"):
         return f"nothing after the {layer.next.split()[0]}'s last layer sums: the block does"

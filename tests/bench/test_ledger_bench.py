@@ -4,11 +4,12 @@ import importlib.util
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from helper import MoeConfig, SkipReason, reasons
+from helper import MoeConfig, reasons
 from verify.ledger.deployment import Deployment, deployments
 from verify.ledger.judge import judge
 from verify.ledger.lattice import prove
@@ -58,8 +59,7 @@ def test_a_case_costs_the_same_whatever_the_flags(capsys, monkeypatch):
 
     four = ranks_8()
     more = tuple(
-        SkipReason(flag=f"X{index}", name=f"x{index}", paths=("EP", "TP"), completed_by="nobody")
-        for index in range(8)
+        replace(reasons.SKIP_REASONS[0], flag=f"X{index}", name=f"x{index}") for index in range(8)
     )
     monkeypatch.setattr(reasons, "SKIP_REASONS", (*reasons.SKIP_REASONS, *more))
     twelve = ranks_8()

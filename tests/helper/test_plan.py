@@ -59,7 +59,12 @@ def test_a_dense_mlp_under_context_parallelism_stays_within_its_context() -> Non
     ("config", "layer", "why"),
     [
         (MoeConfig(), Layer(dense_on_own_rows=True), "is about a dense block"),
-        (MoeConfig(tp_size=2, ep_size=2), Layer(experts_everywhere=True), "ep_size=2"),
+        (MoeConfig(tp_size=2, ep_size=2), Layer(experts_everywhere=True), "attn_dp_size=1"),
+        (
+            MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True),
+            Layer(experts_everywhere=True),
+            "ep_size=1",
+        ),
         (
             MoeConfig(tp_size=4, attn_dp_size=2, attn_cp_size=2, enable_dp_attention=True),
             Layer(),

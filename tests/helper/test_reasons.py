@@ -15,7 +15,6 @@ from helper import (
     SKIP_REASONS,
     MoeConfig,
     NoConfigError,
-    SkipReason,
     reasons,
     should_skip_post_experts_all_reduce,
     use_config,
@@ -118,9 +117,7 @@ def test_positional_flags_are_refused() -> None:
 
 
 def test_a_reason_added_to_the_list_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    fifth = SkipReason(
-        flag="NW", name="a_new_step", paths=("EP",), completed_by="x", value=lambda: True
-    )
+    fifth = replace(SKIP_REASONS[-1], flag="NW", paths=("EP",), value=lambda: True)
     monkeypatch.setattr(reasons, "SKIP_REASONS", (*SKIP_REASONS, fifth))
     with use_config(OFF):
         assert should_skip_post_experts_all_reduce(is_tp_path=False)

@@ -10,8 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from helper import Layer, MoeConfig, Plan, plan_layer
-from helper.plan import Block, Group, Next
-from verify.ledger.counts import Family, State, all_gather, all_reduce, produce, produce_on
+from helper.layer import Block, Group, Next
+from helper.reasons import Form
+from verify.flags import skip_reasons
+from verify.ledger.counts import (
+    Family,
+    ImpossibleError,
+    State,
+    all_gather,
+    all_reduce,
+    produce,
+    produce_on,
+)
 from verify.ledger.deployment import Deployment, layers
 from verify.ledger.judge import Kind, Verdict, run
 from verify.ledger.lattice import Features, Memo, SceneKey, configurations
@@ -42,7 +52,7 @@ class PlannedFault:
     """A plan that is wrong in `example`, the smallest such deployment; `weight` are wrong so."""
 
     kind: Kind
-    block: Block
+    layer: Layer
     addend: Addend
     plan: Plan
     example: Deployment
@@ -73,6 +83,23 @@ def layer_of(deployment: Deployment, *, block: Block) -> Layer:
     )
 
 
+def layers_of(deployment: Deployment, *, block: Block) -> tuple[Layer, ...]:
+    """Every layer of `deployment`, one with experts that every rank fetches where that is legal.
+
+    `server_args.py` (0.5.23, `_handle_dwdp`): EP and attention DP are then the whole world, without
+    an all-to-all backend, and the ledger's deployments do not tell it from other servers of these
+    sizes.
+    """
+    config, layer = deployment.config, layer_of(deployment, block=block)
+    fetches = (
+        block == "experts"
+        and config.ep_size == config.attn_dp_size == config.tp_size > 1
+        and config.moe_a2a_backend == "none"
+        and not deployment.fp4_allgather
+    )
+    return (layer, replace(layer, experts_everywhere=True)) if fetches else (layer,)
+
+
 def the_plan(deployment: Deployment, layer: Layer) -> Plan:
     """The helper's own answer."""
     return plan_layer(deployment.config, layer)
@@ -82,33 +109,40 @@ def program(deployment: Deployment, layer: Layer, plan: Plan, addend: Addend) ->
     """The ledger's steps of a layer that does what `plan` says; names are keys of `PLAN_STEPS`."""
     dense = layer.block == "dense"
     made: tuple[str, ...] = (f"mlp_over_{plan.dense.over if dense else plan.routed.over}",)
-    if not dense and plan.routed.replicated and plan.rows == "own share":
+    dispatched = not (dense or layer.experts_everywhere)
+    if dispatched and plan.routed.replicated and plan.rows == "own share":
         # complete when the dispatcher hands it back
-        fp4 = ("gather_over_tp", "routed_experts", "fp4_combine")
-        made = fp4 if deployment.fp4_allgather else ("all_to_all_experts",)
+        gathers = deployment.config.moe_a2a_backend == "none"
+        made = ("all_to_all_experts",)
+        if gathers:
+            made = ("gather_over_tp", "routed_experts", "fp4_combine")
     added = (f"shared_over_{plan.shared.over}",) if addend == "shared" else ()
     block_sum = () if plan.block_sum == "none" else (f"{plan.block_sum}_all_reduce",)
     late: tuple[str, ...] = ()
     if addend == "whole":
         first = plan.whole_on == "first rank"
         late = (f"whole_on_first_of_{plan.consumer.over}" if first else "shared_replicated",)
-    return (*made, *added, *block_sum, *late, *_consumed(deployment, plan))
+    return (*made, *added, *block_sum, *late, *_consumed(deployment, layer, plan))
 
 
-def _consumed(deployment: Deployment, plan: Plan) -> tuple[str, ...]:
-    over = plan.consumer.over
-    steps: dict[str, tuple[str, ...]] = {
+def _consumed(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
+    step, over = plan.consumer.step, plan.consumer.over
+    own_rows = "moe_cp_slice" if deployment.config.attn_cp_size > 1 else "dp_scatter"
+    quiet: dict[str, tuple[str, ...]] = {
         "nothing": ("residual_add",),
-        "fused norm": (f"{over}_all_reduce", "residual_add"),
-        "reduce_scatter": (f"dp_reduce_scatter_over_{over}", "residual_add"),
-        "reduce_scatterv": (f"dp_reduce_scatterv_over_{over}", "residual_add"),
-        "own rows": (
-            "moe_cp_slice" if deployment.config.attn_cp_size > 1 else "dp_scatter",
-            "residual_add",
-        ),
+        "own rows": (own_rows, "residual_add"),
         "gather shares": ("residual_add", "attention_gather"),
     }
-    return steps[plan.consumer.step]
+    if step in quiet:
+        return quiet[step]
+    forms: dict[str, Form] = {reason.step: reason.form for reason in skip_reasons()}
+    scatters = forms[step] == "scatter"
+    if (step == "fused norm" and layer.next != step) or (scatters and not layer.may_scatter):
+        return ("no_such_step",)
+    if f"dp_{step}" in STEPS:
+        return (f"dp_{step}_over_{over}", "residual_add")
+    handed = (own_rows,) if scatters else ()
+    return (f"{over}_all_reduce", *handed, "residual_add")
 
 
 def mode_of(plan: Plan) -> Mode:
@@ -146,7 +180,7 @@ class _Case:
 
     scene: SceneKey
     program: tuple[str, ...]
-    block: Block
+    layer: Layer
     addend: Addend
     plan: Plan
     example: Deployment
@@ -154,24 +188,23 @@ class _Case:
 
 
 def _cases(config: MoeConfig, planner: Planner) -> list[_Case]:
-    found: dict[tuple[SceneKey, tuple[str, ...], Plan, Block], _Case] = {}
+    found: dict[tuple[SceneKey, tuple[str, ...], Plan], _Case] = {}
     for deployment in layers(config):
         if deployment.shared != "none":
             continue  # where shared experts live is the plan's to say
-        for block in BLOCKS:
-            layer = layer_of(deployment, block=block)
+        for layer in (one for block in BLOCKS for one in layers_of(deployment, block=block)):
             plan = planner(deployment, layer)
             scene = SceneKey(
                 mode_of(plan), Scene.token_kind(deployment), deployment.context_parallel_extend
             )
-            for addend in ADDENDS if block == "experts" else ADDENDS[:1]:
+            for addend in ADDENDS if layer.block == "experts" else ADDENDS[:1]:
                 steps = program(deployment, layer, plan, addend)
                 case = found.setdefault(
-                    (scene, steps, plan, block),
+                    (scene, steps, plan),
                     _Case(
                         scene=scene,
                         program=steps,
-                        block=block,
+                        layer=layer,
                         addend=addend,
                         plan=plan,
                         example=deployment,
@@ -199,14 +232,14 @@ def _count(
     tally.kinds[kind] += weight
     if kind == "exact":
         return
-    key = (kind, case.block, case.addend, *case.program)
+    key = (kind, case.layer.block, case.addend, *case.program)
     fault = tally.faults.get(key)
     tally.faults[key] = (
         replace(fault, weight=fault.weight + weight)
         if fault
         else PlannedFault(
             kind=kind,
-            block=case.block,
+            layer=case.layer,
             addend=case.addend,
             plan=case.plan,
             example=example,
@@ -248,12 +281,17 @@ def _attn_tp_all_reduce(scene: Scene, state: State) -> State:
     return all_reduce(state, scene.layout.attn_tp)
 
 
+def _no_such_step(scene: Scene, state: State) -> State:
+    raise ImpossibleError("the plan asks for a step that this layer does not have")
+
+
 PLAN_STEPS: Mapping[str, Step] = {
     **STEPS,
     # an engine has these two over the TP group only
     "dp_reduce_scatter_over_tp": STEPS["dp_reduce_scatter"],
     "dp_reduce_scatterv_over_tp": STEPS["dp_reduce_scatterv"],
     "gather_over_tp": _gather_over_tp,
+    "no_such_step": _no_such_step,
     "attn_tp_all_reduce": _attn_tp_all_reduce,
     **{f"mlp_over_{over}": _sharded(over, "routed") for over in ("none", *GROUPS)},
     **{f"shared_over_{over}": _sharded(over, "shared") for over in ("none", *GROUPS)},

@@ -1,7 +1,7 @@
 """What `prove --subject plan` found, as one value for every renderer."""
 
 from verify.ledger.findings import RULES, drawn, in_words
-from verify.ledger.planned import PlannedFault, Planner, judge_plan, layer_of, prove_plan, the_plan
+from verify.ledger.planned import PlannedFault, Planner, judge_plan, prove_plan, the_plan
 from verify.report import Finding, Json, Report, TableSection
 
 PLAN = "plan"
@@ -58,14 +58,13 @@ def _cause(fault: PlannedFault) -> dict[str, Json]:
 
 
 def _finding(fault: PlannedFault) -> Finding:
-    layer = layer_of(fault.example, block=fault.block)
-    verdict = judge_plan(fault.example, layer, fault.plan, fault.addend)
+    verdict = judge_plan(fault.example, fault.layer, fault.plan, fault.addend)
     return Finding(
         rule=RULES[fault.kind],
         subject=PLAN,
         kind=fault.kind,
         message=(
-            f"a {fault.block} block that follows the plan is counted {fault.kind}: "
+            f"a {fault.layer.block} block that follows the plan is counted {fault.kind}: "
             f"{', then '.join(fault.program)} ({in_words(fault.example)})"
         ),
         fix=f"the plan says: {fault.plan.why}. It is wrong there: report it with this line",

@@ -16,6 +16,8 @@ from verify import truth
 from verify.flags import flag_names
 from verify.ledger.judge import Kind
 from verify.ledger.lattice import prove
+from verify.ledger.planned import Planner, the_plan
+from verify.ledger.planned_rows import Rows, plan_rows
 from verify.ledger.subject import (
     ANSWERS,
     Answer,
@@ -34,12 +36,16 @@ Right = Literal["right", "best", "wrong"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowVerdict:
-    """One row of one block: both answers, and in how many deployments each answer is exact."""
+    """One row of one block: both answers, and in how many deployments each answer is exact.
+
+    `plan_exact`: in how many of them a layer is that follows the helper's plan instead.
+    """
 
     block: str
     row: int
     deployments: int
     exact: Mapping[Answer, int]
+    plan_exact: int
     helper: Answer
     original: Answer
 
@@ -87,8 +93,11 @@ class Judged:
         )
 
 
-def judged(*, max_ranks: int = 8) -> Judged:
-    """Judge every block of the pull request, row by row, in deployments of up to `max_ranks`."""
+def judged(*, max_ranks: int = 8, planner: Planner = the_plan) -> Judged:
+    """Judge every block of the pull request, row by row, in deployments of up to `max_ranks`.
+
+    `planner` answers for the helper's plan, in the same deployments.
+    """
     originals = {block(members[0]): oracle_guards(members) for members in blocks(SITES)}
     helpers = {
         block(members[0]): helper_guards(
@@ -102,10 +111,11 @@ def judged(*, max_ranks: int = 8) -> Judged:
         for answer in ANSWERS
     ]
     kinds = prove(candidates, max_world_size=max_ranks).kinds
+    planned = plan_rows(originals.values(), max_world_size=max_ranks, planner=planner)
     rows = tuple(
         verdict
         for name, original in originals.items()
-        for verdict in _rows(name, original, helpers[name], kinds)
+        for verdict in _rows(name, original, helpers[name], kinds, planned)
     )
     meanings = Counter(row.meaning for row in rows)
     return Judged(
@@ -124,15 +134,26 @@ def _decided(rows: Sequence[RowVerdict], meanings: Counter[str], max_ranks: int)
     shown = [row for row in rows if row.meaning in ("latent fix", "regression", "both wrong")]
     return TableSection(
         title="The pull request, judged: rows in which an answer is wrong",
-        columns=("block", "row", "helper", "exact", "original", "exact", "best", "verdict"),
+        columns=(
+            "block",
+            "row",
+            "original",
+            "exact",
+            "helper",
+            "exact",
+            "plan",
+            "best",
+            "verdict",
+        ),
         rows=tuple(
             (
                 row.block,
                 truth.row_bits(row.row, len(flag_names())),
-                row.helper.words,
-                _share(row, row.helper),
                 row.original.words,
                 _share(row, row.original),
+                row.helper.words,
+                _share(row, row.helper),
+                _plan_share(row),
                 f"{row.best.words} {_share(row, row.best)}",
                 row.meaning,
             )
@@ -145,20 +166,23 @@ def _decided(rows: Sequence[RowVerdict], meanings: Counter[str], max_ranks: int)
             + ".",
             "exact: the share of the row's deployments in which every partial sum is counted "
             "exactly once; best: the answer, of all that a block can give, with the highest share.",
+            "plan: the same share where block and layer follow helper's plan. It has no one answer "
+            "to a row: it also says over which ranks, how shared experts are built and who reads.",
         ),
     )
 
 
 def _surroundings(rows: Sequence[RowVerdict]) -> TableSection:
     """Rows in which no answer is right everywhere: something else than the guard is wrong."""
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
     for row in rows:
         if row.exact[row.best] < row.deployments:
             bits = truth.row_bits(row.row, len(flag_names()))
-            groups.setdefault((bits, row.best.words, _share(row, row.best)), []).append(row.block)
+            shares = _share(row, row.best), _plan_share(row)
+            groups.setdefault((bits, row.best.words, *shares), []).append(row.block)
     return TableSection(
         title="Rows in which no answer is right in every deployment",
-        columns=("row", "best answer", "exact", "blocks"),
+        columns=("row", "best answer", "exact", "plan", "blocks"),
         rows=tuple((*key, str(len(blocks))) for key, blocks in sorted(groups.items())),
         notes=(
             "What goes wrong in the others is not the guard's doing: `prove` lists the causes.",
@@ -171,6 +195,7 @@ def _rows(
     original: Guards,
     helper: Guards,
     kinds: Mapping[tuple[Guards, int], Counter[Kind]],
+    planned: Rows,
 ) -> Iterator[RowVerdict]:
     by_answer = {answer: always(original, answer) for answer in ANSWERS}
     for row in range(1 << len(flag_names())):
@@ -184,6 +209,7 @@ def _rows(
                 row=row,
                 deployments=total,
                 exact={answer: each["exact"] for answer, each in counted.items()},
+                plan_exact=planned[original, row][0],
                 helper=_answer(helper, row),
                 original=_answer(original, row),
             )
@@ -199,6 +225,10 @@ def _share(row: RowVerdict, answer: Answer) -> str:
     return f"{row.exact[answer] / row.deployments:.0%}"
 
 
+def _plan_share(row: RowVerdict) -> str:
+    return f"{row.plan_exact / row.deployments:.0%}"
+
+
 def _json(row: RowVerdict) -> dict[str, Json]:
     return {
         "block": row.block,
@@ -208,6 +238,7 @@ def _json(row: RowVerdict) -> dict[str, Json]:
         "helper_exact": row.exact[row.helper],
         "original": row.original.words,
         "original_exact": row.exact[row.original],
+        "plan_exact": row.plan_exact,
         "best": row.best.words,
         "best_exact": row.exact[row.best],
         "meaning": row.meaning,

@@ -194,11 +194,12 @@ def _category(category: Category, members: Sequence[Comparison]) -> TableSection
 def _reasons() -> TableSection:
     return TableSection(
         title="Skip reasons",
-        columns=("flag", "paths", "name", "who completes the sum"),
+        columns=("flag", "paths", "name", "who completes the sum", "over"),
         rows=tuple(
-            (reason.flag, _listed(reason.paths), reason.name, reason.completed_by)
+            (reason.flag, _listed(reason.paths), reason.name, reason.completed_by, reason.over)
             for reason in skip_reasons()
         ),
+        notes=("over `partial`: over whichever group the block's output is partial over.",),
     )
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import product
-from typing import get_args
 
 import pytest
 
 from helper import Consumer, Layer, Placement, Plan, PlanError, plan_layer
-from helper.plan import Block, Group, Step
+from helper.layer import Block, Group
+from helper.plan import QUIET
+from helper.reasons import SKIP_REASONS
 from verify.ledger.deployment import Deployment, deployments
 from verify.ledger.planned import (
     ADDENDS,
@@ -18,7 +19,7 @@ from verify.ledger.planned import (
     PLAN_STEPS,
     Addend,
     judge_plan,
-    layer_of,
+    layers_of,
     mode_of,
     prove_plan,
 )
@@ -33,12 +34,10 @@ SMALL = [
 # a layer of each kind once: the ledger's steps see no more of a deployment than this
 CASES = list(
     {
-        (each.config, layer_of(each, block=block), Scene.token_kind(each)): (
-            each,
-            layer_of(each, block=block),
-        )
+        (each.config, layer, Scene.token_kind(each)): (each, layer)
         for each in reversed(SMALL)
         for block in BLOCKS
+        for layer in layers_of(each, block=block)
     }.values()
 )
 
@@ -143,7 +142,7 @@ def test_a_wrong_plan_is_a_finding_with_its_counts() -> None:
 
 
 def _consumers() -> Iterator[Consumer]:
-    for step in get_args(Step):
+    for step in (*QUIET, *(reason.step for reason in SKIP_REASONS if reason.form != "dispatch")):
         for over in ("none", *GROUPS):
             with suppress(PlanError):
                 yield Consumer(step=step, over=over)

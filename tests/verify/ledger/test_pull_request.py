@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from helper import Consumer, plan_layer
 from oracles import SITES
 from verify.ledger import pull_request
 from verify.ledger.pull_request import RowVerdict, judged
@@ -60,7 +61,44 @@ def test_sections_and_payload_say_the_same(verdict):
     assert [line[0] for line in decided.rows] == [row.block for row in shown]
     assert len(verdict.payload["rows"]) == len(verdict.rows)
     assert sum(verdict.payload["meanings"].values()) == len(verdict.rows)
-    assert ("1010", "skip", "0%") in {line[:3] for line in surroundings.rows}
+    assert ("1010", "skip", "0%", "100%") in {line[:4] for line in surroundings.rows}
+
+
+def test_the_plan_is_exact_in_every_deployment_of_every_row(verdict):
+    assert all(row.plan_exact == row.deployments for row in verdict.rows)
+    assert {line["plan_exact"] == line["deployments"] for line in verdict.payload["rows"]} == {True}
+
+
+def test_a_wrong_plan_shows_in_the_rows_in_which_it_is_followed():
+    """One that forgets the norm's sum: rows with AF lose it, and no others."""
+
+    def forgets(deployment, layer):
+        right = plan_layer(deployment.config, layer)
+        if right.consumer.step != "fused norm":
+            return right
+        return replace(right, consumer=Consumer(step="nothing", over="none"))
+
+    rows = judged(max_ranks=2, planner=forgets).rows
+    wrong = {row.row for row in rows if row.plan_exact < row.deployments}
+    # RS and DP need attention data parallelism, under which no norm sums; a guard that hears no
+    # AF is in row 0000 there
+    assert wrong == {0b1000, 0b0000}
+    assert all(row.plan_exact < row.deployments for row in rows if row.row == 0b1000)
+
+
+def test_the_column_is_the_share_that_was_counted(verdict):
+    decided = verdict.sections[0]
+    shares = {line[decided.columns.index("plan")] for line in decided.rows}
+    assert shares == {"100%"}
+    wrong = judged(
+        max_ranks=2,
+        planner=lambda deployment, layer: replace(
+            plan_layer(deployment.config, layer), block_sum="tp"
+        ),
+    )
+    column = [line[decided.columns.index("plan")] for line in wrong.sections[0].rows]
+    assert column
+    assert "100%" not in column
 
 
 def test_a_corrupted_oracle_changes_the_verdict(monkeypatch):
@@ -90,6 +128,7 @@ def test_meanings(helper, original, exact, meaning):
         row=1,
         deployments=4,
         exact={SKIP_EP: 0, SKIP_TP: 0, **exact},
+        plan_exact=4,
         helper=helper,
         original=original,
     )

@@ -23,6 +23,10 @@ def fifth(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Sk
         name="a_new_step",
         paths=("EP", "TP"),
         completed_by="a step nobody has written yet",
+        step="a new step",
+        over="tp",
+        form="in place",
+        completes=lambda config, layer: layer.next == "stage end",
         value=KINDS[request.param],
     )
     monkeypatch.setattr(reasons, "SKIP_REASONS", (*SKIP_REASONS, reason))
@@ -92,6 +96,7 @@ def test_the_list_of_reasons_shows_it(report: Report) -> None:
         "EP TP",
         "a_new_step",
         "a step nobody has written yet",
+        "tp",
     )
 
 

@@ -1,5 +1,7 @@
 """Which rows some configuration produces."""
 
+from dataclasses import replace
+
 import pytest
 
 from helper import SKIP_REASONS, MoeConfig, SkipReason, current_config, reasons, use_config
@@ -56,13 +58,7 @@ def test_a_predicate_that_is_always_true_is_seen(monkeypatch: pytest.MonkeyPatch
     def corrupt(reason: SkipReason) -> SkipReason:
         if reason.flag != "DP":
             return reason
-        return SkipReason(
-            flag=reason.flag,
-            name=reason.name,
-            paths=reason.paths,
-            completed_by=reason.completed_by,
-            value=lambda: current_config().enable_dp_attention,
-        )
+        return replace(reason, value=lambda: current_config().enable_dp_attention)
 
     monkeypatch.setattr(reasons, "SKIP_REASONS", tuple(map(corrupt, SKIP_REASONS)))
     assert truth.row_bits(max(reach().rows), 4) == "1111"
