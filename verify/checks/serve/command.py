@@ -5,14 +5,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from verify.checks.serve import session
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.environment import ready
-from verify.checks.serve.layout import every, parse
+from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import report
 from verify.checks.serve.run import Judge, judged
-from verify.checks.serve.session import Engine, Session
-from verify.checks.serve.source import importable
-from verify.engines.sglang.serving import tables
+from verify.checks.serve.source import locate
+from verify.engines.engine import Engine
+from verify.engines.registry import engines
 from verify.errors import VerifyError
 from verify.report import Report
 
@@ -25,7 +26,9 @@ WARNING = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE, which models and layouts, and which Python has the engine's packages."""
     parser.description = WARNING
-    parser.add_argument("source", metavar="SOURCE", help="sglang==X, a wheel or a checkout")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="ENGINE==X, a wheel, a checkout or PATH@REV"
+    )
     parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument(
         "--layout", action="append", metavar="KEY", help="tp4.dp2.ep2, say; may be repeated"
@@ -43,9 +46,27 @@ def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     if not arguments.model or not (arguments.layout or arguments.all_layouts):
         raise VerifyError("serve: say which --model, and which --layout or --all-layouts")
-    layouts = [parse(text) for text in arguments.layout or ()]
-    layouts += [layout for layout in every() if arguments.all_layouts and layout not in layouts]
-    cases = [
+    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
+        located = locate(arguments.source, engines=engines(), scratch=Path(scratch))
+        engine = located.engine
+        cases = _cases(arguments, engine)
+        started = session.Engine(
+            python=arguments.python or _environment(engine, arguments.source),
+            drive=engine.drive,
+            source=located.folder,
+            variables=engine.variables,
+        )
+        with session.Session(started) as running:
+            running.start()
+            release = f"{engine.name} {running.hello['version']}"
+            judge = Judge(engine=engine, session=running, release=release)
+            results = list(judged(judge, cases, tell=_tell))
+    return report(results, engine=engine.name, named=not arguments.all_layouts)
+
+
+def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
+    layouts = chosen(engine, arguments.layout or (), everything=arguments.all_layouts)
+    return [
         Case(
             model=model,
             layout=layout,
@@ -53,32 +74,17 @@ def run(arguments: argparse.Namespace) -> Report:
             arguments=tuple(arguments.arguments),
             patch=arguments.patch,
         )
-        for model in arguments.model
+        for model in dict.fromkeys(arguments.model)
         for layout in layouts
     ]
-    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
-        engine = Engine(
-            python=arguments.python or _environment(arguments.source),
-            drive=tables.DRIVE,
-            source=importable(arguments.source, package=tables.PACKAGE, scratch=Path(scratch)),
-            variables=tables.VARIABLES,
-        )
-        with Session(engine) as session:
-            session.start()
-            judge = Judge(session=session, release=f"sglang {session.hello['version']}")
-            results = list(judged(judge, cases, tell=_tell))
-    return report(results, named=not arguments.all_layouts)
 
 
-def _environment(source: str) -> Path:
+def _environment(engine: Engine, source: str) -> Path:
+    recipe = engine.environment
     _, exact, version = source.partition("==")
-    release = version if exact else tables.NEWEST
-    return ready(
-        f"{tables.PACKAGE}-{release}",
-        tables.requirements(release),
-        size=tables.SIZE,
-        tell=_line,
-    )
+    release = version if exact else recipe.newest
+    requirements = recipe.requirements(release)
+    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=_line)
 
 
 def _tell(result: Result) -> None:

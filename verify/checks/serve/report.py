@@ -10,7 +10,7 @@ from verify.report import Finding, Report, TableSection
 WRONG = ("diverged", "sizes-differ")
 
 
-def report(results: Sequence[Result], *, named: bool) -> Report:
+def report(results: Sequence[Result], *, engine: str, named: bool) -> Report:
     """`named`: the cases were asked for by name, so that one that cannot run is a finding.
 
     Raises `VerifyError` when none was judged.
@@ -27,7 +27,7 @@ def report(results: Sequence[Result], *, named: bool) -> Report:
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": "sglang", "version": release},
+            "source": {"engine": engine, "version": release},
             "cases": [result.as_json() for result in results],
         },
         sections=tuple(_sections(results)),
