@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from verify.engines.layout import Layout
 
@@ -24,11 +25,11 @@ class Environment:
 class Engine:
     """One serving engine, as `serve` needs it.
 
-    `package` is what a source holds and Python imports; `distributions` are the names it is
-    published under, declared forks included. `drive` is the module started inside the engine's
-    Python, with the functions of `verify.checks.serve.zygote.Drive`; which stand-ins it put in
-    place, and which models a release has, only that module can say. `variables` are the
-    environment it is started with.
+    `home` is the folder of all that serving it takes here. `package` is what a source holds and
+    Python imports; `distributions` are the names it is published under, declared forks included.
+    `drive` is the module started inside the engine's Python, with the functions of zygote's
+    `Drive`; which stand-ins it put in place, and which models a release has, only that module can
+    say. `variables` are the environment that it is started with.
 
     `ranks(layout)` is how many processes a layout takes, `illegal(layout)` why no server can have
     it ("" where one might), `layouts()` all that are tried under `--all-layouts`, `launch(layout)`
@@ -39,6 +40,7 @@ class Engine:
     """
 
     name: str
+    home: Path
     package: str
     distributions: tuple[str, ...]
     drive: str

@@ -3,15 +3,17 @@
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from verify.checks.serve import session
-from verify.checks.serve.case import Case, Result
+from verify.checks.serve.case import Case
 from verify.checks.serve.environment import ready
 from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import report
-from verify.checks.serve.run import Judge, judged
-from verify.checks.serve.source import locate
+from verify.checks.serve.results import Results
+from verify.checks.serve.source import Located, locate
+from verify.checks.serve.sweep import subject_of, sweep
 from verify.engines.engine import Engine
 from verify.engines.registry import engines
 from verify.errors import VerifyError
@@ -37,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all-layouts", action="store_true", help="every layout of 2 and 4 ranks, counted"
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="has the engine's packages")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="JSON lines: what it holds is not run again, what ran is added to the first of them",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--patch", metavar="FILE", help="Python run in each rank before loading")
     parser.add_argument("arguments", nargs="*", metavar="-- SERVER ARGUMENTS")
@@ -48,20 +58,28 @@ def run(arguments: argparse.Namespace) -> Report:
         raise VerifyError("serve: say which --model, and which --layout or --all-layouts")
     with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
         located = locate(arguments.source, engines=engines(), scratch=Path(scratch))
-        engine = located.engine
-        cases = _cases(arguments, engine)
-        started = session.Engine(
+        cases = _cases(arguments, located.engine)
+        results = Results(files=arguments.results, subject=subject_of(located))
+        launch = partial(_session, located, arguments)
+        swept = sweep(cases, engine=located.engine, results=results, launch=launch, tell=_line)
+    return report(
+        swept,
+        engine=located.engine.name,
+        subject=results.subject,
+        named=not arguments.all_layouts,
+    )
+
+
+def _session(located: Located, arguments: argparse.Namespace) -> session.Session:
+    engine = located.engine
+    return session.Session(
+        session.Engine(
             python=arguments.python or _environment(engine, arguments.source),
             drive=engine.drive,
             source=located.folder,
             variables=engine.variables,
         )
-        with session.Session(started) as running:
-            running.start()
-            release = f"{engine.name} {running.hello['version']}"
-            judge = Judge(engine=engine, session=running, release=release)
-            results = list(judged(judge, cases, tell=_tell))
-    return report(results, engine=engine.name, named=not arguments.all_layouts)
+    )
 
 
 def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
@@ -85,10 +103,6 @@ def _environment(engine: Engine, source: str) -> Path:
     release = version if exact else recipe.newest
     requirements = recipe.requirements(release)
     return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=_line)
-
-
-def _tell(result: Result) -> None:
-    _line(f"{result.case.model} {result.case.layout}: {result.outcome}, {result.seconds:.1f} s")
 
 
 def _line(text: str) -> None:

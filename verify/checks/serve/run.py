@@ -1,7 +1,7 @@
 """Serves cases one after the other: the one rank once a model and seed, then each layout."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ FACTOR = 10.0
 PROBE = 1e-6
 # a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
 LARGEST = 0.06
+# what an engine's own Python says of itself, where it does
+VERSIONS = ("version", "python", "torch", "transformers")
 
 
 @dataclass(kw_only=True)
@@ -64,6 +66,9 @@ class Judge:
             steps=steps,
             reason=reason,
             stand_ins=tuple(self.session.hello["stand_ins"]),
+            versions={
+                name: self.session.hello[name] for name in VERSIONS if name in self.session.hello
+            },
             seconds=time.monotonic() - started,
         )
 
@@ -179,13 +184,3 @@ def _where(failure: dict[str, Any], package: str) -> str:
 
 def _short(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
-
-
-def judged(
-    judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]
-) -> Iterator[Result]:
-    """Each case's result as it comes."""
-    for case in cases:
-        result = judge.judge(case)
-        tell(result)
-        yield result

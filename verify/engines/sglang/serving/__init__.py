@@ -1,10 +1,13 @@
 """What serving a whole SGLang release on CPU ranks takes."""
 
+from pathlib import Path
+
 from verify.engines.engine import Engine, Environment
 from verify.engines.sglang.serving import layouts, tables
 
 ENGINE = Engine(
     name="sglang",
+    home=Path(__file__).parent,
     package=tables.PACKAGE,
     distributions=("sglang", "lsglang"),
     drive=tables.DRIVE,
