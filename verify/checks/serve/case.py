@@ -48,6 +48,7 @@ class Result:
     module: str | None = None
     reason: str | None = None
     stand_ins: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Json]:
@@ -67,5 +68,6 @@ class Result:
             "seed": self.case.seed,
             "patch": self.case.patch,
             "stand_ins": list(self.stand_ins),
+            "versions": dict(self.versions),
             "seconds": round(self.seconds, 1),
         }

@@ -3,16 +3,19 @@
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from verify.checks.serve.case import Case, Result
+from verify.checks.serve import session
+from verify.checks.serve.case import Case
 from verify.checks.serve.environment import ready
-from verify.checks.serve.layout import every, parse
+from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import report
-from verify.checks.serve.run import Judge, judged
-from verify.checks.serve.session import Engine, Session
-from verify.checks.serve.source import importable
-from verify.engines.sglang.serving import tables
+from verify.checks.serve.results import Results
+from verify.checks.serve.source import Located, locate
+from verify.checks.serve.sweep import subject_of, sweep
+from verify.engines.engine import Engine
+from verify.engines.registry import engines
 from verify.errors import VerifyError
 from verify.report import Report
 
@@ -25,7 +28,9 @@ WARNING = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE, which models and layouts, and which Python has the engine's packages."""
     parser.description = WARNING
-    parser.add_argument("source", metavar="SOURCE", help="sglang==X, a wheel or a checkout")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="ENGINE==X, a wheel, a checkout or PATH@REV"
+    )
     parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument(
         "--layout", action="append", metavar="KEY", help="tp4.dp2.ep2, say; may be repeated"
@@ -34,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all-layouts", action="store_true", help="every layout of 2 and 4 ranks, counted"
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="has the engine's packages")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="JSON lines: what it holds is not run again, what ran is added to the first of them",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--patch", metavar="FILE", help="Python run in each rank before loading")
     parser.add_argument("arguments", nargs="*", metavar="-- SERVER ARGUMENTS")
@@ -43,9 +56,35 @@ def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     if not arguments.model or not (arguments.layout or arguments.all_layouts):
         raise VerifyError("serve: say which --model, and which --layout or --all-layouts")
-    layouts = [parse(text) for text in arguments.layout or ()]
-    layouts += [layout for layout in every() if arguments.all_layouts and layout not in layouts]
-    cases = [
+    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
+        located = locate(arguments.source, engines=engines(), scratch=Path(scratch))
+        cases = _cases(arguments, located.engine)
+        results = Results(files=arguments.results, subject=subject_of(located))
+        launch = partial(_session, located, arguments)
+        swept = sweep(cases, engine=located.engine, results=results, launch=launch, tell=_line)
+    return report(
+        swept,
+        engine=located.engine.name,
+        subject=results.subject,
+        named=not arguments.all_layouts,
+    )
+
+
+def _session(located: Located, arguments: argparse.Namespace) -> session.Session:
+    engine = located.engine
+    return session.Session(
+        session.Engine(
+            python=arguments.python or _environment(engine, arguments.source),
+            drive=engine.drive,
+            source=located.folder,
+            variables=engine.variables,
+        )
+    )
+
+
+def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
+    layouts = chosen(engine, arguments.layout or (), everything=arguments.all_layouts)
+    return [
         Case(
             model=model,
             layout=layout,
@@ -53,36 +92,17 @@ def run(arguments: argparse.Namespace) -> Report:
             arguments=tuple(arguments.arguments),
             patch=arguments.patch,
         )
-        for model in arguments.model
+        for model in dict.fromkeys(arguments.model)
         for layout in layouts
     ]
-    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
-        engine = Engine(
-            python=arguments.python or _environment(arguments.source),
-            drive=tables.DRIVE,
-            source=importable(arguments.source, package=tables.PACKAGE, scratch=Path(scratch)),
-            variables=tables.VARIABLES,
-        )
-        with Session(engine) as session:
-            session.start()
-            judge = Judge(session=session, release=f"sglang {session.hello['version']}")
-            results = list(judged(judge, cases, tell=_tell))
-    return report(results, named=not arguments.all_layouts)
 
 
-def _environment(source: str) -> Path:
+def _environment(engine: Engine, source: str) -> Path:
+    recipe = engine.environment
     _, exact, version = source.partition("==")
-    release = version if exact else tables.NEWEST
-    return ready(
-        f"{tables.PACKAGE}-{release}",
-        tables.requirements(release),
-        size=tables.SIZE,
-        tell=_line,
-    )
-
-
-def _tell(result: Result) -> None:
-    _line(f"{result.case.model} {result.case.layout}: {result.outcome}, {result.seconds:.1f} s")
+    release = version if exact else recipe.newest
+    requirements = recipe.requirements(release)
+    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=_line)
 
 
 def _line(text: str) -> None:

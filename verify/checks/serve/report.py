@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from verify.checks.serve.case import OUTCOMES, Result
+from verify.checks.serve.results import Subject
 from verify.errors import VerifyError
 from verify.report import Finding, Report, TableSection
 
 WRONG = ("diverged", "sizes-differ")
 
 
-def report(results: Sequence[Result], *, named: bool) -> Report:
+def report(results: Sequence[Result], *, engine: str, subject: Subject, named: bool) -> Report:
     """`named`: the cases were asked for by name, so that one that cannot run is a finding.
 
     Raises `VerifyError` when none was judged.
@@ -27,7 +28,8 @@ def report(results: Sequence[Result], *, named: bool) -> Report:
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": "sglang", "version": release},
+            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "builder": subject.builder,
             "cases": [result.as_json() for result in results],
         },
         sections=tuple(_sections(results)),

@@ -1,7 +1,7 @@
 """Serves cases one after the other: the one rank once a model and seed, then each layout."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from verify.checks.serve import compare
 from verify.checks.serve.case import Case, Outcome, Result
 from verify.checks.serve.layout import ONE
 from verify.checks.serve.session import Session
-from verify.engines.sglang.serving import tables
+from verify.engines.engine import Engine
 
 # A layout rounds each product and sum a few times otherwise than one rank does, by 6e-8 each; the
 # probe moves every weight by 1e-6 of itself. Ten probes' worth leaves room for deeper sums.
@@ -18,12 +18,15 @@ FACTOR = 10.0
 PROBE = 1e-6
 # a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
 LARGEST = 0.06
+# what an engine's own Python says of itself, where it does
+VERSIONS = ("version", "python", "torch", "transformers")
 
 
 @dataclass(kw_only=True)
 class Judge:
-    """Runs cases in a session; what one rank said is kept by model, seed, arguments and patch."""
+    """Runs cases of an engine in a session; what one rank said is kept by model and seed."""
 
+    engine: Engine
     session: Session
     release: str
     _models: dict[tuple[str, int], Path] = field(default_factory=dict)
@@ -33,15 +36,15 @@ class Judge:
     def judge(self, case: Case) -> Result:
         """How the case ends; nothing here raises but what stops the whole command."""
         started = time.monotonic()
-        launch = (*tables.launch(case.layout), *case.arguments)
+        launch = (*self.engine.launch(case.layout), *case.arguments)
         one = self._one(case)
         answer = one
         outcome: Outcome
         steps: dict[str, float] = {}
-        outcome, reason = classify(one)
+        outcome, reason = classify(one, engine=self.engine)
         if outcome == "exact" and case.layout != ONE:
             answer = self._serve(case)
-            outcome, reason = classify(answer)
+            outcome, reason = classify(answer, engine=self.engine)
         elif outcome != "exact":
             reason = f"on one rank: {reason}"
         tolerance = None
@@ -63,6 +66,9 @@ class Judge:
             steps=steps,
             reason=reason,
             stand_ins=tuple(self.session.hello["stand_ins"]),
+            versions={
+                name: self.session.hello[name] for name in VERSIONS if name in self.session.hello
+            },
             seconds=time.monotonic() - started,
         )
 
@@ -79,7 +85,7 @@ class Judge:
         alone = Case(model=case.model, layout=ONE, seed=case.seed)
         if alone not in self._moved:
             answer = self._serve(alone, probe=PROBE)
-            outcome, reason = classify(answer)
+            outcome, reason = classify(answer, engine=self.engine)
             if outcome != "exact":
                 self._moved[alone] = None, f"the probe of its conditioning: {reason}"
             else:
@@ -91,17 +97,18 @@ class Judge:
         folder = self._model(case)
         if isinstance(folder, dict):
             return folder
-        words = (*tables.launch(case.layout), *case.arguments)
+        words = (*self.engine.launch(case.layout), *case.arguments)
+        ranks = self.engine.ranks(case.layout)
         request = {
             "model": str(folder),
-            "launch": tables.command_line(case.model, str(folder), words),
-            "ranks": case.layout.tp,
+            "launch": self.engine.command_line(case.model, str(folder), words),
+            "ranks": ranks,
             "groups": case.layout.dp,
             "seed": case.seed,
             "patch": case.patch,
             "probe": probe,
         }
-        return self.session.run(request, ranks=case.layout.tp)
+        return self.session.run(request, ranks=ranks)
 
     def _model(self, case: Case) -> Path | dict[str, Any]:
         key = (case.model, case.seed)
@@ -122,7 +129,7 @@ def verdict(distance: float, tolerance: float | None) -> Outcome:
     return "exact" if distance <= tolerance else "diverged"
 
 
-def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
+def classify(answer: dict[str, Any], *, engine: Engine) -> tuple[Outcome, str | None]:
     """How a run ended, `exact` where every rank has rows to compare, and why where not."""
     if answer.get("lost"):
         return "cannot-run", str(answer["lost"])
@@ -130,16 +137,16 @@ def classify(answer: dict[str, Any]) -> tuple[Outcome, str | None]:
     if failed:
         if failed["kind"] == "RefusedError":
             return "refused", _short(failed["error"])
-        return "cannot-run", _where(failed)
+        return "cannot-run", _where(failed, engine.package)
     for said in _words(answer):
         for line in said.splitlines():
-            if tables.SIZES_DIFFER.search(line):
+            if engine.sizes_differ.search(line):
                 return "sizes-differ", _short(line)
-    why = _why_not(answer)
+    why = _why_not(answer, engine)
     return ("cannot-run", why) if why else ("exact", None)
 
 
-def _why_not(answer: dict[str, Any]) -> str | None:
+def _why_not(answer: dict[str, Any], engine: Engine) -> str | None:
     """The first rank that is in the way of a comparison: its own fault before a peer's."""
     ended = (answer["ended"] or {}).get("ranks", [])
     reasons: dict[str, str] = {}
@@ -148,8 +155,8 @@ def _why_not(answer: dict[str, Any]) -> str | None:
             how = ended[rank] if ended else "the case's process ended"
             reasons.setdefault("gone", f"rank {rank} ended without a result: {how}")
         elif result.get("error"):
-            kind = "peer" if tables.PEER_GONE.search(result["error"]) else "own"
-            reasons.setdefault(kind, f"rank {rank}: {_where(result)}")
+            kind = "peer" if engine.peer_gone.search(result["error"]) else "own"
+            reasons.setdefault(kind, f"rank {rank}: {_where(result, engine.package)}")
         elif result["unfilled"]:
             names = ", ".join(result["unfilled"][:3])
             reasons.setdefault("unfilled", f"rank {rank}: no tensor filled {names}")
@@ -167,24 +174,13 @@ def _words(answer: dict[str, Any]) -> Iterator[str]:
             yield result["error"]
 
 
-def _where(failure: dict[str, Any]) -> str:
-    """A failure's words, and the innermost place in the engine, `sglang/srt/...:line`."""
-    marker = f"/{tables.PACKAGE}/"
+def _where(failure: dict[str, Any], package: str) -> str:
+    """A failure's words, and the innermost place in the engine, `package/folder/file.py:line`."""
+    marker = f"/{package}/"
     inside = [frame for frame in failure["frames"] if marker in frame]
-    place = inside[-1].rpartition(marker) if inside else ("", "", "")
-    at = f" at {tables.PACKAGE}/{place[2]}" if inside else ""
+    at = f" at {package}/{inside[-1].rpartition(marker)[2]}" if inside else ""
     return f"{_short(failure['error'])}{at}"
 
 
 def _short(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason given"
-
-
-def judged(
-    judge: Judge, cases: Iterable[Case], *, tell: Callable[[Result], None]
-) -> Iterator[Result]:
-    """Each case's result as it comes."""
-    for case in cases:
-        result = judge.judge(case)
-        tell(result)
-        yield result

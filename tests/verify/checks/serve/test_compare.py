@@ -10,7 +10,9 @@ from verify.checks.serve import compare
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.layout import parse
 from verify.checks.serve.report import report
+from verify.checks.serve.results import Subject
 from verify.checks.serve.run import classify, verdict
+from verify.engines.sglang.serving import ENGINE
 from verify.errors import VerifyError
 
 
@@ -87,9 +89,12 @@ GONE = failed("RuntimeError: Connection closed by peer")
     ],
 )
 def test_how_a_run_ended_is_told_by_its_words(changes, outcome, why):
-    found, said = classify(answer(**changes))
+    found, said = classify(answer(**changes), engine=ENGINE)
     assert found == outcome
     assert why is None or why in str(said)
+
+
+SUBJECT = Subject(source="s", builder="b")
 
 
 def result(outcome):
@@ -109,16 +114,21 @@ def result(outcome):
     ],
 )
 def test_nothing_but_exact_is_a_pass(outcome, rule):
-    told = report([result("exact"), result(outcome)], named=True)
+    told = report([result("exact"), result(outcome)], engine="sglang", subject=SUBJECT, named=True)
     assert [finding.rule for finding in told.findings] == [rule]
 
 
 def test_under_an_enumeration_what_cannot_run_is_counted_only():
-    told = report([result("exact"), result("cannot-run"), result("refused")], named=False)
+    told = report(
+        [result("exact"), result("cannot-run"), result("refused")],
+        engine="sglang",
+        subject=SUBJECT,
+        named=False,
+    )
     assert not told.findings
     assert told.summary.endswith("1 exact, 1 refused, 1 cannot-run")
 
 
 def test_when_no_case_ran_there_is_no_report():
     with pytest.raises(VerifyError, match="none of 1 cases ran"):
-        report([result("cannot-run")], named=True)
+        report([result("cannot-run")], engine="sglang", subject=SUBJECT, named=True)

@@ -2,11 +2,13 @@
 
 import subprocess
 import zipfile
+from dataclasses import replace
 
 import pytest
 
 from verify.checks.serve.environment import locked
-from verify.checks.serve.source import importable
+from verify.checks.serve.source import locate
+from verify.engines.registry import engines
 from verify.errors import VerifyError
 
 
@@ -33,24 +35,30 @@ def checkout(tmp_path):
 
 def test_a_revision_is_read_from_objects_alone(checkout, tmp_path):
     scratch = tmp_path / "scratch"
-    holder = importable(f"{checkout}@HEAD", package="sglang", scratch=scratch)
+    holder = located(f"{checkout}@HEAD", scratch)
     assert (holder / "sglang" / "__init__.py").read_text() == "VALUE = 1\n"
     assert not (tmp_path / "ran").exists()
 
 
+def located(text, scratch):
+    found = locate(text, engines=engines(), scratch=scratch)
+    assert found.engine.name == "sglang"
+    return found.folder
+
+
 def test_a_directory_is_taken_as_it_is(checkout, tmp_path):
-    holder = importable(str(checkout), package="sglang", scratch=tmp_path / "scratch")
+    holder = located(str(checkout), tmp_path / "scratch")
     assert (holder / "sglang" / "__init__.py").read_text() == "VALUE = 2\n"
 
 
 def test_a_revision_that_git_does_not_know_is_one_line(checkout, tmp_path):
     with pytest.raises(VerifyError, match="no such commit"):
-        importable(f"{checkout}@nowhere", package="sglang", scratch=tmp_path)
+        located(f"{checkout}@nowhere", tmp_path)
 
 
 def test_an_option_is_no_revision(checkout, tmp_path):
     with pytest.raises(VerifyError, match="no such commit"):
-        importable(f"{checkout}@--all", package="sglang", scratch=tmp_path)
+        located(f"{checkout}@--all", tmp_path)
 
 
 def test_a_wheel_is_unpacked_and_keeps_inside(tmp_path):
@@ -58,14 +66,34 @@ def test_a_wheel_is_unpacked_and_keeps_inside(tmp_path):
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("sglang/__init__.py", "")
         archive.writestr("other/__init__.py", "")
-    holder = importable(str(wheel), package="sglang", scratch=tmp_path / "scratch")
+    holder = located(str(wheel), tmp_path / "scratch")
     assert (holder / "sglang" / "__init__.py").is_file()
     assert not (holder / "other").exists()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("sglang/../../escaped.py", "")
     with pytest.raises(VerifyError, match="leaves the source"):
-        importable(str(wheel), package="sglang", scratch=tmp_path / "scratch")
+        located(str(wheel), tmp_path / "scratch")
     assert not (tmp_path / "escaped.py").exists()
+
+
+def test_a_source_of_no_engine_is_one_line(tmp_path):
+    (tmp_path / "python" / "other").mkdir(parents=True)
+    (tmp_path / "python" / "other" / "__init__.py").touch()
+    with pytest.raises(VerifyError, match="no sglang"):
+        located(str(tmp_path), tmp_path / "scratch")
+
+
+def test_the_engine_is_told_by_the_package_in_the_source(checkout, tmp_path):
+    """A second engine in the registry takes nothing from the first."""
+    (known,) = engines()
+    second = replace(known, name="second", package="second")
+    both = [second, known]
+    assert locate(str(checkout), engines=both, scratch=tmp_path / "a").engine is known
+    assert locate(f"{checkout}@HEAD", engines=both, scratch=tmp_path / "b").engine is known
+    wheel = tmp_path / "second-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("second/__init__.py", "")
+    assert locate(str(wheel), engines=both, scratch=tmp_path / "c").engine is second
 
 
 def test_the_lock_keeps_versions_and_hashes():

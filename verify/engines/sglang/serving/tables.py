@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from verify.checks.serve.layout import Layout
+from verify.engines.layout import Layout
 
 PACKAGE = "sglang"
 DRIVE = "verify.engines.sglang.serving.inside.drive"

@@ -1,0 +1,1 @@
+"""What a source of the toy engine holds."""

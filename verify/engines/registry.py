@@ -1,0 +1,13 @@
+"""The engines that there are: a folder each, whose `serving` package offers an `ENGINE`."""
+
+from importlib import import_module
+
+from verify.engines.engine import Engine
+
+FOLDERS = ("sglang",)
+
+
+def engines() -> tuple[Engine, ...]:
+    """Every engine that can be served."""
+    # by name, so that no check imports an engine
+    return tuple(import_module(f"verify.engines.{name}.serving").ENGINE for name in FOLDERS)
