@@ -19,7 +19,7 @@ from verify.progress import quiet
 from verify.render import RENDERERS, render
 from verify.render.words import one_line
 from verify.report import Report
-from verify.repository import file_prefix
+from verify.repository import checkout_of, file_prefix
 
 # name -> (module with add_arguments and run, one line of help); modules load when asked for,
 # so that `report` never pays for what `replay` imports
@@ -81,9 +81,10 @@ def _run(arguments: argparse.Namespace) -> Report:
     with quiet() if arguments.quiet else nullcontext():
         report: Report = arguments.run(arguments)
     source = getattr(arguments, "source", None) or getattr(arguments, "new", None)
-    if source and Path(source).is_dir():
+    folder = checkout_of(source) if source else None
+    if folder is not None:
         files = (finding.file for finding in report.findings if finding.file)
-        report = replace(report, file_prefix=file_prefix(Path(source), files))
+        report = replace(report, file_prefix=file_prefix(folder, files))
     expect = getattr(arguments, "expect", None)
     return baseline.apply(report, expect) if expect else report
 

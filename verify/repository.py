@@ -4,6 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def checkout_of(source: str) -> Path | None:
+    """The folder that SOURCE is, or of which it names a revision; None for any other source."""
+    for text in (source, source.rpartition("@")[0]):
+        if text and Path(text).is_dir():
+            return Path(text)
+    return None
+
+
 def file_prefix(source: Path, files: Iterable[str]) -> str:
     """What stands before the files' names in the repository around `source`: `python/`, or nothing.
 
