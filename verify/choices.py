@@ -100,7 +100,7 @@ def known_rule(rule_id: str) -> str:
     """The id; raises `VerifyError` with those that are spelt like it where there is no such."""
     if rule_id in RULES:
         return rule_id
-    near = [one for one in RULES if rule_id and rule_id in one]
+    near = sorted((one for one in RULES if rule_id and rule_id in one), key=len)
     near = near or get_close_matches(rule_id, RULES, n=3)
     advice = f"did you mean {' or '.join(near[:3])}?" if near else "`rule` lists them"
     raise VerifyError(f"no rule {rule_id!r}; {advice}")

@@ -6,6 +6,7 @@ format: an output format; offline: true or false
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -32,11 +33,11 @@ def defaults(folder: Path) -> dict[str, Any]:
     """
     for place in (folder, *folder.parents):
         file = place / FILE
-        table = _table(file) if file.is_file() else None
+        table = _table(file) if os.access(file, os.R_OK) else None
         if table is not None:
             return {name: value for key in table for name, value in _value(file, key, table)}
         # a project ends where its repository does
-        if (place / ".git").exists():
+        if os.path.exists(place / ".git"):
             break
     return {}
 

@@ -109,11 +109,11 @@ def test_a_revision_without_the_package_is_one_line(checkout):
 def test_an_object_that_is_missing_is_one_line(checkout):
     blob = git(checkout, "rev-parse", "main:python/sglang/srt/models/oak.py")
     (checkout / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    with pytest.raises(VerifyError, match="git cannot read .*oak.py; is the clone complete"):
+    with pytest.raises(VerifyError, match=r"git cannot read .*oak.py; is the clone complete"):
         open_source(f"{checkout}@main")
 
 
 def test_a_folder_that_is_no_repository_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(VerifyError, match="no such commit.*not a git repository"):
+    with pytest.raises(VerifyError, match=r"no such commit.*not a git repository"):
         open_source(f"{tmp_path}@HEAD")
