@@ -47,7 +47,7 @@ EXAMPLES: dict[str, Example] = {
         seen="0.5.17 - 0.5.23 with --dwdp-size; 0.5.7 - 0.5.23 with FP4 all-gather",
     ),
     "lost-at-pipeline": Example(
-        wrong="return PPProxyTensors({'hidden_states': x})  # x still owes its sum",
+        wrong="sent = PPProxyTensors({'hidden_states': x})  # x still owes its sum",
         right="should_fuse = ... and not is_last_layer_of_the_stage",
         seen="0.5.1 - 0.5.20 with fusion and --pp-size 2",
     ),

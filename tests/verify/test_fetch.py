@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from verify import cache, fetch
+from verify._cli import main
 from verify.errors import VerifyError
 from verify.fetch import Policy, fetching
 
@@ -141,3 +142,31 @@ def test_a_record_says_size_and_hash(shelf):
 def test_an_unfinished_wheel_is_never_the_newest(shelf):
     put(cache.sources(), "0.5.99")
     assert cache.newest(Requirement("sglang")) is None
+
+
+# the command -----------------------------------------------------------------------------------
+
+
+def test_the_cache_says_where_it_is_and_what_it_holds(shelf, capsys, tmp_path):
+    assert main(["cache", "dir"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'cache'}\n"
+    put(shelf, "0.5.99")
+    fetch.fetch("sglang==0.5.99")
+    put(cache.sources(), "0.5.98")
+    environment = cache.folder() / "serve" / "sglang-0.5.99"
+    environment.mkdir(parents=True)
+    (environment / "lock.txt").write_text("1234567")
+    assert main(["cache", "list", "--format", "json"]) == 0
+    entries = {one["name"]: one for one in json.loads(capsys.readouterr().out)["entries"]}
+    assert entries["sglang-0.5.99-py3-none-any.whl"]["state"] == "whole"
+    assert "fetched again" in entries["sglang-0.5.98-py3-none-any.whl"]["state"]
+    assert entries["serve/sglang-0.5.99"]["bytes"] == 7
+
+
+def test_the_cache_is_cleaned_and_an_empty_one_is_no_error(shelf, capsys):
+    put(shelf, "0.5.99")
+    fetch.fetch("sglang==0.5.99")
+    assert main(["cache", "clean"]) == 0
+    assert not cache.folder().exists()
+    assert main(["cache", "clean"]) == main(["cache", "list"]) == 0
+    assert "0 entries" in capsys.readouterr().err
