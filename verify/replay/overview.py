@@ -15,6 +15,7 @@ from verify.replay.deployments import Execution, row_of
 from verify.replay.processes import Case, run_cases
 from verify.replay.tree import SourceFiles
 from verify.report import Finding, Json, Report, TableSection
+from verify.revision import revision_of
 from verify.source import open_source
 
 Result = tuple[Case, dict[str, Any]]
@@ -87,6 +88,9 @@ def _local(source: str) -> str:
     """Where the source lies on this machine; children have no network to fetch it."""
     if Path(source).exists():
         return str(Path(source).resolve())
+    revision = revision_of(source)
+    if revision is not None:
+        return f"{revision.checkout.resolve()}@{revision.commit}"
     from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs it)
 
     return str(fetch(source))

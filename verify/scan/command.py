@@ -5,6 +5,7 @@ import argparse
 from verify import baseline
 from verify.conjuncts import shortened
 from verify.errors import VerifyError
+from verify.ignores import apply_ignores, read_ignores
 from verify.report import Finding, Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
 from verify.source import open_source
@@ -15,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, or sglang==0.5.11",
+        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, a git revision "
+        "(PATH@REV), or sglang==0.5.11",
     )
     baseline.add_argument(parser)
 
@@ -24,12 +26,13 @@ def run(arguments: argparse.Namespace) -> Report:
     """Scan the source. Raises `VerifyError` where there is nothing to look at."""
     with open_source(arguments.source) as tree:
         result = scan(tree)
+        ignores = read_ignores(tree)
     if not result.sites and not result.set_aside and not result.unread:
         raise VerifyError(
             f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
             "MLP or MoE output; is it the folder that holds sglang's srt?"
         )
-    return report(result)
+    return apply_ignores(report(result), ignores)
 
 
 def report(result: ScanResult) -> Report:
