@@ -20,6 +20,7 @@ from verify.scan.index import Index
 from verify.scan.primitives import UTILS_FILE
 from verify.scan.sites import GuardedSite, read_sites
 from verify.scan.theory import predicate_texts
+from verify.scan.whole import broken, not_analysed
 from verify.source import Generation, SourceTree
 
 SHAPES: Mapping[Generation, str] = {
@@ -74,10 +75,12 @@ class Release:
         return self.generation == "helper-arguments"
 
     def findings(self) -> tuple[Finding, ...]:
-        """Every difference between the calls and what the oracles state, each with its place."""
+        """What was not read; every difference between the calls and what the oracles state."""
+        unread = tuple(map(not_analysed, self.unread))
         if not self.migrated:
-            return ()
+            return unread
         return (
+            *unread,
             *(_finding(found, wrong) for found in self.found if (wrong := mismatches(found))),
             *map(_stray, self.strays),
             *(_redefined(d) for d in self.definitions if d.differs),
@@ -155,6 +158,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
     """
     index = Index(tree)
     calls, guards = helper_calls(index), read_sites(index)
+    index.unread |= broken(index)
     found = tuple(
         Found(
             comparison=comparison,
