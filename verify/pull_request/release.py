@@ -11,6 +11,7 @@ from typing import TypeVar
 from oracles import SITES, Site
 from verify import truth
 from verify.definitions import Definitions
+from verify.errors import VerifyError
 from verify.flags import flag_names, skip_reasons
 from verify.pull_request.calls import HelperCall, helper_calls
 from verify.pull_request.predicates import Definition, compare_definitions
@@ -154,11 +155,14 @@ class Release:
 def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release:
     """Find every compared site in the source, which is parsed and never imported.
 
-    Strays are looked for when every oracle is compared.
+    Strays are looked for when every oracle is compared. Raises `VerifyError` for a source that has
+    no reduction at all.
     """
     index = Index(tree)
     calls, guards = helper_calls(index), read_sites(index)
     index.unread |= broken(index)
+    if not calls and not guards and not index.unread:
+        raise VerifyError(f"{tree.name} {tree.version}: nothing to look at: no reduction")
     found = tuple(
         Found(
             comparison=comparison,

@@ -186,6 +186,10 @@ def _without_layers(folder):
 
 
 @pytest.mark.parametrize("nothing", [_empty, _without_layers])
-def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing):
-    assert _cli.main(["scan", str(nothing(tmp_path))]) == 2
-    assert "nothing to look at" in capsys.readouterr().err
+@pytest.mark.parametrize("command", [["scan"], ["report", "--source"]])
+@pytest.mark.parametrize("name", ["table", "json", "sarif", "junit", "html", "github"])
+def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing, command, name):
+    assert _cli.main([*command, str(nothing(tmp_path)), "--format", name]) == 2
+    captured = capsys.readouterr()
+    assert "nothing to look at" in captured.err
+    assert not captured.out
