@@ -158,8 +158,13 @@ def _directory(path: Path, below: str) -> SourceTree:
         )
     files: dict[str, Path] = {}
     skipped: list[str] = []
+
     # links to folders are not followed, so that a loop of links ends
-    for folder, folders, names in os.walk(package / below, followlinks=False):
+    def cannot_enter(error: OSError) -> None:
+        shown = Path(error.filename).relative_to(package).as_posix()
+        skipped.append(f"{PACKAGE}/{shown}: {error.strerror}")
+
+    for folder, folders, names in os.walk(package / below, onerror=cannot_enter, followlinks=False):
         folders.sort()
         for name in names:
             if name.endswith(".py"):
