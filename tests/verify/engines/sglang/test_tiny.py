@@ -113,6 +113,7 @@ def test_a_configuration_from_its_class(engine, tmp_path):
     assert 0 < config["sliding_window"] < 10, "shorter than the prompts, or it is not active"
     assert config["odd"] == 3
     assert config["tiny_absent"] == ["strange_key"]
+    assert config["tiny_attention"] == "torch_native"
     assert "emb_scale" not in config, "what is asked for with hasattr must not appear"
     assert engine.registered == []
 

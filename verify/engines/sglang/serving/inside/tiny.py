@@ -128,6 +128,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after
     config["architectures"] = [architecture]
+    config["tiny_attention"] = entry.attention
     config["dtype"] = config["torch_dtype"] = "float32"
     return config
 

@@ -11,13 +11,17 @@ LAYERS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a family needs: `values` for its class, `after` and `drop` for the file."""
+    """What a family needs: `values` for its class, `after` and `drop` for the file.
+
+    `attention` is the backend that its launch names; "triton" runs in Triton's interpreter.
+    """
 
     why: str
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     drop: tuple[str, ...] = ()
     model_type: str | None = None
+    attention: str = "torch_native"
 
 
 SIZES: dict[str, Any] = {
@@ -134,10 +138,12 @@ ENTRIES: dict[str, Entry] = {
     "exaone_moe": Entry(
         why="the hub's file says which layers have experts; transformers' class does not",
         after={"is_moe_layer": [False, True, True, True]},
+        attention="triton",
     ),
     "llama4": Entry(
         why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
         values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+        attention="triton",
     ),
     "step3p5": Entry(
         why="the engine's class names key-value heads groups and gives no kinds of layers",
@@ -186,6 +192,10 @@ ENTRIES: dict[str, Entry] = {
     "minimax_m3": Entry(
         why="its frequency of experts is a list, one number a layer (minimax_m3.py:1793)",
         after={"moe_layer_freq": [0, 1, 1, 1]},
+    ),
+    "gpt_oss": Entry(
+        why="its attention has sinks, which torch_native does not know (the server refuses it)",
+        attention="triton",
     ),
     "olmoe": Entry(
         why="its key norm has hidden_size weights, which is one key head a query head",

@@ -24,6 +24,8 @@ LAST_RESORT: list[str] = []
 """Tensors of this process that were sliced by comparing shapes, and why."""
 
 Spec = dict[str, Any]
+# what a model derives at the end of `load_weights` and not in `post_load_weights`
+_DERIVES = ("_set_mla_wkc_wvc",)
 _ROUTERS = ("gate", "router", "classifier", "router_gate", "gate_proj_router")
 
 
@@ -75,6 +77,9 @@ def fill(model: torch.nn.Module, *, seed: int, shapes: Path) -> None:
         ]
     if empty:
         raise RuntimeError(f"no weight loader filled: {', '.join(empty)}")
+    for name in _DERIVES:
+        if hasattr(model, name):
+            getattr(model, name)()
     if alone:
         scratch = shapes.with_name(f"{shapes.name}.{os.getpid()}")
         scratch.write_text(json.dumps(specs, indent=0))
