@@ -245,6 +245,8 @@ def _builds_experts(cls: type) -> bool:
     names = {"FusedMoE", "get_moe_impl_class", "fused_moe"}
     for base in _reachable(cls):
         for node in ast.walk(_tree(base)):
+            if isinstance(node, ast.Name) and node.id == "fused_moe":
+                return True  # dbrx and xverse_moe keep the function in an attribute
             if isinstance(node, ast.Call):
                 called = node.func
                 name = getattr(called, "id", getattr(called, "attr", ""))
