@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import types
 from typing import NamedTuple
 
 import pytest
@@ -161,6 +162,15 @@ def test_a_rotary_embedding_that_the_cpu_s_does_not_know_is_the_other_s(scaling,
 
     found = standins.rotary(cpu, other)(64, scaling, device="cpu")
     assert found == (wanted, 64, "cpu" if wanted == "cpu" else None)
+
+
+def test_a_model_takes_the_engine_s_own_kernel_where_the_release_has_it(monkeypatch):
+    owner, user = types.ModuleType("owner"), types.ModuleType("user")
+    owner.norm, user.norm, user.other = "its own", "mock", "mock"
+    monkeypatch.setitem(sys.modules, "owner", owner)
+    monkeypatch.setitem(sys.modules, "user", user)
+    standins.own_kernels({"user": {"norm": "owner", "other": "not.there"}, "absent": {"a": "owner"}})
+    assert (user.norm, user.other) == ("its own", "mock")
 
 
 def test_operators_that_torch_lacks_are_loud(monkeypatch):

@@ -28,12 +28,24 @@ ALL: dict[str, str] = {
     "the one that every other device takes",
     "float32": "two architectures are served in bfloat16 whatever the launch says; float32, so "
     "that rounding stays far below a fault",
+    "own-kernels": "a model replaces its Triton kernels by CPU operators that are missing; the "
+    "engine's own Triton kernels again, interpreted",
     "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
     "the others",
     "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
     "all-reduce and all-gather",
     "pinned-memory": "page-locked memory needs CUDA; plain memory instead",
 }
+
+
+OWN_KERNELS = {
+    "sglang.srt.models.grok": {
+        "fused_moe_router_shim": "sglang.kernels.ops.moe.router",
+        "fused_rmsnorm": "sglang.kernels.ops.layernorm.fused_rmsnorm",
+        "fused_dual_residual_rmsnorm": "sglang.kernels.ops.layernorm.fused_rmsnorm",
+    },
+}
+"""Module -> name that it takes from a missing operator -> module that has the Triton kernel."""
 
 
 def register_custom_ops() -> None:
@@ -69,6 +81,7 @@ def install() -> None:
     fused.fused_experts_impl = experts.fused_experts(fused.fused_experts_impl)
     _rotary()
     _float32()
+    own_kernels(OWN_KERNELS)
     _fill_values()
     _variable_sizes()
     if not torch.cuda.is_available():
@@ -142,6 +155,17 @@ def _float32() -> None:
         return  # before 0.5.19 the launch's type is kept
     for values in base.MODEL_OVERRIDES.values():
         values.pop("dtype", None)
+
+
+def own_kernels(table: dict[str, dict[str, str]]) -> None:
+    """Put the engine's own kernels where `table` says, in the releases that have them there."""
+    for user, names in table.items():
+        for name, owner in names.items():
+            try:
+                kernel = getattr(importlib.import_module(owner), name)
+                setattr(importlib.import_module(user), name, kernel)
+            except (ImportError, AttributeError):
+                continue  # the operator's mock stays, which is loud
 
 
 def _fill_values() -> None:

@@ -231,6 +231,10 @@ ENTRIES: dict[str, Entry] = {
             },
         },
     ),
+    "mixtral": Entry(
+        why="its checkpoints have no window, and the engine's model knows none",
+        values={"sliding_window": None},
+    ),
     "GraniteMoeSWAForCausalLM": Entry(
         why="its windows have sinks, which torch_native does not know",
         attention="triton",
