@@ -169,7 +169,9 @@ def test_a_model_takes_the_engine_s_own_kernel_where_the_release_has_it(monkeypa
     owner.norm, user.norm, user.other = "its own", "mock", "mock"
     monkeypatch.setitem(sys.modules, "owner", owner)
     monkeypatch.setitem(sys.modules, "user", user)
-    standins.own_kernels({"user": {"norm": "owner", "other": "not.there"}, "absent": {"a": "owner"}})
+    standins.own_kernels(
+        {"user": {"norm": "owner", "other": "not.there"}, "absent": {"a": "owner"}}
+    )
     assert (user.norm, user.other) == ("its own", "mock")
 
 

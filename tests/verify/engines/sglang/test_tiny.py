@@ -134,6 +134,13 @@ def test_a_class_that_refuses_is_named(engine, tmp_path, monkeypatch):
         tiny.write("mixed", tmp_path)
 
 
+def test_a_file_s_mixture_comes_before_its_dense_class(monkeypatch):
+    names = ["HuForCausalLM", "HuMoeForCausalLM", "HuMoeForCausalLMNextN", "HuMoeModel"]
+    monkeypatch.setattr(tiny, "_registry", dict)
+    monkeypatch.setattr(tiny, "architectures", lambda: dict.fromkeys(names, "hu"))
+    assert tiny._architecture("hu") == "HuMoeForCausalLM"
+
+
 def test_a_model_without_experts_is_named(engine, tmp_path):
     with pytest.raises(LookupError, match="dense: no architecture that builds experts"):
         tiny.write("dense", tmp_path)

@@ -230,7 +230,12 @@ def _architecture(model: str) -> str:
     here = [name for name, file in architectures().items() if file == model]
     if not here:
         raise LookupError(f"{model}: no architecture that builds experts in this release")
-    return min(here, key=lambda name: ("ForCausalLM" not in name, "NextN" in name, len(name)))
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        kind = "ForCausalLM" not in name, "NextN" in name
+        return *kind, "moe" not in name.lower(), len(name)
+
+    return min(here, key=rank)
 
 
 def _entry(architecture: str, file: str) -> Entry:

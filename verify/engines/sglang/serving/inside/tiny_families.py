@@ -217,6 +217,14 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
         after=_YARN | {"rope_scaling": _YARN["rope_parameters"]},
     ),
+    "deepseek": Entry(
+        why="fewer key-value heads than ranks are padded on CPU, with another width of a head",
+        values={"num_key_value_heads": 4},
+    ),
+    "minimax_m2": Entry(
+        why="the hub's file says what transformers' class takes for granted, or under another name",
+        after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
+    ),
     "minimax_m3": Entry(
         why="lists with one number a layer (minimax_m3.py:1793); no sparse attention, whose kernels "
         "a CPU lacks",
@@ -249,6 +257,7 @@ ENTRIES: dict[str, Entry] = {
             "num_global_key_value_heads": 2,
         },
         drop=("per_layer_config",),
+        attention="triton",
     ),
     "nemotron_h": Entry(
         why="without its mamba layers, which need kernels; the pattern has each other kind",
@@ -257,6 +266,14 @@ ENTRIES: dict[str, Entry] = {
             "layers_block_type": ["moe", "attention", "moe", "mlp"],
             "mtp_layers_block_type": ["attention", "moe"],
         },
+    ),
+    "lfm2_moe": Entry(
+        why="without its convolutions, which need kernels; each other kind of layer",
+        values={"layer_types": ["full_attention"] * LAYERS, "num_dense_layers": 1},
+    ),
+    "phimoe": Entry(
+        why="the engine's model has these biases whatever the file says",
+        values={"lm_head_bias": True, "attention_bias": True},
     ),
     "mimo_v2": Entry(
         why="windows have their own numbers of heads, and patterns are lists of numbers",
@@ -271,6 +288,8 @@ ENTRIES: dict[str, Entry] = {
             "swa_head_dim": 32,
             "swa_v_head_dim": 32,
             "v_head_dim": 32,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "swa_rope_theta": 10000.0,
         },
         attention="triton",
     ),
