@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.sglang.serving.inside import experts
+from verify.engines.sglang.serving.inside import experts, kernels
 
 ALL: dict[str, str] = {
     "config-names": "a release may name a configuration that a later transformers has as well; "
@@ -22,7 +22,7 @@ ALL: dict[str, str] = {
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
     "each its own, as in later releases",
     "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch, which "
-    "add zero as in the Triton kernel, no weight on the input and no ungated expert",
+    "add zero as in the Triton kernel, no expert twice, no weight on the input, no ungated expert",
     "fused-experts": "the Triton mixture looks for a GPU's tuning; its products and sums, in torch",
     "rotary": "latent attention's rotary embedding for CPU knows one scaling only; for any other, "
     "the one that every other device takes",
@@ -34,7 +34,8 @@ ALL: dict[str, str] = {
     "the others",
     "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
     "all-reduce and all-gather",
-    "pinned-memory": "page-locked memory needs CUDA; plain memory instead",
+    "plain-memory": "page-locked memory and the device's own need CUDA; plain memory instead",
+    **kernels.ALL,
 }
 
 
@@ -82,6 +83,7 @@ def install() -> None:
     _rotary()
     _float32()
     own_kernels(OWN_KERNELS)
+    kernels.install()
     _fill_values()
     _variable_sizes()
     if not torch.cuda.is_available():
@@ -107,7 +109,8 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
                 weight_on_input=config.apply_router_weight_on_input,
             )
         foreign = (ids < 0) | (ids >= layer.w13_weight.shape[0])
-        if not foreign.any():
+        ordered = ids.sort(dim=1).values
+        if not foreign.any() and not (ordered[:, 1:] == ordered[:, :-1]).any():
             return original(layer, x, topk, config)
         weights, ids = weights.masked_fill(foreign, 0), ids.masked_fill(foreign, 0)
         # one expert a token at a time: no id occurs twice in a row then
@@ -223,11 +226,15 @@ def _all_gather(
 def _plain_memory() -> None:
     torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign]
     for name in ("tensor", "empty", "zeros"):
-        setattr(torch, name, _unpinned(getattr(torch, name)))
+        setattr(torch, name, plain(getattr(torch, name)))
 
 
-def _unpinned(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def plain(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What makes a tensor, neither page-locked nor on a device named in a model's source."""
+
     def make(*positional: Any, pin_memory: bool = False, **named: Any) -> torch.Tensor:
+        if named.get("device") == "cuda":
+            named["device"] = "cpu"
         return original(*positional, **named)
 
     return make

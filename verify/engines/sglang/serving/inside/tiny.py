@@ -171,7 +171,7 @@ def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
         windowed = "sliding_window" in default and spoken & {"sliding_attention", "sliding_window"}
         if kinds == ['"full_attention"'] and windowed:
             kinds.insert(0, '"sliding_attention"')
-        if kinds == ['"sparse"']:
+        if set(kinds) <= {'"sparse"', '"dense"'}:  # as first_k_dense_replace says it
             kinds = ['"dense"', '"sparse"', '"sparse"', '"sparse"']
         found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
     return found

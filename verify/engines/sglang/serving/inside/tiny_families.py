@@ -89,17 +89,20 @@ SIZES: dict[str, Any] = {
     "num_nextn_predict_layers": 0,
     "sliding_window": 4,
     "q_lora_rank": 64,
-    "kv_lora_rank": 64,
+    "kv_lora_rank": 96,
     "qk_nope_head_dim": 64,
     "qk_rope_head_dim": 32,
-    "v_head_dim": 64,
+    "v_head_dim": 48,
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 32,
     "linear_value_head_dim": 32,
     "linear_conv_kernel_dim": 4,
 }
-"""Every attribute of these names that a family has. The window is shorter than the prompts."""
+"""Every attribute of these names that a family has. The window is shorter than the prompts.
+
+No two widths of latent attention are equal, so that one taken for another does not pass.
+"""
 
 ABSENT: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
@@ -204,7 +207,12 @@ ENTRIES: dict[str, Entry] = {
     ),
     "hunyuan": Entry(
         why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
-        after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
+        after={
+            "head_dim": 32,
+            "attention_head_dim": 32,
+            "use_mixed_mlp_moe": True,
+            "use_qk_norm": True,
+        },
     ),
     "mistral_large_3": Entry(
         why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
@@ -226,8 +234,8 @@ ENTRIES: dict[str, Entry] = {
         after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
     ),
     "minimax_m3": Entry(
-        why="lists with one number a layer (minimax_m3.py:1793); no sparse attention, whose kernels "
-        "a CPU lacks",
+        why="lists with one number a layer (minimax_m3.py:1793); without its sparse attention, "
+        "whose kernels a CPU lacks",
         after={
             "moe_layer_freq": [0, 1, 1, 1],
             "swiglu_alpha": 1.702,
@@ -236,6 +244,10 @@ ENTRIES: dict[str, Entry] = {
                 "sparse_attention_freq": [0] * LAYERS,
                 "sparse_num_index_heads": 2,
                 "sparse_index_dim": 32,
+                "sparse_block_size": 16,
+                "sparse_init_block": 1,
+                "sparse_local_block": 1,
+                "sparse_topk_blocks": 4,
             },
         },
     ),
@@ -255,6 +267,8 @@ ENTRIES: dict[str, Entry] = {
             "hidden_size_per_layer_input": 0,
             "global_head_dim": 32,
             "num_global_key_value_heads": 2,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 32,
         },
         drop=("per_layer_config",),
         attention="triton",
@@ -266,10 +280,6 @@ ENTRIES: dict[str, Entry] = {
             "layers_block_type": ["moe", "attention", "moe", "mlp"],
             "mtp_layers_block_type": ["attention", "moe"],
         },
-    ),
-    "lfm2_moe": Entry(
-        why="without its convolutions, which need kernels; each other kind of layer",
-        values={"layer_types": ["full_attention"] * LAYERS, "num_dense_layers": 1},
     ),
     "phimoe": Entry(
         why="the engine's model has these biases whatever the file says",
@@ -298,7 +308,8 @@ ENTRIES: dict[str, Entry] = {
         attention="triton",
     ),
     "olmoe": Entry(
-        why="its key norm has hidden_size weights, which is one key head a query head",
-        values={"num_key_value_heads": 4},
+        why="its key norm has hidden_size weights, which is one key head a query head; the engine "
+        "never makes the chosen scores sum to one",
+        values={"num_key_value_heads": 4, "norm_topk_prob": False},
     ),
 }
