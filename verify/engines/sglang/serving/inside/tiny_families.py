@@ -125,8 +125,8 @@ _YARN: dict[str, Any] = {
 
 ENTRIES: dict[str, Entry] = {
     "DeepseekV2ForCausalLM": Entry(
-        why="as deepseek_v2 below; version 2 scores by softmax, which only the hub's file says",
-        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy"},
+        why="as deepseek_v2 below; version 2 scores by softmax, whose choice need not sum to one",
+        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy", "norm_topk_prob": False},
         after={"scoring_func": "softmax"},
         drop=("rope_scaling",),
     ),
