@@ -230,8 +230,8 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
     ),
     "minimax_m2": Entry(
-        why="the hub's file says what transformers' class takes for granted, or under another name; "
-        "its key norm is not padded where the server pads key-value heads, on CPU only",
+        why="the hub's file says what transformers' class takes for granted, or in other words; its "
+        "key norm is not padded where the server pads key-value heads, on CPU only",
         values={"num_key_value_heads": 4},
         after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
     ),
@@ -254,8 +254,9 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "mixtral": Entry(
-        why="its checkpoints have no window, and the engine's model knows none",
-        values={"sliding_window": None},
+        why="its checkpoints have no window, and the engine's model knows none; padded key-value "
+        "heads, on CPU only, would have another width",
+        values={"sliding_window": None, "num_key_value_heads": 4},
     ),
     "GraniteMoeSWAForCausalLM": Entry(
         why="its windows have sinks, which torch_native does not know",
