@@ -230,8 +230,8 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
     ),
     "minimax_m2": Entry(
-        why="the hub's file says what transformers' class takes for granted, or in other words; its "
-        "key norm is not padded where the server pads key-value heads, on CPU only",
+        why="the hub's file says what transformers' class takes for granted or names otherwise; "
+        "its key norm is not padded where the server pads key-value heads, on CPU only",
         values={"num_key_value_heads": 4},
         after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
     ),
