@@ -22,7 +22,9 @@ import torch
 
 LAST_RESORT: list[str] = []
 """Tensors of this process that were sliced by comparing shapes, and why."""
-ARGUED: dict[str, str] = {}
+ARGUED: dict[str, str] = {
+    "self_attn.sinks": "one a head, in the attention group's order (gpt_oss.py:1277 of 0.5.23)",
+}
 """Ends of names -> why a slice by shape is right there; any other is an error."""
 
 Spec = dict[str, Any]
@@ -197,7 +199,7 @@ def _load(
         return
     try:
         if _is_experts(owner) and leaf.startswith(("w13", "w2")):
-            _load_experts(owner, leaf, tensor, full, name=name)
+            _load_experts(owner, leaf, tensor, full)
         elif spec["parts"]:
             at, dim = 0, tensor.output_dim  # type: ignore[attr-defined]
             for shard, length in spec["parts"]:
@@ -213,14 +215,16 @@ def _load(
         _slice(owner, tensor, full, name=name, why=f"its loader refused it ({why})")
 
 
-def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str) -> None:
+def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor) -> None:
     loader = tensor.weight_loader
     shard = "w2" if leaf.startswith("w2") else "w13"
     if getattr(loader, "__name__", "") == "weight_loader_fused":
+        # experts and bias as gpt_oss's load_weights hands them over (gpt_oss.py:1271 of 0.5.23)
         if full.shape[0] != tensor.shape[0]:
             here = owner.moe_ep_rank * tensor.shape[0]
             full = full.narrow(0, here, tensor.shape[0])
-            LAST_RESORT.append(f"{name}: the fused loader does not select this rank's experts")
+        if leaf == "w2_weight_bias" and owner.moe_tp_rank:
+            full = torch.zeros_like(full)  # the ranks' products are summed, the bias is not
         loader(tensor, full.contiguous(), leaf, shard)
         return
     for expert in range(full.shape[0]):
