@@ -225,3 +225,38 @@ def test_a_fused_loader_gets_this_rank_s_experts_and_one_bias(monkeypatch, tmp_p
     ]
     assert torch.equal(torch.cat([p.w2_weight for p in parts], -1), alone.w2_weight)
     assert torch.equal(sum(p.w2_weight_bias for p in parts), alone.w2_weight_bias)
+
+
+class DbrxExperts(torch.nn.Module):
+    def __init__(self, *, rank, parts):
+        super().__init__()
+        self.rank, self.inner = rank, INNER // parts
+        self.ws = torch.nn.Parameter(torch.zeros(EXPERTS, 2 * self.inner, HIDDEN))
+        self.w2s = torch.nn.Parameter(torch.zeros(EXPERTS, HIDDEN, self.inner))
+        self.ws.weight_loader = self.w2s.weight_loader = self.load
+
+    def load(self, parameter, loaded, name):
+        mine = slice(self.rank * self.inner, (self.rank + 1) * self.inner)
+        loaded = loaded.reshape(EXPERTS, INNER, HIDDEN)[:, mine]
+        if name == "w2":
+            parameter.data[:] = loaded.transpose(1, 2)
+        else:
+            at = {"w1": 0, "v1": self.inner}[name]
+            parameter.data[:, at : at + self.inner] = loaded
+
+
+def test_dbrx_s_experts_are_slices_of_the_one_rank_s(monkeypatch, tmp_path):
+    def made(*, ranks, **how):
+        model = torch.nn.Module()
+        model.ffn = torch.nn.Module()
+        model.ffn.experts = DbrxExperts(**how)
+        filled(monkeypatch, tmp_path / "shapes.json", ranks=ranks, model=model)
+        return model.ffn.experts
+
+    alone = made(ranks=1, rank=0, parts=1)
+    two = [made(ranks=2, rank=rank, parts=2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.w2s for part in two], -1), alone.w2s)
+    halves = [
+        torch.cat(half, 1) for half in zip(*(part.ws.chunk(2, 1) for part in two), strict=True)
+    ]
+    assert torch.equal(torch.cat(halves, 1), alone.ws)

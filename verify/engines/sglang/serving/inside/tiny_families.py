@@ -202,8 +202,12 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_parameters",),  # the class sets rope_scaling last, which is its other name
     ),
     "laguna": Entry(
-        why="a window of its own on every second layer, as the hub's file has it",
-        values={"layer_types": ["full_attention", "sliding_attention"] * 2},
+        why="a window of its own on every second layer, as the hub's file has it; its gates are not "
+        "padded where the server pads key-value heads, on CPU only",
+        values={
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "num_key_value_heads": 4,
+        },
     ),
     "hunyuan": Entry(
         why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
@@ -252,6 +256,10 @@ ENTRIES: dict[str, Entry] = {
                 "sparse_topk_blocks": 4,
             },
         },
+    ),
+    "TransformersMoEForCausalLM": Entry(
+        why="the fallback for models that the engine has not: any of transformers' will do",
+        model_type="qwen3_moe",
     ),
     "mixtral": Entry(
         why="its checkpoints have no window, and the engine's model knows none; padded key-value "
@@ -307,7 +315,9 @@ ENTRIES: dict[str, Entry] = {
         attention="triton",
     ),
     "gpt_oss": Entry(
-        why="its attention has sinks, which torch_native does not know (the server refuses it)",
+        why="its attention has sinks, which torch_native does not know (the server refuses it), "
+        "and which are not padded where the server pads key-value heads, on CPU only",
+        values={"num_key_value_heads": 4},
         attention="triton",
     ),
     "olmoe": Entry(

@@ -205,6 +205,8 @@ def _load(
             for shard, length in spec["parts"]:
                 loader(tensor, full.narrow(dim, at, length).contiguous(), shard)
                 at += length
+        elif type(owner).__name__ == "DbrxExperts":
+            _load_dbrx(leaf, tensor, full)
         elif type(owner).__name__ == "ColumnParallelBatchedLinear":
             for shard in range(full.shape[0]):
                 loader(tensor, full[shard], shard)
@@ -237,6 +239,16 @@ def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor) -> Non
             loader(tensor, one[half:].contiguous(), label, "w3", expert)
         else:
             loader(tensor, one.contiguous(), label, "w1", expert)
+
+
+def _load_dbrx(leaf: str, tensor: Any, full: torch.Tensor) -> None:
+    """Its loader takes one of three names (dbrx.py:155 of 0.5.23), and `w2` the other way round."""
+    if leaf == "ws":
+        gate, up = full.chunk(2, dim=1)
+        tensor.weight_loader(tensor, gate.contiguous(), "w1")
+        tensor.weight_loader(tensor, up.contiguous(), "v1")
+    else:
+        tensor.weight_loader(tensor, full.transpose(1, 2).contiguous(), "w2")
 
 
 def _slice(
