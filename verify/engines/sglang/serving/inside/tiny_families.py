@@ -202,8 +202,8 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_parameters",),  # the class sets rope_scaling last, which is its other name
     ),
     "laguna": Entry(
-        why="a window of its own on every second layer, as the hub's file has it; its gates are not "
-        "padded where the server pads key-value heads, on CPU only",
+        why="a window of its own on every second layer, as the hub's file has it; its gates are "
+        "not padded where the server pads key-value heads, on CPU only",
         values={
             "layer_types": ["full_attention", "sliding_attention"] * 2,
             "num_key_value_heads": 4,
