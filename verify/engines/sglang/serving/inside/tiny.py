@@ -103,6 +103,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
             # Fewer than ranks, and SGLang pads the heads, on CPU only (configs/update_config.py).
             values["num_key_value_heads"] = 4
         values |= _per_layer(default, cls)
+        values = {key: value for key, value in values.items() if not _read_only(known, key)}
         values |= entry.values
         for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
             if "rope_parameters" in default and name not in entry.values:
@@ -148,6 +149,12 @@ _ALWAYS = {
         "pad_token_id",
     )
 }
+
+
+def _read_only(known: Any, name: str) -> bool:
+    """Whether `known` computes the attribute from others, and refuses to be told."""
+    attribute = getattr(known, name, None)
+    return isinstance(attribute, property) and attribute.fset is None
 
 
 def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
