@@ -44,7 +44,8 @@ class ComputedConfig(PretrainedConfig):
     model_type = "mixed"
 
     def __init__(self, **values):
-        super().__init__(**({"num_hidden_layers": 12} | values))
+        for name, value in ({"num_hidden_layers": 12} | values).items():
+            setattr(self, name, value)
 
     @property
     def layer_types(self):
