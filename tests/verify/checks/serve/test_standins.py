@@ -48,6 +48,19 @@ def test_an_expert_of_another_rank_adds_zero(foreign):
         native(Layer, x, topk, Config)
 
 
+@pytest.mark.parametrize(("rank", "wanted"), [(0, [[0, 1], [-1, -1]]), (1, [[-1, -1], [1, -1]])])
+def test_a_runner_that_keeps_the_model_s_numbers_of_experts(rank, wanted):
+    class Dispatcher:
+        skip_local_expert_mapping = True
+
+    class Keeps(Layer):
+        dispatcher = Dispatcher
+        moe_ep_rank = rank
+
+    assert standins._held(Keeps, torch.tensor([[0, 1], [3, -1]])).tolist() == wanted
+    assert standins._held(Layer, torch.tensor([[0, 1], [3, -1]])).tolist() == [[0, 1], [-1, -1]]
+
+
 def test_an_expert_twice_in_a_row_adds_twice():
     def once(layer, x, topk, config):
         assert topk.topk_ids.shape[1] == 1

@@ -30,7 +30,7 @@ ALL: dict[str, str] = {
     "that rounding stays far below a fault",
     "own-kernels": "a model replaces its Triton kernels by CPU operators that are missing; the "
     "engine's own Triton kernels again, interpreted",
-    "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
+    "fill-value": "attention backends lack the value that pads sequence lengths; 1, as in "
     "the others",
     "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
     "all-reduce and all-gather",
@@ -97,6 +97,7 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         if x.shape[0] == 0:
             return torch.zeros_like(x)
         weights, ids, _ = topk
+        ids = _held(layer, ids)
         if config.apply_router_weight_on_input or not getattr(config, "is_gated", True):
             return experts.mixture(
                 x,
@@ -108,10 +109,10 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
                 gated=getattr(config, "is_gated", True),
                 weight_on_input=config.apply_router_weight_on_input,
             )
-        foreign = (ids < 0) | (ids >= layer.w13_weight.shape[0])
+        foreign = ids < 0
         ordered = ids.sort(dim=1).values
         if not foreign.any() and not (ordered[:, 1:] == ordered[:, :-1]).any():
-            return original(layer, x, topk, config)
+            return original(layer, x, topk._replace(topk_ids=ids), config)
         weights, ids = weights.masked_fill(foreign, 0), ids.masked_fill(foreign, 0)
         # one expert a token at a time: no id occurs twice in a row then
         total = torch.zeros_like(x)
@@ -121,6 +122,17 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         return total
 
     return moe_forward_native
+
+
+def _held(layer: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Places of experts in this rank's weights, -1 for another rank's.
+
+    Some runners tell their kernel the expert's number in the whole model (Nemotron-H's).
+    """
+    count = layer.w13_weight.shape[0]
+    if getattr(getattr(layer, "dispatcher", None), "skip_local_expert_mapping", False):
+        ids = torch.where(ids < 0, ids, ids - layer.moe_ep_rank * count)
+    return ids.masked_fill((ids < 0) | (ids >= count), -1)
 
 
 def _fused_moe() -> Any:
@@ -180,6 +192,11 @@ def _fill_values() -> None:
             setattr(native, name, _one)
     if not hasattr(triton, "get_cpu_graph_seq_len_fill_value"):
         triton.get_cpu_graph_seq_len_fill_value = _one
+    try:
+        sparse: Any = importlib.import_module(f"{backends}.minimax_sparse_backend")
+        sparse.MiniMaxHybridAttnBackend.get_cpu_graph_seq_len_fill_value = _one
+    except (ImportError, AttributeError):
+        pass  # releases before MiniMax-M3
 
 
 def _one(_self: Any) -> int:

@@ -156,14 +156,14 @@ ENTRIES: dict[str, Entry] = {
     "step3p5": Entry(
         why="the engine's class names key-value heads groups and gives no kinds of layers",
         values={
-            "num_attention_groups": 2,
+            "num_attention_groups": 4,  # no fewer than ranks: the server pads, on CPU only
             "layer_types": ["full_attention", "sliding_attention"] * 2,
             "moe_layers_enum": [1, 2, 3],
             "share_expert_dims": 64,
             "attention_other_setting": {
                 "attention_type": "sliding_attention",
                 "num_attention_heads": 4,
-                "num_attention_groups": 2,
+                "num_attention_groups": 4,
                 "head_dim": 32,
             },
         },
@@ -219,6 +219,7 @@ ENTRIES: dict[str, Entry] = {
             "use_mixed_mlp_moe": True,
             "use_qk_norm": True,
         },
+        attention="triton",  # torch_native wants a row a token, the norm leaves a row a head
     ),
     "mistral_large_3": Entry(
         why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
@@ -241,6 +242,15 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
         after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
     ),
+    "xverse_moe": Entry(
+        why="as deepseek: padded key-value heads would have another width",
+        values={"num_key_value_heads": 4},
+    ),
+    "grok": Entry(
+        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
+        values={"num_key_value_heads": 4},
+        after={"load_presharded_moe": False},
+    ),
     "minimax_m3": Entry(
         why="lists with one number a layer (minimax_m3.py:1793); without its sparse attention, "
         "whose kernels a CPU lacks",
@@ -248,6 +258,7 @@ ENTRIES: dict[str, Entry] = {
             "moe_layer_freq": [0, 1, 1, 1],
             "swiglu_alpha": 1.702,
             "swiglu_limit": 7.0,
+            "qk_norm_type": "per_head",  # as its checkpoints; any other stops (minimax_m3.py:860)
             "sparse_attention_config": {
                 "sparse_attention_freq": [0] * LAYERS,
                 "sparse_num_index_heads": 2,

@@ -214,7 +214,7 @@ def _load(
             loader(tensor, full)
     except (AssertionError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         why = f"{type(error).__name__}: {str(error)[:120]}"
-        _slice(owner, tensor, full, name=name, why=f"its loader refused it ({why})")
+        _slice(owner, tensor, full, name=name, why=f"was refused by its loader ({why})")
 
 
 def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor) -> None:
