@@ -192,8 +192,14 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "longcat_flash": Entry(
-        why="latent attention with a head for each query head; two zero experts, as the hub has",
-        values={"num_key_value_heads": 4, "zero_expert_num": 2, "expert_ffn_hidden_size": 64},
+        why="latent attention with a head for each query head; zero experts, whose kernel adds "
+        "nothing to a row of fewer than 256 (ep_moe_kernels.py:1929 of 0.5.23)",
+        values={
+            "hidden_size": 256,
+            "num_key_value_heads": 4,
+            "zero_expert_num": 2,
+            "expert_ffn_hidden_size": 64,
+        },
         after={
             "rope_scaling": {
                 "rope_type": "default",
