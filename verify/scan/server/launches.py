@@ -13,6 +13,7 @@ from verify.scan.index import Class, Index
 from verify.scan.roots import Roots
 from verify.scan.server.arguments import Arguments, Options, Outcome, Refusal
 from verify.scan.server.construct import construct
+from verify.scan.server.idle import nothing_to_act_on
 from verify.scan.server.launched import Judged, Launch, size_of, words_of
 from verify.scan.server.models import Model, models_of
 from verify.scan.server.values import Unknown
@@ -105,6 +106,8 @@ class Launcher:
             refusal = construct(self.index, layer, outcome.options)
             self._built[key] = None if plain is not None else refusal
         built = self._built[key]
+        if built is None:
+            built = nothing_to_act_on(self.index, layer, options, self.arguments.defaults)
         return None if built is None else str(built)
 
     def _outcome(self, model: Model, options: Options) -> Outcome:
