@@ -16,9 +16,10 @@ NEEDS: Mapping[Cause, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch that the source takes for some model."""
+    """A launch that the source takes for some model; `needs` is what a machine must have."""
 
     options: Options
+    needs: tuple[str, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -77,23 +78,23 @@ class Launched:
             return replace(finding, refused=self.refusals)
         return replace(
             finding,
-            reach=reach_of(self.cause, self.launch.options),
+            reach=reach_of(self.cause, self.launch),
             launch=self.launch.words,
-            needs=NEEDS.get(self.cause, ()),
+            needs=(*NEEDS.get(self.cause, ()), *self.launch.needs),
             refused=self.refusals,
         )
 
 
-def size_of(launch: Launch) -> tuple[int, tuple[str, ...]]:
-    """Orders launches: fewer options first."""
-    return len(launch.options), launch.words
+def size_of(launch: Launch) -> tuple[int, int, tuple[str, ...]]:
+    """Orders launches: fewer needs first, then fewer options."""
+    return len(launch.needs), len(launch.options), launch.words
 
 
-def reach_of(cause: Cause, options: Options) -> Reach:
+def reach_of(cause: Cause, launch: Launch) -> Reach:
     """What it takes to meet a finding."""
-    if cause in NEEDS:
+    if cause in NEEDS or launch.needs:
         return "conditional"
-    return "default" if options.keys() <= _PARALLEL_SIZES else "option"
+    return "default" if launch.options.keys() <= _PARALLEL_SIZES else "option"
 
 
 def words_of(options: Options) -> Iterator[str]:

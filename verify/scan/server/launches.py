@@ -5,7 +5,7 @@ models and backends take them is read from the source.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verify.scan.addends.judge import Cause
@@ -16,6 +16,7 @@ from verify.scan.server.construct import construct
 from verify.scan.server.idle import nothing_to_act_on
 from verify.scan.server.launched import Judged, Launch, size_of, words_of
 from verify.scan.server.models import Model, models_of
+from verify.scan.server.platforms import platform_of
 from verify.scan.server.values import Unknown
 
 PLAIN: Options = {"tp_size": 4}
@@ -72,6 +73,8 @@ class Launcher:
         for backend in sorted(backends):
             launch = self._first(layer, tuple(_with_backend(backend)), found)
             if launch is not None:
+                platform = platform_of(self.index, backend)
+                launch = replace(launch, needs=(platform,) if platform else ())
                 found.backends.add(backend)
                 found.launch = min(found.launch or launch, launch, key=size_of)
         return found
