@@ -18,7 +18,7 @@ NAMES = {"npu": "an NPU", "xpu": "an XPU", "hip": "a ROCm GPU", "mlx": "Apple si
 
 def platform_of(index: Index, backend: str) -> str | None:
     """What a machine must have for a backend; None where its code names no platform."""
-    asked = re.compile(rf"(?:is_{backend}\(\)|_use_{backend})\b[^\n]*:\n(?:[^\n]*\n){{0,6}}")
+    asked = re.compile(rf"(?:is_{backend}\(\)|_use_{backend}\b)[^\n]*:\n(?:[^\n]*\n){{0,6}}")
     for path in index.tree.under(f"{LAYERS}moe/"):
         module = index.module(path)
         if module is None:
