@@ -120,10 +120,11 @@ class Arguments:
         if self.server is None:
             return Outcome(options=options)
         follower = Follower(self.index, self._natives())
-        record = follower.thing(self.server, **{"model_path": LOCAL_PATH, **options})
-        record.base, record.whole = self.defaults, True
-        config = follower.thing(architectures=(model.architecture,), model_type=model.model_type)
-        follower.model = follower.thing(hf_config=config, hf_text_config=config)
+        fields = {"model_path": LOCAL_PATH, **options}
+        record = Thing(self.server, fields, whole=True, base=self.defaults)
+        names = {"architectures": (model.architecture,), "model_type": model.model_type}
+        config = Thing(None, names)
+        follower.model = Thing(None, {"hf_config": config, "hf_text_config": config})
         whole = True
         try:
             for entry in ENTRIES:
@@ -164,7 +165,7 @@ class Arguments:
 
 def _declare(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
     if given and isinstance(given[0], Thing):
-        given[0].set(named, where=follower.here)
+        follower.write(given[0], named)
     return None
 
 
@@ -174,5 +175,5 @@ def _post_process(
     record, function = given[:2]
     declared = follower.call(function, (record,), {})
     if isinstance(record, Thing) and isinstance(declared, Mapping):
-        record.set(declared, where=follower.here)
+        follower.write(record, declared)
     return None

@@ -89,7 +89,7 @@ class Evaluator:
         self.builds = builds
         self.natives = natives
         self.certain = True
-        self.things: list[Thing] = []
+        self.written: list[tuple[Thing, Mapping[str, Any]]] = []
         self.frames: list[Frame] = []
         self.frame: Frame
         self.steps = 0
@@ -121,11 +121,15 @@ class Evaluator:
         """The statement that runs: its file and line."""
         return f"{self.frame.module.path}:{self.frame.line}"
 
-    def thing(self, cls: Class | None = None, **fields: Any) -> Thing:
-        """A new object, whose fields are kept apart on ways that are not taken together."""
-        made = Thing(cls, fields)
-        self.things.append(made)
-        return made
+    def write(self, thing: Thing, values: Mapping[str, Any]) -> None:
+        """Give a thing's fields new values; what was can be taken back."""
+        self.replace_fields(thing, {**thing.fields, **values})
+        thing.places.update(dict.fromkeys(values, self.here))
+
+    def replace_fields(self, thing: Thing, fields: Mapping[str, Any]) -> None:
+        """Give a thing other fields, and keep in mind which it had."""
+        self.written.append((thing, thing.fields))
+        thing.fields = fields
 
     def value(self, node: ast.expr) -> Any:
         """The value of an expression."""
@@ -256,7 +260,7 @@ class Evaluator:
                 except UnreadableError:
                     return UNKNOWN
             case Built(cls=cls) if cls.module.path.startswith(self.builds):
-                made = self.thing(cls)
+                made = Thing(cls)
                 init = cls.method("__init__")
                 if init is not None:
                     self.call(Code(init, made), positional, keywords)

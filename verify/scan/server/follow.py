@@ -20,7 +20,8 @@ from verify.scan.server.values import (
 
 MAX_TURNS = 64  # of a loop over something known
 
-Snapshot = tuple[dict[str, Any], list[tuple[Thing, Mapping[str, Any]]]]
+# the names after one of two ways, and the things that it wrote to
+Way = tuple[dict[str, Any], dict[int, tuple[Thing, Mapping[str, Any]]]]
 
 
 class RefusedError(Exception):
@@ -108,21 +109,21 @@ class Follower(Evaluator):
     def _either(self, one: Callable[[], bool], other: Callable[[], bool]) -> bool:
         """Two ways of which nobody knows which is taken; whether control has left both."""
         certain, self.certain = self.certain, False
-        before = self._save()
+        env, mark = self.frame.env, len(self.written)
+        self.frame.env = dict(env)
         left_one = self._way(one)
-        how = self.frame.left
-        after_one = self._save()
-        self._restore(before)
+        how, after_one = self.frame.left, self._take_back(mark)
+        self.frame.env = dict(env)
         left_other = self._way(other)
-        after_other = self._save()
+        after_other = self._take_back(mark)
         self.certain = certain
         if left_one is None and left_other is None:
             self._ends()
         if left_one is None or left_other is None:
             # the other way is the one that is taken
-            self._restore(after_other if left_one is None else after_one)
+            self._go_on(after_other if left_one is None else after_one)
             return bool(left_one or left_other)
-        self._join(after_one, after_other, env=left_one == left_other)
+        self._join(after_one, after_other)
         if left_one != left_other:
             # what follows in this call may not run
             self.frame.env = (after_other if left_one else after_one)[0]
@@ -139,23 +140,28 @@ class Follower(Evaluator):
         except DeadError:
             return None
 
-    def _save(self) -> Snapshot:
-        return dict(self.frame.env), [(thing, thing.fields) for thing in self.things]
+    def _take_back(self, mark: int) -> Way:
+        """What a way left behind; everything that it wrote since `mark` is taken back."""
+        left = {id(thing): (thing, thing.fields) for thing, _ in self.written[mark:]}
+        for thing, before in reversed(self.written[mark:]):
+            thing.fields = before
+        del self.written[mark:]
+        return self.frame.env, left
 
-    def _restore(self, state: Snapshot) -> None:
-        env, things = state
-        self.frame.env = dict(env)
-        for thing, fields in things:
-            thing.fields = fields
+    def _go_on(self, way: Way) -> None:
+        """Go on with what a way left behind."""
+        self.frame.env, left = way
+        for thing, fields in left.values():
+            self.replace_fields(thing, fields)
 
-    def _join(self, one: Snapshot, other: Snapshot, *, env: bool) -> None:
-        if env:
-            self.frame.env = _merged(one[0], other[0])
-        fields = {id(thing): values for thing, values in one[1]}
-        for thing, values in other[1]:
-            before = fields.get(id(thing), values)
-            if before is not values:
-                thing.fields = _merged(before, values, thing.base)
+    def _join(self, one: Way, other: Way) -> None:
+        """Go on with what is common to two ways."""
+        self.frame.env = _merged(one[0], other[0])
+        for key, (thing, fields) in {**one[1], **other[1]}.items():
+            first = one[1].get(key, (thing, thing.fields))[1]
+            second = other[1].get(key, (thing, thing.fields))[1]
+            known = fields if first is second else _merged(first, second, thing.base)
+            self.replace_fields(thing, known)
 
     def _for(self, node: ast.For) -> bool:
         items = self.value(node.iter)
@@ -232,7 +238,7 @@ class Follower(Evaluator):
             case ast.Attribute(value=owner, attr=name):
                 thing = self.value(owner)
                 if isinstance(thing, Thing):
-                    thing.set({name: value}, where=self.here)
+                    self.write(thing, {name: value})
             case ast.Subscript(value=owner, slice=key):
                 held, index = self.value(owner), self.value(key)
                 if isinstance(owner, ast.Name | ast.Attribute):

@@ -6,6 +6,7 @@ models and backends take them is read from the source.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from verify.scan.addends.judge import Cause
@@ -103,15 +104,24 @@ class Launcher:
             settled = outcome.options.get(name, value)
             if name not in _MOVES and not isinstance(settled, Unknown) and settled != value:
                 return outcome.places.get(name, name)
-        key = (layer, _settled(outcome.options))
-        if key not in self._built:
-            plain = construct(self.index, layer, {**self.arguments.defaults, "tp_size": 4})
-            refusal = construct(self.index, layer, outcome.options)
-            self._built[key] = None if plain is not None else refusal
-        built = self._built[key]
+        built = self._construct(layer, outcome.options)
+        if built is not None and self._construct(layer, self._plain) is not None:
+            # what ends every launch was misread
+            built = None
         if built is None:
             built = nothing_to_act_on(self.index, layer, options, self.arguments.defaults)
         return None if built is None else str(built)
+
+    @cached_property
+    def _plain(self) -> Options:
+        return {**self.arguments.defaults, **PLAIN}
+
+    def _construct(self, layer: Class, options: Options) -> Refusal | None:
+        """Where a layer's constructor ends a launch with these options."""
+        key = (layer, _settled(options))
+        if key not in self._built:
+            self._built[key] = construct(self.index, layer, options)
+        return self._built[key]
 
     def _outcome(self, model: Model, options: Options) -> Outcome:
         """What the argument handling makes of a launch."""

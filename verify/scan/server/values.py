@@ -35,11 +35,6 @@ class Thing:
     base: Mapping[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
 
-    def set(self, values: Mapping[str, Any], *, where: str = "") -> None:
-        """Give fields new values."""
-        self.fields = {**self.fields, **values}
-        self.places.update(dict.fromkeys(values, where))
-
 
 @dataclass(frozen=True)
 class Code:
