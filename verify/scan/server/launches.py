@@ -13,7 +13,8 @@ from verify.scan.addends.judge import Cause
 from verify.scan.index import Class, Index
 from verify.scan.roots import Roots
 from verify.scan.server.arguments import Arguments, Options, Outcome, Refusal
-from verify.scan.server.construct import construct
+from verify.scan.server.construct import construct, sizes
+from verify.scan.server.embedding import whole_vocabulary
 from verify.scan.server.idle import nothing_to_act_on
 from verify.scan.server.launched import Judged, Launch, size_of, words_of
 from verify.scan.server.models import Model, models_of
@@ -110,6 +111,9 @@ class Launcher:
             built = None
         if built is None:
             built = nothing_to_act_on(self.index, layer, options, self.arguments.defaults)
+        attention = sizes(outcome.options)["attn_dp_size"]
+        if built is None and isinstance(attention, int) and attention > 1:
+            built = whole_vocabulary(self.roots, layer)
         return None if built is None else str(built)
 
     @cached_property

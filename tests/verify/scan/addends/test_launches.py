@@ -181,6 +181,25 @@ def test_an_assertion_in_the_attention_refuses(judged: Judge, change: Any) -> No
     assert scanned(judged, change, server("pass"), (head, harmless)).rules
 
 
+def test_a_vocabulary_that_is_split_over_all_ranks_refuses(judged: Judge, change: Any) -> None:
+    """dwdp comes with attention data parallelism: its sum is over ranks with other tokens."""
+
+    def with_embedding(arguments: str) -> Any:
+        model = OAK[1].replace(
+            "        self.layers",
+            f"        self.embed = VocabParallelEmbedding(config.n, config.h{arguments})\n"
+            "        self.layers",
+        )
+        files = {**knows_it(change), **server("pass")}
+        return judged((OAK[0], model), library=files)
+
+    result = with_embedding("")
+    assert result.rules == []
+    assert "models/sample.py:" in result.refused[0].refused[0]
+    told = with_embedding(", use_attn_tp_group=is_dp_attention_enabled()")
+    assert told.rules == [("lost-addend", "0000")]
+
+
 MANAGER = """
 class Manager:
     def setup(self, model):
