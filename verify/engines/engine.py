@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.engines.layout import Layout
+from verify.report import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,16 @@ class Environment:
     newest: str
     size: str
     requirements: Callable[[str], Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to serve for a finding: any of `models` on any of `layouts`; or `why_not`."""
+
+    models: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    arguments: tuple[str, ...] = ()
+    why_not: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +47,8 @@ class Engine:
     its server arguments, and `command_line(model, folder, words)` all arguments of one server.
 
     `sizes_differ` finds the words with which ranks say that they brought tensors of different
-    sizes to a collective, `peer_gone` those for a peer that left.
+    sizes to a collective, `peer_gone` those for a peer that left. `asked` makes the launch
+    for the JSON of a finding of scan or prove.
     """
 
     name: str
@@ -53,3 +65,4 @@ class Engine:
     command_line: Callable[[str, str, Sequence[str]], list[str]]
     sizes_differ: re.Pattern[str]
     peer_gone: re.Pattern[str]
+    asked: Callable[[Mapping[str, Json]], Asked]

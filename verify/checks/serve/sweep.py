@@ -1,6 +1,6 @@
 """Many cases one after the other; the engine starts when the first one has to run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,34 +21,43 @@ def subject_of(located: Located) -> Subject:
     )
 
 
-def sweep(
-    cases: Sequence[Case],
-    *,
-    engine: Engine,
-    results: Results,
-    launch: Callable[[], Session],
-    tell: Callable[[str], None],
-) -> list[Result]:
-    """A result a case, in their order: what `results` has, and what has to run."""
-    found = []
-    with ExitStack() as stack:
-        judge: run.Judge | None = None
-        for number, case in enumerate(cases, start=1):
-            known = results.get(case)
-            if known is None:
-                judge = judge or _judge(stack.enter_context(launch()), engine)
-                result = judge.judge(case)
-                results.keep(result)
-                time = f"{result.seconds:.1f} s"
-            else:
-                result, time = known, "kept"
-            name = f"{number}/{len(cases)} {case.model} {case.layout}"
-            tell(f"{name}: {result.outcome}, {time}")
-            found.append(result)
-    return found
+class Sweep:
+    """Runs cases that no results have, and keeps theirs; `with Sweep(...) as sweep`."""
 
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        results: Results,
+        launch: Callable[[], Session],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._engine, self._results, self._launch, self._tell = engine, results, launch, tell
+        self._stack = ExitStack()
+        self._judge: run.Judge | None = None
+        self._number = 0
 
-def _judge(session: Session, engine: Engine) -> run.Judge:
-    session.start()
-    release = f"{engine.name} {session.hello['version']}"
-    return run.Judge(engine=engine, session=session, release=release)
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *caught: object) -> None:
+        self._stack.close()
+
+    def serve(self, case: Case) -> Result:
+        """The result of `case`, run if it has to be."""
+        result, how = self._results.get(case), "kept"
+        if result is None:
+            result = self._started().judge(case)
+            self._results.keep(result)
+            how = f"{result.seconds:.1f} s"
+        self._number += 1
+        self._tell(f"{self._number} {case.model} {case.layout}: {result.outcome}, {how}")
+        return result
+
+    def _started(self) -> run.Judge:
+        if self._judge is None:
+            session = self._stack.enter_context(self._launch())
+            session.start()
+            release = f"{self._engine.name} {session.hello['version']}"
+            self._judge = run.Judge(engine=self._engine, session=session, release=release)
+        return self._judge

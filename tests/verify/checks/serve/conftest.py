@@ -33,8 +33,8 @@ def serve(monkeypatch, tmp_path):
 
     def run(*words):
         output = tmp_path / "report.json"
-        whole = ["serve", str(SAMPLES), "--python", sys.executable, *words]
-        code = _cli.main([*map(str, whole), "--format", "json", "--output", str(output)])
+        whole = ["serve", SAMPLES, "--python", sys.executable, "--format", "json"]
+        code = _cli.main([*map(str, [*whole, "--output", output, *words])])
         run.report = json.loads(output.read_text()) if code < 2 else None
         return code
 

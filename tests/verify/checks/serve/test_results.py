@@ -156,3 +156,13 @@ def test_a_row_says_what_made_it(serve):
     assert case["stand_ins"] == ["none"]
     assert serve.report["source"]["engine"] == "toy"
     assert len(serve.report["source"]["digest"]) == len(serve.report["builder"]) == 16
+
+
+def test_what_follows_two_dashes_goes_to_the_server_and_makes_another_case(serve, tmp_path):
+    words = ("--model", "good", "--layout", "tp2", "--results", tmp_path / "results.jsonl")
+    assert serve(*words, "--", "--x", "1") == 0
+    assert serve.report["cases"][0]["launch"] == ["--tp-size", "2", "--x", "1"]
+    assert "good-0 2 --tp-size 2 --x 1" in serve.ran()
+    ran = len(serve.ran())
+    assert serve(*words) == 0
+    assert len(serve.ran()) > ran

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from verify.engines.engine import Engine, Environment
-from verify.engines.sglang.serving import layouts, tables
+from verify.engines.sglang.serving import findings, layouts, tables
 
 ENGINE = Engine(
     name="sglang",
@@ -22,4 +22,5 @@ ENGINE = Engine(
     command_line=tables.command_line,
     sizes_differ=tables.SIZES_DIFFER,
     peer_gone=tables.PEER_GONE,
+    asked=findings.asked,
 )
