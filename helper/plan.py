@@ -136,7 +136,7 @@ def _paths(config: MoeConfig, layer: Layer, over: Group) -> set[Path]:
     """Which of a block's sums a sum over `over` stands for."""
     if over == "ep":
         return {"EP"}
-    if over == "tp" and layer.block == "experts" and config.ep_size > 1:
+    if layer.block == "experts" and config.ep_size > 1:
         return {"EP", "TP"}
     return {"TP"}
 
@@ -221,7 +221,7 @@ def _partial_over(config: MoeConfig, layer: Layer) -> Group:
     if layer.block == "dense" and config.attn_cp_size > 1:
         # contexts differ in prefill and weights are loaded once: shard where tokens always agree
         return "attn_tp" if config.attn_tp_size > 1 else "none"
-    if layer.block == "dense" or config.moe_dp_size == 1:
+    if config.moe_dp_size == 1:
         return "tp"
     # several copies of the experts: where both could exceed 1, MoeConfig refuses
     if config.ep_size > 1:

@@ -4,33 +4,100 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from verify import baseline
-from verify.deliver import deliver, discard_stdout
+from verify import baseline, choices
+from verify.deliver import check_outputs, deliver, discard_stdout
+from verify.ending import EndedError, ending_by_signal
 from verify.errors import VerifyError
 from verify.progress import quiet
 from verify.render import RENDERERS, render
 from verify.render.words import one_line
 from verify.report import Report
-from verify.repository import file_prefix
+from verify.repository import checkout_of, file_prefix
 
-# name -> (module with add_arguments and run, one line of help); modules load when asked for,
-# so that `report` never pays for what `replay` imports
-COMMANDS: dict[str, tuple[str, str]] = {
-    "report": ("verify.pull_request.command", "helper against every oracle, by category"),
-    "explain": ("verify.pull_request.explain", "one site's truth table, row by row"),
-    "scan": ("verify.scan.command", "every reduction in an SGLang source: guard against consumer"),
-    "prove": ("verify.ledger.command", "exactly once on every legal deployment"),
-    "replay": ("verify.replay.command", "RUNS the source's own method bodies on in-process ranks"),
-    "serve": ("verify.checks.serve.command", "RUNS the engine whole: one rank against several"),
-    "diff": ("verify.diff", "what changed between two sources or two saved reports"),
+NAME = "moe-allreduce-verify"
+EPILOG = "exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error"
+FORMATS = (
+    "table for people (the default), html to look through, markdown, json by contract, sarif for "
+    "code scanning, github for annotations, junit, digest for a summary"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A command: `module` has `add_arguments` and `run`, and is imported when asked for.
+
+    `judges` where it has findings, `reads` where it takes a SOURCE.
+    """
+
+    module: str
+    summary: str
+    example: str
+    judges: bool = True
+    reads: bool = True
+
+
+COMMANDS: dict[str, Listed] = {
+    "report": Listed(
+        module="verify.pull_request.command",
+        summary="helper against every oracle, by category",
+        example="report --judge",
+    ),
+    "explain": Listed(
+        module="verify.pull_request.explain",
+        summary="one site's truth table, row by row",
+        example="explain qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal/EP",
+        judges=False,
+        reads=False,
+    ),
+    "scan": Listed(
+        module="verify.scan.command",
+        summary="every reduction in an SGLang source: guard against consumer",
+        example="scan sglang==0.5.23",
+    ),
+    "prove": Listed(
+        module="verify.ledger.command",
+        summary="exactly once on every legal deployment",
+        example="prove --max-ranks 8 --source sglang==0.5.19",
+    ),
+    "replay": Listed(
+        module="verify.replay.command",
+        summary="RUNS the source's own method bodies on in-process ranks",
+        example="replay sglang==0.5.19 --model gpt_oss",
+    ),
+    "serve": Listed(
+        module="verify.checks.serve.command",
+        summary="RUNS the engine whole: one rank against several",
+        example="serve sglang==0.5.10.post1 --model qwen3_moe --layout tp2.dp2.ep2",
+    ),
+    "diff": Listed(
+        module="verify.diff",
+        summary="what changed between two sources or two saved reports",
+        example="diff PATH@main PATH@HEAD",
+    ),
+    "rule": Listed(
+        module="verify.rule_command",
+        summary="what a rule means, with an example",
+        example="rule missing-skip",
+        judges=False,
+        reads=False,
+    ),
+    "cache": Listed(
+        module="verify.cache_command",
+        summary="where fetched sources are kept, which, and away with them",
+        example="cache list",
+        judges=False,
+        reads=False,
+    ),
 }
 
 
@@ -46,13 +113,17 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _parser(argv)
-    arguments = parser.parse_args(argv)
+    _open_streams()
+    code = 2
+    with ending_by_signal():
+        code = _guarded(sys.argv[1:] if argv is None else list(argv))
+    return code
+
+
+def _guarded(argv: Sequence[str]) -> int:
+    """The exit code; whatever goes wrong is one line."""
     try:
-        report = _run(arguments)
-        for format_name, output in ((arguments.format, arguments.output), *arguments.also):
-            deliver(render(report, format_name=format_name), output=output)
+        return _main(argv)
     except VerifyError as error:
         _say(f"verify: {error}")
         return 2
@@ -60,54 +131,132 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader (head, less) has gone; nothing is left to say to it
         discard_stdout()
         return 2
+    except EndedError:
+        raise
     except KeyboardInterrupt:
         _say("verify: interrupted")
         return 2
     except Exception as error:
         _say(f"verify: internal error: {type(error).__name__}: {error}; please report it")
         return 3
+
+
+def _main(argv: Sequence[str]) -> int:
+    arguments = _parser(argv).parse_args(argv)
+    outputs = ((arguments.format, arguments.output), *arguments.also)
+    # files first: the reader of standard output may go away
+    outputs = tuple(sorted(outputs, key=lambda output: output[1] is None))
+    written = getattr(arguments, "write_expect", None)
+    check_outputs([file for _, file in outputs] + ([written] if written else []))
+    if sys.stdout is None:
+        # nothing goes there, and renderers may ask how wide it is
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    report = _run(arguments)
+    shown = choices.statistics(report) if getattr(arguments, "statistics", False) else report
+    for format_name, output in outputs:
+        deliver(render(shown, format_name=format_name), output=output)
     if not arguments.quiet:
         _say(report.summary)
-    failed = bool(report.findings) and arguments.fail_on == "finding"
-    return 1 if failed else 0
+    return 1 if choices.fails(report.findings, getattr(arguments, "fail_on", "finding")) else 0
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(one_line(line) + "\n")
+    if sys.stderr is not None:
+        sys.stderr.write(one_line(line) + "\n")
+
+
+def _open_streams() -> None:
+    """Where a standard stream is closed, the next file opened would be taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _run(arguments: argparse.Namespace) -> Report:
-    """The command's report, files named as the repository does, less what the baseline accepts."""
-    with quiet() if arguments.quiet else nullcontext():
+    """The command's report: the findings that count, less what the baseline accepts."""
+    with ExitStack() as stack:
+        if arguments.quiet:
+            stack.enter_context(quiet())
+        if hasattr(arguments, "offline"):
+            from verify.fetch import Policy, fetching  # noqa: PLC0415 (slow to import)
+
+            policy = Policy(offline=arguments.offline, refresh=arguments.refresh)
+            stack.enter_context(fetching(policy))
         report: Report = arguments.run(arguments)
     source = getattr(arguments, "source", None) or getattr(arguments, "new", None)
-    if source and Path(source).is_dir():
+    folder = checkout_of(source) if source else None
+    if folder is not None:
         files = (finding.file for finding in report.findings if finding.file)
-        report = replace(report, file_prefix=file_prefix(Path(source), files))
+        report = replace(report, file_prefix=file_prefix(folder, files))
+    report = choices.selected(report, arguments)
     expect = getattr(arguments, "expect", None)
-    return baseline.apply(report, expect) if expect else report
+    written = getattr(arguments, "write_expect", None)
+    if written is not None:
+        baseline.write(report, written)
+        expect = written
+    if expect is None:
+        return report
+    return baseline.apply(report, expect, counts=lambda rule: choices.is_selected(rule, arguments))
+
+
+# arguments -----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """No abbreviated options: with them no option could be added without breaking somebody."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m verify",
+    started = Path(sys.argv[0]).name
+    program = NAME if started.startswith(NAME) else "python -m verify"
+    parser = _Parser(
+        prog=program,
         description="Every partial sum a MoE block produces is added up exactly once: shown.",
-        epilog="exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error",
+        epilog=f"COMMAND --help says more; {EPILOG}",
     )
+    parser.add_argument("--version", action="version", version=f"{NAME} {_version()}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((word for word in argv if word in COMMANDS), None)
-    for name, (module, summary) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary)
+    for name, listed in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=listed.summary,
+            description=listed.summary,
+            epilog=f"example: {program} {listed.example}; {EPILOG}",
+        )
         if name == asked:
-            command: Command = import_module(module)
+            command: Command = import_module(listed.module)
             command.add_arguments(subparser)
             _add_common(subparser)
+            if listed.judges:
+                choices.add_arguments(subparser)
+            if listed.reads:
+                _add_fetching(subparser)
+            _configure(subparser, name)
             subparser.set_defaults(run=command.run)
     return parser
 
 
+def _version() -> str:
+    try:
+        return version(NAME)
+    except PackageNotFoundError:
+        return "of an unknown version: it is not installed"
+
+
+def _configure(parser: argparse.ArgumentParser, name: str) -> None:
+    from verify import configuration  # noqa: PLC0415 (a TOML parser is wanted here only)
+
+    configuration.applied(parser, configuration.defaults(Path.cwd()), command=name)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
+    parser.add_argument("--format", choices=tuple(RENDERERS), default="table", help=FORMATS)
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument(
         "--also",
@@ -118,8 +267,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="the same report in another format as well; may be repeated",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def _add_fetching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--fail-on", choices=("finding", "never"), default="finding", help="what exits with 1"
+        "--offline", action="store_true", help="fetch nothing: take what the cache has"
+    )
+    parser.add_argument(
+        "--refresh", action="store_true", help="fetch again what the cache has already"
     )
 
 

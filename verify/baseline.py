@@ -2,18 +2,21 @@
 
 The file is a saved JSON report, or one written by hand with the same keys. An entry accepts one
 finding that has every identifying key of the entry (`verify.fingerprint.IDENTITY`); the line and
-the wording do not matter. Entries may say `reason`.
+the wording do not matter. Entries say a `reason`; `--write-expect` keeps those that it finds.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from verify.choices import ALWAYS
+from verify.deliver import deliver
 from verify.errors import VerifyError
 from verify.fingerprint import IDENTITY, canonical
-from verify.report import Finding, Json, Report, TableSection
-from verify.saved import findings_of, load
+from verify.report import SCHEMA_VERSION, Finding, Json, Report, TableSection
+from verify.saved import finding_from, findings_of, load
 
 STALE = "stale-expectation"
 
@@ -28,14 +31,24 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="reviewed findings to accept (a saved JSON report); stale entries are findings",
     )
+    parser.add_argument(
+        "--write-expect",
+        type=Path,
+        metavar="FILE",
+        help="write such a list of all findings, with an empty reason each for you to fill in; the "
+        "reasons that the file has stay",
+    )
 
 
-def apply(report: Report, path: Path) -> Report:
+def apply(
+    report: Report, path: Path, *, counts: Callable[[str], bool] = lambda rule: True
+) -> Report:
     """The report without the findings that the file accepts, and with what is stale in it.
 
-    Raises `VerifyError` when the file cannot be read or an entry says too little.
+    Entries of rules that do not count are left alone. Raises `VerifyError` when the file cannot be
+    read, holds another command's report, or an entry says too little.
     """
-    entries = _entries(path)
+    entries = tuple(one for one in _entries(path, report.command) if counts(str(one["rule"])))
     match = _match(report.findings, entries)
     stale = tuple(_stale(entry, path) for entry in match.unused)
     accepted = TableSection(
@@ -52,6 +65,25 @@ def apply(report: Report, path: Path) -> Report:
     )
 
 
+def write(report: Report, path: Path) -> None:
+    """Write a baseline that accepts the report's findings; raises `VerifyError` as `apply` does.
+
+    What was not looked at cannot be accepted.
+    """
+    known = _match(report.findings, _entries(path, report.command) if path.exists() else ())
+    reasons = {id(finding): entry.get("reason", "") for finding, entry in known.accepted}
+    entries = [
+        {
+            **{key: value for key, value in finding.as_json().items() if key in IDENTITY and value},
+            "reason": reasons.get(id(finding), ""),
+        }
+        for finding in report.findings
+        if finding.rule not in ALWAYS
+    ]
+    baseline = {"schema_version": SCHEMA_VERSION, "command": report.command, "findings": entries}
+    deliver(json.dumps(baseline, indent=1) + "\n", output=path)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Match:
     accepted: tuple[tuple[Finding, Entry], ...]
@@ -59,9 +91,17 @@ class _Match:
     unused: tuple[Entry, ...]
 
 
-def _entries(path: Path) -> tuple[Entry, ...]:
-    entries = findings_of(load(path), path)
+def _entries(path: Path, command: str) -> tuple[Entry, ...]:
+    saved = load(path)
+    if saved.get("command", command) != command:
+        raise VerifyError(
+            f"{path} holds findings of {saved['command']!r} and this is {command!r}: a baseline is "
+            "of one command"
+        )
+    entries = findings_of(saved, path)
     for number, entry in enumerate(entries, start=1):
+        # of the right kinds, or it could never be equal to anything
+        finding_from(entry, path)
         if not entry.get("rule") or not (entry.get("file") or entry.get("subject")):
             raise VerifyError(
                 f"{path}: finding {number} accepts too much; give its rule and its file or subject"
@@ -107,4 +147,4 @@ def _stale(entry: Entry, path: Path) -> Finding:
 
 def _accepted_row(finding: Finding, entry: Entry) -> tuple[str, ...]:
     where = finding.subject if finding.file is None else f"{finding.file}:{finding.line}"
-    return (finding.rule, where, finding.row or "", str(entry.get("reason", "")))
+    return (finding.rule, where, finding.row or "", str(entry.get("reason") or "none given"))

@@ -2,10 +2,45 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from verify.errors import VerifyError
+
+
+def check_outputs(outputs: Sequence[Path | None]) -> None:
+    """Raise `VerifyError` for what could not be written to, before any work is done.
+
+    None stands for standard output.
+    """
+    seen: set[Path] = set()
+    for output in outputs:
+        if output is None:
+            if sys.stdout is None:
+                raise VerifyError("standard output is closed; give --output FILE")
+            continue
+        why = _unwritable(output)
+        if why:
+            raise VerifyError(f"cannot write {output}: {why}")
+        place = output.resolve()
+        if place in seen and not (output.exists() and not output.is_file()):
+            raise VerifyError(f"cannot write {output}: two outputs would be one file")
+        seen.add(place)
+
+
+def _unwritable(output: Path) -> str | None:
+    if str(output) == "-":
+        return "standard output is where --format goes without --output; a file of that name is ./-"
+    if output.is_dir():
+        return "Is a directory"
+    # a file is replaced, which its folder must allow; what is none is written to
+    place = output if output.exists() and not output.is_file() else output.resolve().parent
+    if not place.exists():
+        return "No such file or directory"
+    if place == output.resolve().parent and not place.is_dir():
+        return "Not a directory"
+    return None if os.access(place, os.W_OK) else "Permission denied"
 
 
 def deliver(text: str, *, output: Path | None) -> None:

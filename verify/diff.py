@@ -32,7 +32,7 @@ GUARD_WIDTH = 90
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`OLD` and `NEW`."""
-    what = "a saved JSON report, or a source: directory, wheel, sdist, requirement"
+    what = "a saved JSON report, or a source: directory, PATH@REV, wheel, sdist, requirement"
     parser.add_argument("old", metavar="OLD", help=what)
     parser.add_argument("new", metavar="NEW", help=what)
 

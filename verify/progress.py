@@ -1,12 +1,13 @@
 """Progress on standard error for whatever takes longer than a second.
 
-Nothing is written unless standard error is a terminal, and nothing at all under `quiet`. Colours
-follow `NO_COLOR`, as everything rich draws does.
+On a terminal a bar; elsewhere (a CI log) a line a minute, so that silence means an end. Nothing
+under `quiet`. Colours follow `NO_COLOR`, as everything rich draws does.
 """
 
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = 1.0  # seconds that pass in silence
+HEARTBEAT = 60.0  # seconds between two lines where there is no terminal
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
@@ -36,11 +38,14 @@ def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterato
 
     `files read`, `deployments proved`. `total` is needed where `items` has no length.
     """
-    if _QUIET.get() or not sys.stderr.isatty():
+    if _QUIET.get() or sys.stderr is None:
         yield from items
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
+    if not sys.stderr.isatty():
+        yield from _told(items, what=what, total=total)
+        return
     bar = _bar()
     task = bar.add_task(what, total=total)
     started = time.monotonic()
@@ -55,6 +60,65 @@ def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterato
             bar.stop()
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say that `what` (`fetching sglang==0.5.11`) is going on, until the block ends."""
+    if _QUIET.get() or sys.stderr is None:
+        yield
+        return
+    if not sys.stderr.isatty():
+        with _heartbeat(lambda seconds: f"{what}: {seconds:.0f} s so far"):
+            yield
+        return
+    bar = _bar()
+    bar.add_task(what, total=None)
+    # a download has no loop that could look at the clock
+    timer = threading.Timer(PATIENCE, bar.start)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
+
+
+def _told(items: Iterable[T], *, what: str, total: int | None) -> Iterator[T]:
+    """The items, with a line now and then: how many are done, how long the rest will take."""
+    done = 0
+
+    def line(seconds: float) -> str:
+        share = f"{done}/{total}" if total else str(done)
+        left = f", about {seconds * (total - done) / done:.0f} s left" if total and done else ""
+        return f"{share} {what} after {seconds:.0f} s{left}"
+
+    with _heartbeat(line):
+        for item in items:
+            yield item
+            done += 1
+
+
+@contextmanager
+def _heartbeat(line: Callable[[float], str]) -> Iterator[None]:
+    """Write `line(seconds since the start)` to standard error every `HEARTBEAT` seconds."""
+    started = time.monotonic()
+    stream = sys.stderr
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT):
+            stream.write(f"verify: {line(time.monotonic() - started)}\n")
+            stream.flush()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _bar() -> "Progress":
     # rich takes longer to import than most commands take: only who sees a bar pays for it
     from rich.console import Console  # noqa: PLC0415
@@ -64,6 +128,7 @@ def _bar() -> "Progress":
         Progress,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
     return Progress(
@@ -71,6 +136,7 @@ def _bar() -> "Progress":
         MofNCompleteColumn(),
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )

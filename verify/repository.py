@@ -1,7 +1,16 @@
 """Where a source lies in its repository, so that code scanning finds the files it names."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def checkout_of(source: str) -> Path | None:
+    """The folder that SOURCE is, or of which it names a revision; None for any other source."""
+    for text in (source, source.rpartition("@")[0]):
+        if text and os.path.isdir(text):
+            return Path(text)
+    return None
 
 
 def file_prefix(source: Path, files: Iterable[str]) -> str:
@@ -13,9 +22,11 @@ def file_prefix(source: Path, files: Iterable[str]) -> str:
     folder = source.resolve()
     named = next(iter(files), None)
     holders = (folder / "python", folder, folder.parent)
-    holder = next((place for place in holders if named and (place / named).is_file()), None)
+    holder = next((place for place in holders if named and os.path.isfile(place / named)), None)
     if holder is None:
         return ""
-    root = next((place for place in (holder, *holder.parents) if (place / ".git").exists()), holder)
+    root = next(
+        (place for place in (holder, *holder.parents) if os.path.exists(place / ".git")), holder
+    )
     relative = holder.relative_to(root).as_posix()
     return "" if relative == "." else f"{relative}/"

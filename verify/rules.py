@@ -357,6 +357,16 @@ _ALL: tuple[Rule, ...] = (
             "changed what the model computes."
         ),
     ),
+    Rule(
+        id="unused-ignore",
+        title="An ignore comment that ignores nothing, or gives no reason",
+        help=(
+            "A comment in the source accepts a finding that is not on its line, names no known "
+            "rule, or does not say why the finding is accepted. Delete it, or write "
+            "`# moe-verify: ignore[rule] reason`, so that nothing comes back unseen."
+        ),
+        level="warning",
+    ),
 )
 
 RULES: dict[str, Rule] = {rule.id: rule for rule in _ALL}

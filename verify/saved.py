@@ -18,7 +18,7 @@ def load(path: Path) -> Mapping[str, Json]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise VerifyError(f"{path}: larger than {MAX_BYTES >> 20} MiB, not a saved report")
-        report = json.loads(path.read_text(encoding="utf-8-sig"))
+        report = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_number)
     except OSError as error:
         raise VerifyError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -33,6 +33,10 @@ def load(path: Path) -> Mapping[str, Json]:
             f"{path} has schema_version {version!r}; this version reads {SCHEMA_VERSION}"
         )
     return report
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def as_saved(report: Report) -> Mapping[str, Json]:

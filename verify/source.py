@@ -1,4 +1,4 @@
-"""One SGLang source, wherever it lies: a directory, a wheel, a sdist, or a requirement.
+"""One SGLang source, wherever it lies: directory, wheel, sdist, git revision or requirement.
 
 Nothing is imported or executed. Files are read one at a time, when asked for, within limits, so
 that a hostile archive costs a line and not the machine. Paths are relative to the folder that
@@ -27,6 +27,7 @@ from packaging.utils import (
 )
 
 from verify.errors import VerifyError
+from verify.revision import Revision, contents, folder_in, listing, revision_of
 from verify.unshared import open_unshared
 
 Generation = Literal[
@@ -38,8 +39,7 @@ MAX_FILE_BYTES = 4 << 20
 MAX_FILES = 50_000
 MAX_ARCHIVE_BYTES = 2 << 30
 MAX_KEPT_BYTES = 128 << 20
-
-ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz")
+VERSION_FILES = ("_version.py", "version.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +122,22 @@ def open_source(text: str, *, below: str = "srt") -> SourceTree:
 
     `below` is the folder of the package whose files are wanted, empty for all of it.
     """
+    if not text.strip():
+        raise VerifyError("SOURCE is empty; `.` is this folder")
     path = Path(text)
     try:
         if path.is_dir():
             return _directory(path, below)
         if path.is_file():
             return _archive(path, below)
+        exists = path.exists()
     except (OSError, ValueError) as error:
         raise VerifyError(f"cannot open {text!r}: {error}") from error
-    if os.sep in text or text.endswith(ARCHIVE_SUFFIXES):
-        raise VerifyError(f"no such file or directory: {text}")
+    if exists:
+        raise VerifyError(f"{text}: neither a directory nor a regular file")
+    revision = revision_of(text)
+    if revision is not None:
+        return _revision(revision, below)
     from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs a network)
 
     return _archive(fetch(text), below)
@@ -152,8 +158,13 @@ def _directory(path: Path, below: str) -> SourceTree:
         )
     files: dict[str, Path] = {}
     skipped: list[str] = []
+
     # links to folders are not followed, so that a loop of links ends
-    for folder, folders, names in os.walk(package / below, followlinks=False):
+    def cannot_enter(error: OSError) -> None:
+        shown = Path(error.filename).relative_to(package).as_posix()
+        skipped.append(f"{PACKAGE}/{shown}: {error.strerror}")
+
+    for folder, folders, names in os.walk(package / below, onerror=cannot_enter, followlinks=False):
         folders.sort()
         for name in names:
             if name.endswith(".py"):
@@ -171,6 +182,36 @@ def _directory(path: Path, below: str) -> SourceTree:
         paths=tuple(sorted(files)),
         skipped=tuple(sorted(skipped)),
         _load=lambda shown: _read_file(files[shown], shown),
+    )
+
+
+def _revision(revision: Revision, below: str) -> SourceTree:
+    """The `.py` files of a commit, all of them in memory: git is asked once."""
+    files = listing(revision)
+    here = folder_in(revision)
+    roots = (f"{here}python/{PACKAGE}/", f"{here}{PACKAGE}/", here)
+    root = next((r for r in roots if any(n.startswith(f"{r}srt/") for n in files)), None)
+    if root is None:
+        raise VerifyError(
+            f"no {PACKAGE} source in {revision.name}: expected python/{PACKAGE}/srt, "
+            f"{PACKAGE}/srt or srt"
+        )
+    wanted = f"{root}{below}/" if below else root
+    blobs = {n: blob for n, blob in files.items() if n.startswith(wanted) and n.endswith(".py")}
+    _check_count(len(blobs), revision.checkout)
+    kept = {f"{PACKAGE}/{n[len(root) :]}": content for n, content in contents(revision, blobs)}
+    about = {n: files[n] for n in (f"{root}{name}" for name in VERSION_FILES) if n in files}
+    versions = [
+        _assigned_version(content.decode("utf-8", "replace"))
+        for _, content in contents(revision, about)
+    ]
+    version = next(filter(None, versions), None)
+    short = revision.commit[:12]
+    return SourceTree(
+        name=PACKAGE,
+        version=f"{version} ({short})" if version else short,
+        paths=tuple(sorted(kept)),
+        _load=kept.__getitem__,
     )
 
 
@@ -197,7 +238,7 @@ def _read_file(file: Path, shown: str) -> bytes:
 def _directory_version(package: Path) -> str:
     for info in sorted(package.parent.glob(f"{PACKAGE}-*.dist-info")):
         return info.name[len(PACKAGE) + 1 : -len(".dist-info")]
-    for name in ("_version.py", "version.py"):
+    for name in VERSION_FILES:
         file = package / name
         if file.is_file():
             version = _assigned_version(_read_file(file, name).decode("utf-8", "replace"))

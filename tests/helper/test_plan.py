@@ -1,5 +1,7 @@
 """The plan's own promises; that every sum is made once is shown in tests/verify/ledger."""
 
+from dataclasses import replace
+
 import pytest
 
 from helper import Layer, MoeConfig, PlanError, plan_layer
@@ -33,6 +35,73 @@ def test_somebody_sums_exactly_where_parts_differ() -> None:
             plan = plan_layer(config, layer)
             summing = [g for g in (plan.block_sum, plan.consumer.over) if g != "none"]
             assert summing == ([] if plan.routed.replicated else [plan.routed.over])
+
+
+def test_no_group_is_named_that_has_one_rank() -> None:
+    for config in CONFIGS:
+        sizes = {
+            "none": 2,
+            "tp": config.tp_size,
+            "ep": config.ep_size,
+            "moe_tp": config.moe_tp_size,
+            "attn_tp": config.attn_tp_size,
+        }
+        for layer in [each for one in PASSES for each in (one, replace(one, block="dense"))]:
+            plan = plan_layer(config, layer)
+            named = {plan.block_sum, plan.consumer.over, plan.routed.over, plan.dense.over}
+            assert all(sizes[group] > 1 for group in named), (config, layer)
+
+
+def test_a_whole_value_is_added_by_one_rank_exactly_where_its_sum_is_still_owed() -> None:
+    for config in CONFIGS:
+        for layer in PASSES:
+            plan = plan_layer(config, layer)
+            owed = plan.consumer.over != "none"
+            assert plan.whole_on == ("first rank" if owed else "every rank")
+
+
+def test_shares_are_gathered_where_there_are_several() -> None:
+    for config in CONFIGS:
+        gathers = plan_layer(config, Layer(block="dense", dense_on_own_rows=True)).consumer.step
+        assert gathers == ("gather shares" if config.attn_tp_size > 1 else "nothing")
+
+
+def test_a_dense_mlp_is_cut_over_all_ranks_where_all_have_the_same_tokens() -> None:
+    for config in CONFIGS:
+        if config.attn_cp_size == 1 and config.tp_size > 1:
+            assert plan_layer(config, Layer(block="dense")).dense.over == "tp"
+
+
+EVERYONE = MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True)
+FP4 = replace(EVERYONE, moe_runner_backend="flashinfer_cutlass", quantization="modelopt_fp4")
+GROUPS = MoeConfig(tp_size=4, attn_dp_size=2, enable_dp_attention=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "layer", "why"),
+    [
+        (MoeConfig(), Layer(), "no two ranks hold different parts"),
+        (MoeConfig(tp_size=2), Layer(), "no later step sums: the block does"),
+        (MoeConfig(tp_size=2), Layer(next="stage end"), "nothing after the stage's last layer"),
+        (MoeConfig(tp_size=2), Layer(next="model end"), "nothing after the model's last layer"),
+        (MoeConfig(tp_size=2), Layer(next="fused norm"), "summed over tp by the next layer's"),
+        (GROUPS, Layer(), "attention groups bring different numbers of rows"),
+        (GROUPS, Layer(next="model end"), "attention groups bring different numbers of rows"),
+        (GROUPS, Layer(equal_rows=True), "summed over tp by LayerCommunicator's reduce-scatter"),
+        (EVERYONE, Layer(), "summed over tp by LayerCommunicator's reduce_scatterv"),
+        (EVERYONE, Layer(experts_everywhere=True), "every rank has every expert whole"),
+        (FP4, Layer(), "summed over tp by the standard dispatcher's combine"),
+        (MoeConfig(tp_size=2, ep_size=2, moe_a2a_backend="deepep"), Layer(), "the dispatcher's"),
+        (MoeConfig(tp_size=4, attn_cp_size=2), Layer(), "contexts are gathered for the experts"),
+        (
+            MoeConfig(tp_size=4),
+            Layer(block="dense", dense_on_own_rows=True),
+            "a dense block on the rank's own tokens is whole",
+        ),
+    ],
+)
+def test_why_is_the_reason(config: MoeConfig, layer: Layer, why: str) -> None:
+    assert plan_layer(config, layer).why.startswith(why)
 
 
 def test_a_last_layer_and_a_stage_end_leave_nothing_to_the_next() -> None:

@@ -226,7 +226,7 @@ def test_damaged_reports_never_raise(on_disk, tmp_path, capsys, seed):
         for key in parents:
             part = part[key]
         part[last] = draw.choice(DAMAGE)
-        also = [f"--also={name}={tmp_path / 'output'}" for name in RENDERERS]
+        also = [f"--also={name}={tmp_path / name}" for name in RENDERERS]
         codes.add(main(["diff", old, on_disk("new.json", damaged), *also]))
         assert capsys.readouterr().err.count("\n") == 1
     assert codes == {0, 1, 2}

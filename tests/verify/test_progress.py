@@ -1,12 +1,15 @@
 """Progress: on a terminal, after a second, and nowhere else."""
 
 import io
+import re
+import threading
+import time
 from contextlib import redirect_stderr
 
 import pytest
 
 from verify import progress
-from verify.progress import quiet, track
+from verify.progress import quiet, track, waiting
 
 
 class Terminal(io.StringIO):
@@ -72,3 +75,45 @@ def test_a_loop_left_early_shows_the_cursor_again():
         next(items)
         items.close()
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_log_gets_a_line_now_and_then_with_what_is_left(monkeypatch):
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.05)
+    stream = io.StringIO()
+
+    def slow():
+        yield "a"
+        time.sleep(0.3)
+        yield "b"
+
+    with redirect_stderr(stream):
+        assert list(track(slow(), what="cases replayed", total=2)) == ["a", "b"]
+    lines = stream.getvalue().splitlines()
+    assert len(lines) >= 2
+    assert re.fullmatch(r"verify: 1/2 cases replayed after \d+ s, about \d+ s left", lines[-1])
+    with quiet(), redirect_stderr(stream):
+        list(track(slow(), what="cases replayed", total=2))
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_the_line_comes_even_when_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(progress, "HEARTBEAT", 0.05)
+    stream = io.StringIO()
+    with redirect_stderr(stream), waiting("fetching sglang==0.5.19"):
+        time.sleep(0.2)
+    assert stream.getvalue().startswith("verify: fetching sglang==0.5.19: 0 s so far\n")
+
+
+def test_a_terminal_shows_what_is_waited_for_and_the_cursor_again(monkeypatch):
+    stream = Terminal()
+    with redirect_stderr(stream), waiting("fetching sglang==0.5.19"):
+        time.sleep(0.2)
+    assert "fetching sglang==0.5.19" in stream.getvalue()
+    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1
+
+
+def test_no_thread_is_left():
+    before = threading.active_count()
+    with redirect_stderr(io.StringIO()), waiting("x"):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before

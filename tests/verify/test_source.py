@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from verify import fetch, source
+from verify import cache, fetch, source
 from verify.errors import VerifyError
 from verify.source import open_source
 
@@ -160,7 +160,7 @@ def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("no/such/place", "no such file or directory"),
         ("nowhere.whl", "no such file or directory"),
         ("not a requirement!", "is neither a directory, an archive nor a requirement"),
-        ("sglang @ https://example.invalid/x.whl", "is neither|no such|only a name"),
+        ("sglang @ https://example.invalid/x.whl", "no URL"),
         ("sglang[all]==0.5.11", "only a name and versions"),
         ("--index-url=x", "is neither"),
         ("sglang==0.5.11; python_version>'3'", "only a name and versions"),
@@ -200,7 +200,7 @@ def test_requirement_is_fetched_once_and_kept(
         "sglang-0.5.99.dist-info/RECORD": "",
     }
     wheel(shelf / name, files)
-    monkeypatch.setattr(fetch, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     with open_source("sglang==0.5.99") as tree:
@@ -208,7 +208,8 @@ def test_requirement_is_fetched_once_and_kept(
     (shelf / name).unlink()
     with open_source("sglang==0.5.99") as tree:
         assert tree.paths == (MODEL,), "the second time nothing is asked"
-    assert [file.name for file in (tmp_path / "cache/sources").iterdir()] == [name]
+    kept = sorted(file.name for file in (tmp_path / "cache/sources").iterdir())
+    assert kept == [name, f"{name}.record.json"]
     with pytest.raises(VerifyError, match=r"pip found no wheel for sglang==0\.5\.98"):
         open_source("sglang==0.5.98")
 
@@ -219,6 +220,6 @@ def test_pip_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     slow.chmod(0o755)
     monkeypatch.setattr(fetch.sys, "executable", str(slow))
     monkeypatch.setattr(fetch, "TIME_LIMIT_S", 0.3)
-    monkeypatch.setattr(fetch, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
     with pytest.raises(VerifyError, match=r"waited 0\.3 s for pip"):
         open_source("sglang==0.5.99")

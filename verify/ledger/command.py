@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 
 from verify import baseline
 from verify.errors import VerifyError
@@ -9,6 +10,7 @@ from verify.ledger.layer import RELEASE_0_5_11
 from verify.ledger.planned_report import PLAN, build_plan
 from verify.ledger.report import build, built_in_subjects
 from verify.report import Report
+from verify.scan.whole import not_analysed
 from verify.source import open_source
 
 MOST_RANKS = 256
@@ -62,11 +64,19 @@ def run(arguments: argparse.Namespace) -> Report:
 
     with open_source(arguments.source) as tree:
         sourced = source.read(tree)
-    return build(
+    report = build(
         sourced.subjects,
         release=sourced.release,
         max_ranks=arguments.max_ranks,
         only=arguments.subject,
         workers=workers,
         left_out=sourced.left_out,
+    )
+    unread = tuple(map(not_analysed, sourced.unread))
+    if not unread:
+        return report
+    return replace(
+        report,
+        summary=f"{report.summary}; {len(unread)} not read",
+        findings=(*unread, *report.findings),
     )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from helper import MoeConfig
 from helper.predicates import uses_flashinfer_fp4_allgather
+from verify.ending import end_with_parent
 from verify.ledger.counts import Family, ImpossibleError, State
 from verify.ledger.deployment import Deployment, layers, layouts, with_backends
 from verify.ledger.judge import Kind, classify
@@ -153,7 +154,7 @@ def prove(
     else:
         # the largest first: they take longest
         with ProcessPoolExecutor(
-            workers, get_context("spawn"), _start, (subjects, release, steps)
+            workers, get_context("spawn"), _start_worker, (subjects, release, steps)
         ) as pool:
             largest_first = pool.map(_prove_size, reversed(sizes))
             tallies = list(track(largest_first, what="world sizes proved", total=len(sizes)))
@@ -163,6 +164,12 @@ def prove(
 
 _SWEEPS: list["_Sweep"] = []
 """The sweep that this process is at."""
+
+
+def _start_worker(subjects: Sequence[Subject], release: Release, steps: Mapping[str, Step]) -> None:
+    # a worker holds both ends of its queue: it would never see that there is nobody left
+    end_with_parent()
+    _start(subjects, release, steps)
 
 
 def _start(subjects: Sequence[Subject], release: Release, steps: Mapping[str, Step]) -> None:

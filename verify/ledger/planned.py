@@ -107,22 +107,46 @@ def the_plan(deployment: Deployment, layer: Layer) -> Plan:
 
 def program(deployment: Deployment, layer: Layer, plan: Plan, addend: Addend) -> tuple[str, ...]:
     """The ledger's steps of a layer that does what `plan` says; names are keys of `PLAN_STEPS`."""
-    dense = layer.block == "dense"
-    made: tuple[str, ...] = (f"mlp_over_{plan.dense.over if dense else plan.routed.over}",)
-    dispatched = not (dense or layer.experts_everywhere)
-    if dispatched and plan.routed.replicated and plan.rows == "own share":
-        # complete when the dispatcher hands it back
-        gathers = deployment.config.moe_a2a_backend == "none"
-        made = ("all_to_all_experts",)
-        if gathers:
-            made = ("gather_over_tp", "routed_experts", "fp4_combine")
     added = (f"shared_over_{plan.shared.over}",) if addend == "shared" else ()
     block_sum = () if plan.block_sum == "none" else (f"{plan.block_sum}_all_reduce",)
     late: tuple[str, ...] = ()
     if addend == "whole":
         first = plan.whole_on == "first rank"
         late = (f"whole_on_first_of_{plan.consumer.over}" if first else "shared_replicated",)
-    return (*made, *added, *block_sum, *late, *_consumed(deployment, layer, plan))
+    made, consumed = _made(deployment, layer, plan), _consumed(deployment, layer, plan)
+    return (*made, *added, *block_sum, *late, *consumed)
+
+
+def _made(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
+    """What leaves the experts is the configuration's doing; a plan that calls it else is wrong."""
+    if layer.block == "dense":
+        return (f"mlp_over_{plan.dense.over}",)
+    config, layout = deployment.config, deployment.layout
+    made: tuple[str, ...] = ("routed_experts",)
+    partial_over: Sequence[Sequence[int]] = _copies(config)
+    complete = [[rank] for rank in range(layout.world_size)]
+    if layer.experts_everywhere:
+        made, partial_over = ("mlp_over_none",), complete
+    elif config.moe_a2a_backend != "none":
+        made, partial_over = ("all_to_all_experts",), complete
+    elif deployment.fp4_allgather or _dispatches(config, layer):
+        made, partial_over = ("gather_over_tp", "routed_experts", "fp4_combine"), complete
+    told = complete if plan.routed.replicated else getattr(layout, plan.routed.over)
+    same = list(map(list, told)) == list(map(list, partial_over))
+    return made if same else ("not_what_is_made",)
+
+
+def _copies(config: MoeConfig) -> list[list[int]]:
+    """The ranks that hold different parts of one copy of the experts."""
+    size = config.ep_size * config.moe_tp_size
+    return [list(range(first, first + size)) for first in range(0, config.tp_size, size)]
+
+
+def _dispatches(config: MoeConfig, layer: Layer) -> bool:
+    """Whether a reason promises that the dispatcher completes the sum."""
+    return any(
+        reason.form == "dispatch" and reason.completes(config, layer) for reason in skip_reasons()
+    )
 
 
 def _consumed(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
@@ -285,6 +309,10 @@ def _no_such_step(scene: Scene, state: State) -> State:
     raise ImpossibleError("the plan asks for a step that this layer does not have")
 
 
+def _not_what_is_made(scene: Scene, state: State) -> State:
+    raise ImpossibleError("experts are not partial over the ranks that the plan says")
+
+
 PLAN_STEPS: Mapping[str, Step] = {
     **STEPS,
     # an engine has these two over the TP group only
@@ -292,6 +320,7 @@ PLAN_STEPS: Mapping[str, Step] = {
     "dp_reduce_scatterv_over_tp": STEPS["dp_reduce_scatterv"],
     "gather_over_tp": _gather_over_tp,
     "no_such_step": _no_such_step,
+    "not_what_is_made": _not_what_is_made,
     "attn_tp_all_reduce": _attn_tp_all_reduce,
     **{f"mlp_over_{over}": _sharded(over, "routed") for over in ("none", *GROUPS)},
     **{f"shared_over_{over}": _sharded(over, "shared") for over in ("none", *GROUPS)},

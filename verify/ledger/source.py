@@ -23,6 +23,7 @@ from verify.scan.index import Index, UnreadableError, parse
 from verify.scan.primitives import COMMUNICATOR_FILE, NORMS_FILE
 from verify.scan.sites import GuardedSite, read_sites
 from verify.scan.theory import predicate_texts
+from verify.scan.whole import broken
 from verify.source import SourceTree
 
 ARGUMENTS = "sglang/srt/server_args.py"
@@ -37,11 +38,15 @@ MODEL_IMPORT = re.compile(r"^from sglang\.srt\.models\.(\w+) import", re.MULTILI
 
 @dataclass(frozen=True, kw_only=True)
 class Sourced:
-    """A release as the ledger takes it; `left_out` says what it could not judge."""
+    """A release as the ledger takes it.
+
+    `left_out` says what it does not judge, `unread` what nobody could read.
+    """
 
     release: Release
     subjects: tuple[Subject, ...]
     left_out: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 def read(tree: SourceTree) -> Sourced:
@@ -66,9 +71,12 @@ def read(tree: SourceTree) -> Sourced:
             left_out.append(f"{name}: {why}")
         else:
             subjects.append(Subject(name=name, guards=_guards(block, tree)))
-    left_out += sorted(index.unread.values())
+    index.unread |= broken(index)
+    unread = (*tree.skipped, *sorted(index.unread.values()))
     release = _release(tree, definitions)
-    return Sourced(release=release, subjects=tuple(subjects), left_out=tuple(left_out))
+    return Sourced(
+        release=release, subjects=tuple(subjects), left_out=(*left_out, *unread), unread=unread
+    )
 
 
 def read_release(tree: SourceTree) -> Release:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from oracles import SITES, Site
 from verify import truth
 from verify.definitions import Definitions
+from verify.errors import VerifyError
 from verify.flags import flag_names, skip_reasons
 from verify.pull_request.calls import HelperCall, helper_calls
 from verify.pull_request.predicates import Definition, compare_definitions
@@ -20,6 +21,7 @@ from verify.scan.index import Index
 from verify.scan.primitives import UTILS_FILE
 from verify.scan.sites import GuardedSite, read_sites
 from verify.scan.theory import predicate_texts
+from verify.scan.whole import broken, not_analysed
 from verify.source import Generation, SourceTree
 
 SHAPES: Mapping[Generation, str] = {
@@ -74,10 +76,12 @@ class Release:
         return self.generation == "helper-arguments"
 
     def findings(self) -> tuple[Finding, ...]:
-        """Every difference between the calls and what the oracles state, each with its place."""
+        """What was not read; every difference between the calls and what the oracles state."""
+        unread = tuple(map(not_analysed, self.unread))
         if not self.migrated:
-            return ()
+            return unread
         return (
+            *unread,
             *(_finding(found, wrong) for found in self.found if (wrong := mismatches(found))),
             *map(_stray, self.strays),
             *(_redefined(d) for d in self.definitions if d.differs),
@@ -151,10 +155,14 @@ class Release:
 def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release:
     """Find every compared site in the source, which is parsed and never imported.
 
-    Strays are looked for when every oracle is compared.
+    Strays are looked for when every oracle is compared. Raises `VerifyError` for a source that has
+    no reduction at all.
     """
     index = Index(tree)
     calls, guards = helper_calls(index), read_sites(index)
+    index.unread |= broken(index)
+    if not calls and not guards and not index.unread:
+        raise VerifyError(f"{tree.name} {tree.version}: nothing to look at: no reduction")
     found = tuple(
         Found(
             comparison=comparison,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from helper import MoeConfig
+from verify.ending import end_with_parent
 from verify.replay import cage
 from verify.replay.deployments import Execution
 
@@ -20,6 +21,7 @@ def main() -> None:
     """Serve requests until standard input ends."""
     scratch = Path.cwd()
     network = cage.leave_network()
+    end_with_parent()
     # what the source prints must not end up among the answers
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -1,6 +1,7 @@
 """From cases to a report: what ran, what was wrong, what was real and what was replaced."""
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from verify.replay.deployments import Execution, row_of
 from verify.replay.processes import Case, run_cases
 from verify.replay.tree import SourceFiles
 from verify.report import Finding, Json, Report, TableSection
+from verify.revision import revision_of
 from verify.source import open_source
 
 Result = tuple[Case, dict[str, Any]]
@@ -23,6 +25,9 @@ _WHAT = {
     "missing": "not counted by every rank: {parts}",
     "mixed": "counted too often in part and too rarely in part, or over other tokens: {parts}",
 }
+CANNOT = "cannot run"
+MOST_REASONS = 3
+MOST_TEXT = 240
 WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
 
 
@@ -71,9 +76,26 @@ def survey(
     )
     order = {decoder: place for place, (_, decoder) in enumerate(layers)}
     results.sort(key=lambda result: order[result[0].decoder])
+    _some_ran(results, source)
     with open_source(location) as tree:
         statics = read_statics(tree)
-    return _report(results, statics, source=about)
+    return _report(results, statics, source=about, named=models)
+
+
+def _some_ran(results: Sequence[Result], source: str) -> None:
+    """Raises `VerifyError` where not one case could run: nothing was looked at."""
+    why = _reasons(results)
+    if why.total() == len(results):
+        shown = "; ".join(
+            f"{count} x {textwrap.shorten(reason, MOST_TEXT, placeholder=' ...')}"
+            for reason, count in why.most_common(MOST_REASONS)
+        )
+        raise VerifyError(f"{source}: none of {len(results)} cases could run: {shown}")
+
+
+def _reasons(results: Sequence[Result]) -> Counter[str]:
+    """Why cases could not run, each reason with how many; a reason is one line."""
+    return Counter(" ".join(str(out["why"]).split()) for _, out in results if out["kind"] == CANNOT)
 
 
 def known_backends(files: SourceFiles) -> set[str]:
@@ -87,6 +109,9 @@ def _local(source: str) -> str:
     """Where the source lies on this machine; children have no network to fetch it."""
     if Path(source).exists():
         return str(Path(source).resolve())
+    revision = revision_of(source)
+    if revision is not None:
+        return f"{revision.checkout.resolve()}@{revision.commit}"
     from verify.fetch import fetch  # noqa: PLC0415 (only a requirement needs it)
 
     return str(fetch(source))
@@ -101,8 +126,12 @@ def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Execution) -> list
     ]
 
 
-def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Json]) -> Report:
-    findings = tuple(_findings(results))
+def _report(
+    results: Sequence[Result], statics: Statics, *, source: dict[str, Json], named: Sequence[str]
+) -> Report:
+    """`named` are the models asked for by name: one that could not run at all is a finding."""
+    findings = (*_findings(results), *_not_analysed(results, named))
+    why = _reasons(results)
     kinds = Counter(out["kind"] for _, out in results)
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     beside_prove, disagreements = against_prove(results, statics)
@@ -112,11 +141,16 @@ def _report(results: Sequence[Result], statics: Statics, *, source: dict[str, Js
         summary=(
             f"{len(results)} cases executed: {said}; {len(findings)} findings; "
             f"{len(disagreements)} disagreements with prove"
+            + "".join(
+                f"; cannot run, {count}: {textwrap.shorten(reason, MOST_TEXT, placeholder=' ...')}"
+                for reason, count in why.most_common(MOST_REASONS)
+            )
         ),
         payload={
             "source": source,
             "cases": [_case(case, out) for case, out in results],
             "disagreements": disagreements,
+            "cannot_run": dict(why.most_common()),
             "replaced": _replaced(results),
         },
         sections=(
@@ -175,6 +209,27 @@ def _findings(results: Sequence[Result]) -> Iterator[Finding]:
         )
 
 
+def _not_analysed(results: Sequence[Result], named: Sequence[str]) -> Iterator[Finding]:
+    """Layers of models asked for by name of which not one case ran."""
+    for decoder in dict.fromkeys(
+        case.decoder for case, _ in results if case.decoder.model in named
+    ):
+        own = [(case, out) for case, out in results if case.decoder == decoder]
+        why = _reasons(own)
+        if why.total() == len(own):
+            (reason, _), *_ = why.most_common()
+            yield Finding(
+                rule="not-analysed",
+                kind="not-analysed",
+                message=f"{subject_of(decoder)}: none of {len(own)} cases could run: {reason}",
+                fix="ask for what can run, or accept this entry in a baseline",
+                subject=subject_of(decoder),
+                file=decoder.file,
+                line=decoder.line,
+                cls=decoder.cls,
+            )
+
+
 def _wrong_parts(out: dict[str, Any]) -> tuple[str, ...]:
     """The producers that are wrong, `*` for the layer's number."""
     wrong = {name for name, kind in out.get("producers", {}).items() if kind != "exact"}
@@ -199,7 +254,7 @@ def _cannot(results: Sequence[Result]) -> Iterator[TableSection]:
     reasons = {
         (subject_of(case.decoder), out["why"]): None
         for case, out in results
-        if out["kind"] == "cannot run"
+        if out["kind"] == CANNOT
     }
     if reasons:
         yield TableSection(

@@ -13,13 +13,14 @@ from verify.scan.primitives import (
     COLLECTIVES,
     COMMUNICATOR,
     EXPERT_LAYERS,
-    FLAGS,
     GROUP_METHODS,
     OWN_FORWARD,
     ROW_LINEAR,
     SIZES,
 )
-from verify.scan.state import LAYERS, MAX_DEPTH, MODELS, Frame, UnresolvedError
+from verify.scan.recursive import come_back
+from verify.scan.relevant import RELEVANT
+from verify.scan.state import LAYERS, MAX_DEPTH, MODELS, Called, Frame, UnresolvedError
 from verify.scan.values import (
     NONE,
     Choice,
@@ -44,10 +45,6 @@ from verify.scan.values import (
 # helpers under layers/ worth following: those that decide about or run a reduction
 _WORTH_FOLLOWING = re.compile(
     r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
-)
-# atoms that decide about sums, and must stay visible in every condition
-RELEVANT = re.compile(
-    rf"^(?:{'|'.join(FLAGS)})$|_size > 1|backend\(\)\.|_dp|dp_|parallel|reduce_results|sparse"
 )
 # norms and linear layers: what comes out is a new value, not the sum that went in
 _NEW_VALUE = ("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward")
@@ -277,23 +274,50 @@ class Calls(Named):
             raise UnresolvedError(f"calls nested deeper than {MAX_DEPTH}")
         if routine.bound is not None:
             positional = (routine.bound, *positional)
+        who = (function.module.path, function.node.lineno, id(routine.bound))
+        again = come_back(
+            self.state,
+            who,
+            (*positional, *keywords.values()),
+            lambda: self._run(who, routine, function, positional, keywords),
+        )
+        if again is not None:
+            return again
+        frame = self._run(who, routine, function, positional, keywords)
+        result = self._returned(frame)
+        if isinstance(function.node, ast.Lambda):
+            return result
+        return self._condensed(function, result, positional)
+
+    def _run(
+        self,
+        who: Called,
+        routine: Routine,
+        function: Function,
+        positional: tuple[Value, ...],
+        keywords: Mapping[str, Value],
+    ) -> Frame:
+        """Run a function's body; the frame says what it returned and when."""
         frame = Frame(
             module=function.module,
             method=function.name,
             owner=function.owner,
             live=TRUE,
             env=dict(routine.scope or {}),
+            who=who,
         )
         self.state.entered.add((function.module.path, function.node.lineno))
         self.state.enter(frame)
         try:
             self.bind(function, positional, keywords)
             if isinstance(function.node, ast.Lambda):
-                return self.evaluate(function.node.body)
-            self.run_body(function.node.body)
+                frame.returns.append((frame.live, self.evaluate(function.node.body)))
+                frame.live = FALSE
+            else:
+                self.run_body(function.node.body)
         finally:
             self.state.leave()
-        return self._condensed(function, self._returned(frame), positional)
+        return frame
 
     def _condensed(self, function: Function, result: Value, positional: tuple[Value, ...]) -> Value:
         """A predicate that asks nothing about parallelism is one atom, however long it is."""

@@ -5,8 +5,10 @@ import argparse
 from verify import baseline
 from verify.conjuncts import shortened
 from verify.errors import VerifyError
-from verify.report import Finding, Json, Report, TableSection
+from verify.ignores import apply_ignores, read_ignores
+from verify.report import Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
+from verify.scan.whole import not_analysed
 from verify.source import open_source
 
 
@@ -15,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, or sglang==0.5.11",
+        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, a git revision "
+        "(PATH@REV), or sglang==0.5.11",
     )
     baseline.add_argument(parser)
 
@@ -24,12 +27,14 @@ def run(arguments: argparse.Namespace) -> Report:
     """Scan the source. Raises `VerifyError` where there is nothing to look at."""
     with open_source(arguments.source) as tree:
         result = scan(tree)
-    if not result.sites and not result.set_aside and not result.unread:
+        ignores = read_ignores(tree)
+    if not result.sites and not result.set_aside:
+        unread = f"; {len(result.unread)} not read: {result.unread[0]}" if result.unread else ""
         raise VerifyError(
             f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
-            "MLP or MoE output; is it the folder that holds sglang's srt?"
+            f"MLP or MoE output{unread}; is it the folder that holds sglang's srt?"
         )
-    return report(result)
+    return apply_ignores(report(result), ignores)
 
 
 def report(result: ScanResult) -> Report:
@@ -79,22 +84,6 @@ def report(result: ScanResult) -> Report:
         },
         sections=tuple(sections),
         findings=findings,
-    )
-
-
-def not_analysed(line: str) -> Finding:
-    """What could not be looked at, as a finding; `line` is its file and why, or a class and why."""
-    what, _, why = line.partition(": ")
-    file, _, number = what.partition(".py:")
-    found = what.endswith(".py") or number.isdecimal()
-    return Finding(
-        rule="not-analysed",
-        kind="not-analysed",
-        message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
-        fix="mend it, or accept this entry in a baseline",
-        file=f"{file.removesuffix('.py')}.py" if found else None,
-        line=int(number) if number.isdecimal() else None,
-        subject=what,
     )
 
 

@@ -23,6 +23,7 @@ from verify.scan.sites import (
 )
 from verify.scan.tally import GIVEN_UP, Tally, outcome
 from verify.scan.values import Key
+from verify.scan.whole import broken
 from verify.source import SourceTree
 
 Verdict = Literal["covered", "finding", "self-contained", "unresolved"]
@@ -91,6 +92,7 @@ def _scan(index: Index) -> ScanResult:
             tally.add(cls, seen)
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
+    index.unread |= broken(index)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from verify.scan.index import Class, Index, Module, UnreadableError
 from verify.scan.logic import FALSE, TRUE, Cond, Logic, TooLargeError
@@ -22,6 +23,9 @@ class UnresolvedError(Exception):
 
 # what following a source may run into; anything else is a defect of this tool
 CANNOT_FOLLOW = (UnresolvedError, TooLargeError, UnreadableError, RecursionError)
+
+
+Called: TypeAlias = tuple[str, int, int]  # file and line of a function, and whose it is
 
 
 @dataclass(eq=False)
@@ -44,6 +48,7 @@ class Frame:
     called_name: str = ""
     line: int = 0
     above: Cond | None = None
+    who: Called | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,17 @@ class Sink:
 
 
 @dataclass(eq=False)
+class Summary:
+    """What is known so far of a call that comes back to itself; None: that it does not return.
+
+    `takes` is the outline of its arguments.
+    """
+
+    takes: object
+    value: Value | None = None
+
+
+@dataclass(eq=False)
 class State:
     """The state of one run."""
 
@@ -98,6 +114,7 @@ class State:
     allows: bool = False
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
+    summaries: dict[Called, Summary] = field(default_factory=dict)
 
     def step(self) -> None:
         """Count one statement or call; a run that takes too many is unresolved."""

@@ -128,6 +128,19 @@ def test_a_step_stands_in_for_its_paths_only(
     assert plan_layer(config, Layer(next="stage end")).block_sum == block_sum
 
 
+def test_a_dense_block_owes_the_sum_of_one_path(listed: Callable[..., None]) -> None:
+    listed(*SKIP_REASONS, replace(LATE, paths=("TP",)))
+    assert plan_layer(HYBRID, Layer(next="stage end")).block_sum == "tp"
+    assert plan_layer(HYBRID, Layer(next="stage end", block="dense")).block_sum == "none"
+
+
+def test_a_dispatcher_completes_nothing_of_a_dense_block(listed: Callable[..., None]) -> None:
+    listed(*without("DP"), IN_DISPATCHER)
+    config = MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True)
+    assert plan_layer(config, Layer()).rows == "own share"
+    assert plan_layer(config, Layer(block="dense")).block_sum == "tp"
+
+
 def test_a_step_over_another_group_is_no_reason(listed: Callable[..., None]) -> None:
     listed(*SKIP_REASONS, replace(LATE, over="ep"))
     assert plan_layer(HYBRID, Layer(next="stage end")).block_sum == "tp"

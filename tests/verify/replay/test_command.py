@@ -133,17 +133,18 @@ def test_a_broken_server_is_found(altered, replay, path, old, new, kind, counts)
         assert "layers.*.mlp.experts" in finding["message"]
 
 
-def test_what_cannot_be_executed_says_what_is_missing_and_is_no_finding(altered, replay):
+def test_what_cannot_be_executed_says_what_is_missing(altered, replay):
     source = altered(
         "models/oak.py",
         "        hidden_states = self.experts(hidden_states)\n",
         "        from fast_kernels import gate\n"
         "        hidden_states = self.experts(gate(hidden_states))\n",
     )
-    (case, *_) = replay(source, PLAIN, code=0)["cases"]
-    assert case["kind"] == "cannot run"
-    assert "would call fast_kernels.gate, which is replaced here" in case["why"]
-    assert "models/oak.py" in case["why"]
+    error = replay(source, PLAIN, code=2)
+    assert "cases could run: 1 x " in error
+    assert "would call fast_kernels.gate, which is replaced here" in error
+    assert "models/oak.py" in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -160,9 +161,7 @@ def test_replayed_code_gets_nowhere(altered, replay, code_of_source, said):
         "        hidden_states = self.experts(hidden_states)\n",
         f"        {code_of_source}\n        hidden_states = self.experts(hidden_states)\n",
     )
-    (case, *_) = replay(source, PLAIN, code=0)["cases"]
-    assert case["kind"] == "cannot run"
-    assert said in case["why"]
+    assert said in replay(source, PLAIN, code=2)
 
 
 def test_variables_reach_the_source_and_only_those_asked_for(altered, small_server, capsys):
@@ -173,8 +172,8 @@ def test_variables_reach_the_source_and_only_those_asked_for(altered, small_serv
         "        hidden_states = self.experts(hidden_states) * int(os.environ.get('OAKS', 1))\n",
     )
     asked = ["replay", str(source), "--world-size", "2", "--deployment", PLAIN, "-q"]
-    assert main([*asked, "--env", "OAKS=x"]) == 0
-    assert "invalid literal for int() with base 10: 'x'" in capsys.readouterr().out
+    assert main([*asked, "--env", "OAKS=x"]) == 2
+    assert "invalid literal for int() with base 10: 'x'" in capsys.readouterr().err
     assert main(asked) == 0
     assert "invalid literal" not in capsys.readouterr().out
 
@@ -185,8 +184,36 @@ def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):
         "        hidden_states = self.experts(hidden_states)\n",
         "        __import__('os')._exit(7)\n",
     )
-    cases = replay(source, PLAIN, DECODE, code=0)["cases"]
-    assert {case["why"] for case in cases} == {"the process ended with code 7"}
+    error = replay(source, PLAIN, DECODE, code=2)
+    assert "none of 2 cases could run: 2 x the process ended with code 7" in error
+
+
+BLOCK = "        hidden_states = self.experts(hidden_states)\n"
+REFUSES = "        assert not use_reduce_scatter, 'not here'\n"
+
+
+def test_some_cases_that_cannot_run_are_counted_by_reason(altered, capsys):
+    source = altered("models/oak.py", BLOCK, REFUSES + BLOCK)
+    words = ["replay", str(source), "--world-size", "2", "--jobs", "1", "--format", "json"]
+    assert main([*words, "--deployment", PLAIN, "--deployment", DECODE]) == 0
+    captured = capsys.readouterr()
+    (reason, count), *_ = json.loads(captured.out)["cannot_run"].items()
+    assert count == 1
+    assert f"cannot run, 1: {reason[:40]}" in captured.err
+
+
+def test_a_model_asked_for_by_name_that_cannot_run_is_a_finding(altered, capsys):
+    """Its neighbour runs: the run as a whole is not empty, and not green."""
+    source = altered("models/oak.py", "", "")
+    models = source / "sglang" / "srt" / "models"
+    (models / "elm.py").write_text((models / "oak.py").read_text().replace("Oak", "Elm"))
+    altered("models/elm.py", BLOCK, "        assert False\n")
+    words = ["replay", str(source), "--world-size", "2", "--jobs", "1", "--format", "json", "-q"]
+    both = ["--model", "oak", "--model", "elm"]
+    assert main([*words, "--deployment", PLAIN, *both]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["rule"], finding["subject"]) == ("not-analysed", "elm/ElmDecoderLayer")
+    assert main([*words, "--deployment", PLAIN]) == 0
 
 
 def child_processes():

@@ -1,6 +1,7 @@
 """The gate is never green by accident: what was not looked at fails, in every format."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -33,7 +34,14 @@ def _too_large(file):
     file.write_text(file.read_text() + "#" * (5 << 20))
 
 
-DAMAGE = [_syntax_error, _merge_marker, _bad_bytes, _too_large]
+def _marker_in_the_first_column(file):
+    """Between two methods: either part parses by itself."""
+    text = file.read_text()
+    place = text.rindex("\n    def ") + 1
+    file.write_text(f"{text[:place]}<<<<<<< HEAD\n=======\n>>>>>>> other\n{text[place:]}")
+
+
+DAMAGE = [_syntax_error, _merge_marker, _marker_in_the_first_column, _bad_bytes, _too_large]
 
 
 @pytest.fixture
@@ -79,6 +87,77 @@ def test_junit_has_an_error(source, tmp_path, damage):
     assert root.find(".//testcase/error") is not None
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_file_of_the_layers_that_a_model_imports(source, tmp_path, damage):
+    """Read lazily, and only in part: what is damaged may be what nobody asked for."""
+    (file,) = source.rglob("communicator.py")
+    if damage is _merge_marker:
+        damage = _marker_in_the_first_column
+    damage(file)
+    output = tmp_path / "out"
+    words = ["scan", str(source), "-q", "--format", "json", "--output", str(output)]
+    assert _cli.main(words) == 1
+    found = [one for one in json.loads(output.read_text())["findings"] if one["file"]]
+    assert [one["file"] for one in found if one["rule"] == "not-analysed"] == [
+        "sglang/srt/layers/communicator.py"
+    ]
+
+
+@pytest.mark.parametrize("name", ["table", "json", "sarif", "junit"])
+def test_a_file_that_may_not_be_read(source, tmp_path, monkeypatch, name):
+    """As chmod 000 leaves it; root reads that too, hence the replacement."""
+    opened = Path.open
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "cedar.py":
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    output = tmp_path / "out"
+    assert _cli.main(["scan", str(source), "-q", "--format", name, "--output", str(output)]) == 1
+    assert "cedar.py" in output.read_text()
+    assert "Permission denied" in output.read_text()
+
+
+def test_a_folder_that_may_not_be_entered(source, tmp_path, monkeypatch):
+    listed = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("layers"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    output = tmp_path / "out"
+    assert _cli.main(["scan", str(source), "-q", "--output", str(output)]) == 1
+    assert "sglang/srt/layers" in output.read_text()
+
+
+def test_a_tree_of_which_nothing_can_be_read_cannot_run(source, capsys, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert _cli.main(["scan", str(source)]) == 2
+    error = capsys.readouterr().err
+    assert "nothing to look at" in error
+    assert "Permission denied" in error
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("command", [["prove", "--max-ranks", "2"], ["report"]])
+def test_the_other_readers_of_a_source(source, tmp_path, damage, command):
+    damage(_model(source))
+    output = tmp_path / "out"
+    words = [*command, "--source", str(source), "-q", "--format", "json", "--output", str(output)]
+    assert _cli.main(words) == 1
+    findings = json.loads(output.read_text())["findings"]
+    assert "cedar.py" in {
+        (one["file"] or "").rpartition("/")[2] for one in findings if one["rule"] == "not-analysed"
+    }
+
+
 def test_a_whole_run_says_so(tmp_path):
     output = tmp_path / "out.sarif"
     _cli.main(["scan", str(SAMPLE), "-q", "--format", "sarif", "--output", str(output)])
@@ -107,6 +186,10 @@ def _without_layers(folder):
 
 
 @pytest.mark.parametrize("nothing", [_empty, _without_layers])
-def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing):
-    assert _cli.main(["scan", str(nothing(tmp_path))]) == 2
-    assert "nothing to look at" in capsys.readouterr().err
+@pytest.mark.parametrize("command", [["scan"], ["report", "--source"]])
+@pytest.mark.parametrize("name", ["table", "json", "sarif", "junit", "html", "github"])
+def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing, command, name):
+    assert _cli.main([*command, str(nothing(tmp_path)), "--format", name]) == 2
+    captured = capsys.readouterr()
+    assert "nothing to look at" in captured.err
+    assert not captured.out

@@ -2,12 +2,13 @@
 
 import importlib
 import sys
+import types
 from typing import NamedTuple
 
 import pytest
 
 torch = pytest.importorskip("torch")
-from verify.engines.sglang.serving.inside import standins, stubs  # noqa: E402
+from verify.engines.sglang.serving.inside import experts, standins, stubs  # noqa: E402
 
 HELD = 2  # experts of this rank
 
@@ -16,6 +17,10 @@ class TopK(NamedTuple):
     topk_weights: torch.Tensor
     topk_ids: torch.Tensor
     router_logits: torch.Tensor
+
+
+class Config:
+    apply_router_weight_on_input = False
 
 
 class Layer:
@@ -38,9 +43,9 @@ def test_an_expert_of_another_rank_adds_zero(foreign):
         torch.zeros(2),
     )
     wanted = torch.tensor([[0.25 * 2.0], [0.5 * 3.0]]) * x
-    assert torch.equal(standins.native_moe(native)(Layer, x, topk, None), wanted)
+    assert torch.equal(standins.native_moe(native)(Layer, x, topk, Config), wanted)
     with pytest.raises(AssertionError):
-        native(Layer, x, topk, None)
+        native(Layer, x, topk, Config)
 
 
 def test_an_empty_batch_is_empty():
@@ -48,8 +53,143 @@ def test_an_empty_batch_is_empty():
     assert standins.native_moe(native)(Layer, x, None, None).shape == (0, 2)
 
 
+TOKENS, EXPERTS, HIDDEN, INNER = 5, 4, 6, 3
+ACTIVATIONS = {
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "gelu": lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)),
+    "relu2": lambda x: torch.where(x > 0, x * x, 0),
+}
+
+
+def some(*, gated=True, biased=False):
+    """x, w13, w2, weights, ids of a mixture; -1 and 9 are experts of other ranks."""
+    draw = torch.Generator().manual_seed(3)
+    made = [
+        torch.randn(shape, generator=draw)
+        for shape in (
+            (TOKENS, HIDDEN),
+            (EXPERTS, (2 if gated else 1) * INNER, HIDDEN),
+            (EXPERTS, HIDDEN, INNER),
+            (TOKENS, 2),
+            (EXPERTS, (2 if gated else 1) * INNER),
+            (EXPERTS, HIDDEN),
+        )
+    ]
+    ids = torch.tensor([[0, 1], [3, -1], [2, 9], [-1, 9], [1, 1]])
+    return (*made[:4], ids), (tuple(made[4:]) if biased else (None, None))
+
+
+def by_hand(x, w13, w2, weights, ids, *, activation, gated, weight_on_input, biases):
+    """One token and one expert at a time, each product an einsum."""
+    total = torch.zeros_like(x)
+    for token in range(TOKENS):
+        for weight, expert in zip(weights[token], ids[token].tolist(), strict=True):
+            if not 0 <= expert < EXPERTS:
+                continue
+            row = x[token] * (weight if weight_on_input else 1)
+            inner = torch.einsum("h,ih->i", row, w13[expert])
+            inner = inner + (0 if biases[0] is None else biases[0][expert])
+            act = ACTIVATIONS[activation]
+            inner = act(inner[:INNER]) * inner[INNER:] if gated else act(inner)
+            out = torch.einsum("i,hi->h", inner, w2[expert])
+            out = out + (0 if biases[1] is None else biases[1][expert])
+            total[token] += out * (1 if weight_on_input else weight)
+    return total
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("weight_on_input", [True, False])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_mixture_is_what_one_token_and_expert_at_a_time_give(
+    activation, gated, weight_on_input, biased
+):
+    tensors, biases = some(gated=gated, biased=biased)
+    how = {"activation": activation, "gated": gated, "weight_on_input": weight_on_input}
+    found = experts.mixture(*tensors, **how, biases=biases)
+    torch.testing.assert_close(found, by_hand(*tensors, **how, biases=biases))
+    other = (tensors[0], tensors[1], tensors[2], tensors[3], (tensors[4] + 1) % EXPERTS)
+    assert not torch.allclose(found, experts.mixture(*other, **how, biases=biases))
+
+
+def test_an_activation_that_is_not_known_is_named():
+    tensors, _ = some()
+    with pytest.raises(NotImplementedError, match="the activation swish of a mixture"):
+        experts.mixture(*tensors, activation="swish", gated=True, weight_on_input=False)
+
+
+def kernel(
+    hidden_states,
+    w1,
+    w2,
+    topk_weights,
+    topk_ids,
+    inplace=False,
+    activation="silu",
+    use_fp8_w8a8=False,
+    routed_scaling_factor=None,
+):
+    """The head of the engine's function."""
+
+
+def test_the_fused_experts_in_and_out_of_place():
+    tensors, _ = some()
+    plain = {"activation": "silu", "gated": True, "weight_on_input": False, "biases": (None,) * 2}
+    wanted = 2 * by_hand(*tensors, **plain)
+    fused = experts.fused_experts(kernel)
+    torch.testing.assert_close(fused(*tensors, routed_scaling_factor=2.0), wanted)
+    assert not torch.allclose(tensors[0], wanted)
+    fused(*tensors, inplace=True, routed_scaling_factor=2.0)
+    torch.testing.assert_close(tensors[0], wanted)
+
+
+def test_the_fused_experts_name_what_they_do_not_do():
+    tensors, _ = some()
+    with pytest.raises(NotImplementedError, match="with use_fp8_w8a8 has no stand-in"):
+        experts.fused_experts(kernel)(*tensors, use_fp8_w8a8=True)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "wanted"),
+    [(None, "other"), ({"rope_type": "llama3"}, "other"), ({"rope_type": "deepseek_yarn"}, "cpu")],
+)
+def test_a_rotary_embedding_that_the_cpu_s_does_not_know_is_the_other_s(scaling, wanted):
+    def cpu(head_size, rope_scaling=None, device=None):
+        return "cpu", head_size, device
+
+    def other(head_size, rope_scaling=None):
+        return "other", head_size, None
+
+    found = standins.rotary(cpu, other)(64, scaling, device="cpu")
+    assert found == (wanted, 64, "cpu" if wanted == "cpu" else None)
+
+
+def test_a_model_takes_the_engine_s_own_kernel_where_the_release_has_it(monkeypatch):
+    owner, user = types.ModuleType("owner"), types.ModuleType("user")
+    owner.norm, user.norm, user.other = "its own", "mock", "mock"
+    monkeypatch.setitem(sys.modules, "owner", owner)
+    monkeypatch.setitem(sys.modules, "user", user)
+    standins.own_kernels(
+        {"user": {"norm": "owner", "other": "not.there"}, "absent": {"a": "owner"}}
+    )
+    assert (user.norm, user.other) == ("its own", "mock")
+
+
+def test_operators_that_torch_lacks_are_loud(monkeypatch):
+    namespace = type(torch.ops.sgl_kernel)
+    monkeypatch.setattr(namespace, "__getattr__", namespace.__getattr__)
+    stubs.install_operators(namespace)
+    with pytest.raises(stubs.StubReachedError, match=r"sgl_kernel\.some_router_cpu"):
+        torch.ops.sgl_kernel.some_router_cpu(1, 2)
+    with pytest.raises(AttributeError):
+        torch.ops.sgl_kernel.some_router  # noqa: B018
+    with pytest.raises(AttributeError):
+        torch.ops.elsewhere.some_router_cpu  # noqa: B018
+
+
 def test_a_mock_is_importable_and_loud(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(stubs, "install_operators", lambda namespace: None)
     stubs.install()
     try:
         module = importlib.import_module("deep_ep.utils")

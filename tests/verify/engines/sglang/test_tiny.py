@@ -113,6 +113,7 @@ def test_a_configuration_from_its_class(engine, tmp_path):
     assert 0 < config["sliding_window"] < 10, "shorter than the prompts, or it is not active"
     assert config["odd"] == 3
     assert config["tiny_absent"] == ["strange_key"]
+    assert config["tiny_attention"] == "torch_native"
     assert "emb_scale" not in config, "what is asked for with hasattr must not appear"
     assert engine.registered == []
 
@@ -131,6 +132,13 @@ def test_a_class_that_refuses_is_named(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "_per_layer", lambda default, cls: {})
     with pytest.raises(ValueError, match="MixedForCausalLM: MixedConfig refused: a kind for every"):
         tiny.write("mixed", tmp_path)
+
+
+def test_a_file_s_mixture_comes_before_its_dense_class(monkeypatch):
+    names = ["HuForCausalLM", "HuMoeForCausalLM", "HuMoeForCausalLMNextN", "HuMoeModel"]
+    monkeypatch.setattr(tiny, "_registry", dict)
+    monkeypatch.setattr(tiny, "architectures", lambda: dict.fromkeys(names, "hu"))
+    assert tiny._architecture("hu") == "HuMoeForCausalLM"
 
 
 def test_a_model_without_experts_is_named(engine, tmp_path):

@@ -160,13 +160,30 @@ def test_another_model_than_on_one_rank_is_an_error(monkeypatch, tmp_path):
         filled(monkeypatch, tmp_path / "shapes.json", ranks=2, model=model)
 
 
-def test_slicing_by_shape_is_recorded(monkeypatch, tmp_path):
+def test_slicing_by_shape_is_an_error_unless_it_is_argued(monkeypatch, tmp_path):
     alone = filled(monkeypatch, tmp_path / "shapes.json")
     model = Model(1, 2)
     del model.up_proj.weight.weight_loader
     monkeypatch.setattr(weights, "_rank", lambda owner, ways, name: 1)
+    with pytest.raises(RuntimeError, match="1 tensors were sliced by comparing shapes, such as up"):
+        filled(monkeypatch, tmp_path / "shapes.json", ranks=2, model=model)
+    monkeypatch.setattr(weights, "ARGUED", {"up_proj.weight": "a reason"})
     half = filled(monkeypatch, tmp_path / "shapes.json", ranks=2, model=model)
     assert torch.equal(half["up_proj.weight"], alone["up_proj.weight"][INNER // 2 :])
     assert weights.LAST_RESORT == [
         "up_proj.weight: dimension 0 in 2; it has no weight loader",
     ]
+
+
+def test_a_model_without_experts_is_no_mixture(monkeypatch, tmp_path):
+    model = Model()
+    del model.experts
+    with pytest.raises(RuntimeError, match="no tensor of experts"):
+        filled(monkeypatch, tmp_path / "shapes.json", model=model)
+
+
+def test_what_a_model_derives_only_when_it_loads_is_derived(monkeypatch, tmp_path):
+    model = Model()
+    model._set_mla_wkc_wvc = lambda: model.register_buffer("twice", 2 * model.up_proj.weight)
+    alone = filled(monkeypatch, tmp_path / "shapes.json", model=model)
+    assert torch.equal(alone["twice"], 2 * alone["up_proj.weight"])

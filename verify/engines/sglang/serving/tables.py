@@ -1,5 +1,6 @@
 """What is SGLang's about serving it: launches, environment, and the words it refuses with."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +36,8 @@ PLATFORM = (
     "--disable-radix-cache",
     "--chunked-prefill-size=512",
 )
-BACKEND = "--attention-backend=torch_native"
-
-# models whose attention the native backend refuses: the Triton one, interpreted
-BACKENDS = {"gpt_oss": "--attention-backend=triton"}
+# unless the tiny configuration names another: models whose attention it refuses
+BACKEND = "torch_native"
 
 
 def launch(layout: Layout) -> tuple[str, ...]:
@@ -61,8 +60,10 @@ def launch(layout: Layout) -> tuple[str, ...]:
 
 def command_line(model: str, folder: str, words: Sequence[str]) -> list[str]:
     """All arguments of one server: the platform's first, so that a launch may override them."""
-    backend = BACKENDS.get(model, BACKEND)
-    return [f"--model-path={folder}", *PLATFORM, backend, *words]
+    del model
+    written = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    backend = written.get("tiny_attention", BACKEND)
+    return [f"--model-path={folder}", *PLATFORM, f"--attention-backend={backend}", *words]
 
 
 # how gloo says that ranks brought tensors of different sizes

@@ -5,11 +5,14 @@ engine's. `ALL` is the list that every result carries.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from verify.engines.sglang.serving.inside import experts
 
 ALL: dict[str, str] = {
     "config-names": "a release may name a configuration that a later transformers has as well; "
@@ -18,14 +21,31 @@ ALL: dict[str, str] = {
     "same functions, for CPU as well",
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
     "each its own, as in later releases",
-    "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch; both "
-    "add zero, as they do in the Triton kernel",
+    "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch, which "
+    "add zero as in the Triton kernel, no weight on the input and no ungated expert",
+    "fused-experts": "the Triton mixture looks for a GPU's tuning; its products and sums, in torch",
+    "rotary": "latent attention's rotary embedding for CPU knows one scaling only; for any other, "
+    "the one that every other device takes",
+    "float32": "two architectures are served in bfloat16 whatever the launch says; float32, so "
+    "that rounding stays far below a fault",
+    "own-kernels": "a model replaces its Triton kernels by CPU operators that are missing; the "
+    "engine's own Triton kernels again, interpreted",
     "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
     "the others",
     "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
     "all-reduce and all-gather",
     "pinned-memory": "page-locked memory needs CUDA; plain memory instead",
 }
+
+
+OWN_KERNELS = {
+    "sglang.srt.models.grok": {
+        "fused_moe_router_shim": "sglang.kernels.ops.moe.router",
+        "fused_rmsnorm": "sglang.kernels.ops.layernorm.fused_rmsnorm",
+        "fused_dual_residual_rmsnorm": "sglang.kernels.ops.layernorm.fused_rmsnorm",
+    },
+}
+"""Module -> name that it takes from a missing operator -> module that has the Triton kernel."""
 
 
 def register_custom_ops() -> None:
@@ -57,6 +77,11 @@ def install() -> None:
     """After the engine is imported: everything else of `ALL`."""
     moe: Any = importlib.import_module("sglang.srt.layers.moe.fused_moe_native")
     moe.moe_forward_native = native_moe(moe.moe_forward_native)
+    fused = _fused_moe()
+    fused.fused_experts_impl = experts.fused_experts(fused.fused_experts_impl)
+    _rotary()
+    _float32()
+    own_kernels(OWN_KERNELS)
     _fill_values()
     _variable_sizes()
     if not torch.cuda.is_available():
@@ -70,6 +95,17 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         if x.shape[0] == 0:
             return torch.zeros_like(x)
         weights, ids, _ = topk
+        if config.apply_router_weight_on_input or not getattr(config, "is_gated", True):
+            return experts.mixture(
+                x,
+                layer.w13_weight,
+                layer.w2_weight,
+                weights,
+                ids,
+                activation=config.activation,
+                gated=getattr(config, "is_gated", True),
+                weight_on_input=config.apply_router_weight_on_input,
+            )
         foreign = (ids < 0) | (ids >= layer.w13_weight.shape[0])
         if not foreign.any():
             return original(layer, x, topk, config)
@@ -82,6 +118,54 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         return total
 
     return moe_forward_native
+
+
+def _fused_moe() -> Any:
+    """The module of the Triton mixture, which 0.5.11 moved."""
+    try:
+        name = "sglang.srt.layers.moe.moe_runner.triton_utils.fused_moe"
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return importlib.import_module("sglang.srt.layers.moe.fused_moe_triton.fused_moe")
+
+
+def _rotary() -> None:
+    factory: Any = importlib.import_module("sglang.srt.layers.rotary_embedding.factory")
+    factory.get_rope_cpu = rotary(factory.get_rope_cpu, factory.get_rope)
+
+
+def rotary(cpu: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """``get_rope_cpu``, or `other` where it does not know the scaling."""
+    signature = inspect.signature(cpu)
+
+    def get_rope_cpu(*positional: Any, **named: Any) -> Any:
+        given = signature.bind(*positional, **named).arguments
+        scaling = given.get("rope_scaling")
+        if scaling is not None and scaling.get("rope_type") == "deepseek_yarn":
+            return cpu(**given)
+        return other(**{name: value for name, value in given.items() if name != "device"})
+
+    return get_rope_cpu
+
+
+def _float32() -> None:
+    try:
+        base: Any = importlib.import_module("sglang.srt.arg_groups.model_override_base")
+    except ModuleNotFoundError:
+        return  # before 0.5.19 the launch's type is kept
+    for values in base.MODEL_OVERRIDES.values():
+        values.pop("dtype", None)
+
+
+def own_kernels(table: dict[str, dict[str, str]]) -> None:
+    """Put the engine's own kernels where `table` says, in the releases that have them there."""
+    for user, names in table.items():
+        for name, owner in names.items():
+            try:
+                kernel = getattr(importlib.import_module(owner), name)
+                setattr(importlib.import_module(user), name, kernel)
+            except (ImportError, AttributeError):
+                continue  # the operator's mock stays, which is loud
 
 
 def _fill_values() -> None:

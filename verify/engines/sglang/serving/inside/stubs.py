@@ -5,6 +5,7 @@ capitalised name is an empty class, any other a function that raises when it is 
 kernel that is really reached is never silent.
 """
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -89,5 +90,24 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Put the mocks before everything else that is importable."""
+    """Put the mocks before everything else that is importable, then import torch."""
     sys.meta_path.insert(0, _Finder())
+    install_operators(importlib.import_module("torch._ops")._OpNamespace)
+
+
+def install_operators(namespace: Any) -> None:
+    """CPU operators of `sgl_kernel` that torch lacks, as loud mocks: models bind them early.
+
+    `namespace` is the class of ``torch.ops.sgl_kernel``. A name that torch knows is untouched.
+    """
+    original = namespace.__getattr__
+
+    def attribute(self: Any, name: str) -> Any:
+        try:
+            return original(self, name)
+        except AttributeError:
+            if self.name != "sgl_kernel" or not name.endswith("_cpu"):
+                raise
+            return _attribute(f"torch.ops.sgl_kernel.{name}")
+
+    namespace.__getattr__ = attribute

@@ -128,6 +128,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config = {key: value for key, value in config.items() if key not in entry.drop}
     config |= entry.after
     config["architectures"] = [architecture]
+    config["tiny_attention"] = entry.attention
     config["dtype"] = config["torch_dtype"] = "float32"
     return config
 
@@ -229,7 +230,12 @@ def _architecture(model: str) -> str:
     here = [name for name, file in architectures().items() if file == model]
     if not here:
         raise LookupError(f"{model}: no architecture that builds experts in this release")
-    return min(here, key=lambda name: ("ForCausalLM" not in name, "NextN" in name, len(name)))
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        kind = "ForCausalLM" not in name, "NextN" in name
+        return *kind, "moe" not in name.lower(), len(name)
+
+    return min(here, key=rank)
 
 
 def _entry(architecture: str, file: str) -> Entry:
@@ -244,6 +250,8 @@ def _builds_experts(cls: type) -> bool:
     names = {"FusedMoE", "get_moe_impl_class", "fused_moe"}
     for base in _reachable(cls):
         for node in ast.walk(_tree(base)):
+            if isinstance(node, ast.Name) and node.id == "fused_moe":
+                return True  # dbrx and xverse_moe keep the function in an attribute
             if isinstance(node, ast.Call):
                 called = node.func
                 name = getattr(called, "id", getattr(called, "attr", ""))

@@ -11,13 +11,17 @@ LAYERS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a family needs: `values` for its class, `after` and `drop` for the file."""
+    """What a family needs: `values` for its class, `after` and `drop` for the file.
+
+    `attention` is the backend that its launch names; "triton" runs in Triton's interpreter.
+    """
 
     why: str
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     drop: tuple[str, ...] = ()
     model_type: str | None = None
+    attention: str = "torch_native"
 
 
 SIZES: dict[str, Any] = {
@@ -50,6 +54,9 @@ SIZES: dict[str, Any] = {
     "use_qkv_bias": False,
     "intermediate_size": 128,
     "ffn_hidden_size": 128,
+    "dense_intermediate_size": 128,
+    "embedding_multiplier_scale": 1.0,
+    "output_multiplier_scale": 1.0,
     "moe_intermediate_size": 64,
     "expert_ffn_hidden_size": 64,
     "shared_expert_intermediate_size": 64,
@@ -132,12 +139,14 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_scaling",),
     ),
     "exaone_moe": Entry(
-        why="the hub's file says which layers have experts; transformers' class does not",
-        after={"is_moe_layer": [False, True, True, True]},
+        why="the hub's file says which layers have experts, transformers' class does not; with a "
+        "pattern the server asks for triton, which then has no window (triton_backend.py:1824)",
+        after={"is_moe_layer": [False, True, True, True], "sliding_window_pattern": None},
     ),
     "llama4": Entry(
         why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
         values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+        attention="triton",
     ),
     "step3p5": Entry(
         why="the engine's class names key-value heads groups and gives no kinds of layers",
@@ -159,10 +168,35 @@ ENTRIES: dict[str, Entry] = {
             "use_moe_router_bias": True,
             "use_head_wise_attn_gate": True,
             "need_fp32_gate": True,
-            "swiglu_limits": [None] * 4,
+            "swiglu_limits": [0.0] * 4,
             "swiglu_limits_shared": None,
             "rope_theta": [10000.0] * 4,
         },
+    ),
+    "dbrx": Entry(
+        why="its sizes have names of their own, those of attention and experts in parts",
+        values={"d_model": 128, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": 512},
+        after={
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+            "ffn_config": {
+                "ffn_hidden_size": 64,
+                "moe_num_experts": 8,
+                "moe_top_k": 2,
+                "moe_normalize_expert_weights": 1.0,
+            },
+        },
+    ),
+    "longcat_flash": Entry(
+        why="latent attention with a head for each query head; two zero experts, as the hub has",
+        values={"num_key_value_heads": 4, "zero_expert_num": 2, "expert_ffn_hidden_size": 64},
+        after={
+            "rope_scaling": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "apply_yarn_scaling": False,
+            }
+        },
+        drop=("rope_parameters",),  # the class sets rope_scaling last, which is its other name
     ),
     "laguna": Entry(
         why="a window of its own on every second layer, as the hub's file has it",
@@ -183,9 +217,85 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
         after=_YARN | {"rope_scaling": _YARN["rope_parameters"]},
     ),
+    "deepseek": Entry(
+        why="fewer key-value heads than ranks are padded on CPU, with another width of a head",
+        values={"num_key_value_heads": 4},
+    ),
+    "minimax_m2": Entry(
+        why="the hub's file says what transformers' class takes for granted, or under another name",
+        after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
+    ),
     "minimax_m3": Entry(
-        why="its frequency of experts is a list, one number a layer (minimax_m3.py:1793)",
-        after={"moe_layer_freq": [0, 1, 1, 1]},
+        why="lists with one number a layer (minimax_m3.py:1793); no sparse attention, whose kernels "
+        "a CPU lacks",
+        after={
+            "moe_layer_freq": [0, 1, 1, 1],
+            "swiglu_alpha": 1.702,
+            "swiglu_limit": 7.0,
+            "sparse_attention_config": {
+                "sparse_attention_freq": [0] * LAYERS,
+                "sparse_num_index_heads": 2,
+                "sparse_index_dim": 32,
+            },
+        },
+    ),
+    "mixtral": Entry(
+        why="its checkpoints have no window, and the engine's model knows none",
+        values={"sliding_window": None},
+    ),
+    "GraniteMoeSWAForCausalLM": Entry(
+        why="its windows have sinks, which torch_native does not know",
+        attention="triton",
+    ),
+    "gemma4_causal": Entry(
+        why="experts are an option of the family, and heads as wide in every layer as here",
+        values={
+            "enable_moe_block": True,
+            "top_k_experts": 2,
+            "hidden_size_per_layer_input": 0,
+            "global_head_dim": 32,
+            "num_global_key_value_heads": 2,
+        },
+        drop=("per_layer_config",),
+        attention="triton",
+    ),
+    "nemotron_h": Entry(
+        why="without its mamba layers, which need kernels; the pattern has each other kind",
+        after={
+            "n_groups": 8,
+            "layers_block_type": ["moe", "attention", "moe", "mlp"],
+            "mtp_layers_block_type": ["attention", "moe"],
+        },
+    ),
+    "lfm2_moe": Entry(
+        why="without its convolutions, which need kernels; each other kind of layer",
+        values={"layer_types": ["full_attention"] * LAYERS, "num_dense_layers": 1},
+    ),
+    "phimoe": Entry(
+        why="the engine's model has these biases whatever the file says",
+        values={"lm_head_bias": True, "attention_bias": True},
+    ),
+    "mimo_v2": Entry(
+        why="windows have their own numbers of heads, and patterns are lists of numbers",
+        after={
+            "hybrid_layer_pattern": [0, 1, 0, 1],
+            "moe_layer_freq": [0, 1, 1, 1],
+            "layernorm_epsilon": 1e-5,
+            "topk_method": "noaux_tc",
+            "sliding_window_size": 4,
+            "swa_num_attention_heads": 4,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 32,
+            "swa_v_head_dim": 32,
+            "v_head_dim": 32,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "swa_rope_theta": 10000.0,
+        },
+        attention="triton",
+    ),
+    "gpt_oss": Entry(
+        why="its attention has sinks, which torch_native does not know (the server refuses it)",
+        attention="triton",
     ),
     "olmoe": Entry(
         why="its key norm has hidden_size weights, which is one key head a query head",

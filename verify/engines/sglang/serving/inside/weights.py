@@ -22,8 +22,12 @@ import torch
 
 LAST_RESORT: list[str] = []
 """Tensors of this process that were sliced by comparing shapes, and why."""
+ARGUED: dict[str, str] = {}
+"""Ends of names -> why a slice by shape is right there; any other is an error."""
 
 Spec = dict[str, Any]
+# what a model derives at the end of `load_weights` and not in `post_load_weights`
+_DERIVES = ("_set_mla_wkc_wvc",)
 _ROUTERS = ("gate", "router", "classifier", "router_gate", "gate_proj_router")
 
 
@@ -75,6 +79,14 @@ def fill(model: torch.nn.Module, *, seed: int, shapes: Path) -> None:
         ]
     if empty:
         raise RuntimeError(f"no weight loader filled: {', '.join(empty)}")
+    for name in _DERIVES:
+        if hasattr(model, name):
+            getattr(model, name)()
+    odd = [said for said in LAST_RESORT if not said.split(": ")[0].endswith(tuple(ARGUED))]
+    if odd:
+        raise RuntimeError(f"{len(odd)} tensors were sliced by comparing shapes, such as {odd[0]}")
+    if not any("expert" in name or tensor.dim() > 2 for name, _, _, tensor in _tensors(model)):
+        raise RuntimeError("no tensor of experts: this configuration makes no mixture")
     if alone:
         scratch = shapes.with_name(f"{shapes.name}.{os.getpid()}")
         scratch.write_text(json.dumps(specs, indent=0))

@@ -1,0 +1,81 @@
+"""One rank of the real 0.5.23 against transformers' own model, through ``load_weights``."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from verify.checks.serve import compare
+from verify.checks.serve.run import classify
+from verify.checks.serve.session import Engine, Session
+from verify.checks.serve.source import importable
+from verify.engines.sglang.serving import tables
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+PYTHON = os.environ.get("SERVE_PYTHON")
+RELEASE = "0.5.23"
+DRIVE = "verify.engines.sglang.serving.inside.checkpoint"
+# nats; two implementations of one model, both float32, gave at most 2e-5
+NEAR = 1e-4
+FAR = 0.1
+MODELS = (
+    "qwen3_moe",
+    "glm4_moe",
+    "qwen2_moe",
+)
+DOUBLED = """
+import sglang.srt.models.qwen3_moe as q
+forward = q.Qwen3MoeSparseMoeBlock.forward
+q.Qwen3MoeSparseMoeBlock.forward = lambda *a, **k: 2 * forward(*a, **k)
+"""
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    if PYTHON is None:
+        pytest.skip("SERVE_PYTHON is not set")
+    scratch = tmp_path_factory.mktemp("source")
+    engine = Engine(
+        python=Path(PYTHON),
+        drive=DRIVE,
+        source=importable(f"sglang=={RELEASE}", package="sglang", scratch=scratch),
+        variables=tables.VARIABLES,
+    )
+    with Session(engine) as session:
+        session.start()
+        yield session
+
+
+def distance(session, model, *, patch=None):
+    """The largest difference in nats between the engine's one rank and transformers."""
+    folder = session.folder / model
+    if not folder.exists():
+        answer = session.run({"write": model, "into": str(folder), "seed": 0}, ranks=0)
+        assert not answer.get("lost"), answer
+        assert not answer["prepare"], answer["prepare"]
+    case = {
+        "model": str(folder),
+        "launch": tables.command_line(model, str(folder), ["--load-format=auto"]),
+        "ranks": 1,
+        "groups": 1,
+        "seed": 0,
+        "patch": patch,
+        "probe": 0.0,
+    }
+    answer = session.run(case, ranks=1)
+    assert classify(answer) == ("exact", None)
+    reference = compare.table(json.loads((folder / "reference.rows").read_text("utf-8")))
+    return max(compare.steps(reference, [rank["rows"] for rank in answer["ranks"]]).values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_rank_says_what_transformers_says(session, model):
+    assert 0 < distance(session, model) < NEAR
+
+
+def test_a_sum_taken_twice_is_far_from_it(session, tmp_path):
+    patch = tmp_path / "doubled.py"
+    patch.write_text(DOUBLED)
+    assert distance(session, "qwen3_moe", patch=str(patch)) > FAR
