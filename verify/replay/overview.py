@@ -10,9 +10,9 @@ from typing import Any
 from verify.errors import VerifyError
 from verify.progress import track
 from verify.replay.agreement import Statics, against_prove, against_scan, read_statics
-from verify.replay.classes import strings
 from verify.replay.decoders import Decoder, Models
 from verify.replay.deployments import Execution, row_of
+from verify.replay.offered import offered
 from verify.replay.processes import Case, run_cases
 from verify.replay.tree import SourceFiles
 from verify.report import Finding, Json, Report, TableSection
@@ -56,15 +56,14 @@ def survey(
                 found.asked_for(model) if models else found.decoders(model)
             )
         ]
-        backends = known_backends(found.files)
+        deployments = offered(deployments, found.files, source=source)
         about: dict[str, Json] = {
             "name": tree.name,
             "version": tree.version,
             "generation": tree.generation,
         }
     # a deployment's ranks start once for all layers
-    chosen = (d for d in deployments if d.backend in backends)
-    batches = [cases for cases in (_cases(layers, d) for d in chosen) if cases]
+    batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
     if not batches:
         raise VerifyError(f"no decoder layer that can be executed in {', '.join(models) or source}")
     results = list(
@@ -96,13 +95,6 @@ def _some_ran(results: Sequence[Result], source: str) -> None:
 def _reasons(results: Sequence[Result]) -> Counter[str]:
     """Why cases could not run, each reason with how many; a reason is one line."""
     return Counter(" ".join(str(out["why"]).split()) for _, out in results if out["kind"] == CANNOT)
-
-
-def known_backends(files: SourceFiles) -> set[str]:
-    """What the release may be told to exchange tokens with; `none` at least."""
-    source = files.get("sglang.srt.layers.moe.utils")
-    indices = source.binders.get("MoeA2ABackend", ()) if source else ()
-    return {"none"}.union(*(strings(source.statements[i].node) for i in indices if source))
 
 
 def _local(source: str) -> str:

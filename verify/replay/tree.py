@@ -46,6 +46,16 @@ class SourceFiles:
             self._files[module] = read_source(found, self.source.read(found)) if found else None
         return self._files[module]
 
+    def modules(self, package: str) -> list[str]:
+        """The modules right inside a package, by their dotted names."""
+        folder = f"{package.replace('.', '/')}/"
+        names = (path.removesuffix(".py") for path in self._paths if path.endswith(".py"))
+        return sorted(
+            name.replace("/", ".")
+            for name in names
+            if name.startswith(folder) and "/" not in name.removeprefix(folder)
+        )
+
     def is_package(self, module: str) -> bool:
         """Whether the module is a folder, with or without an `__init__.py`."""
         return module.replace(".", "/") in self._folders
