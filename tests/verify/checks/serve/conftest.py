@@ -1,16 +1,14 @@
 """`serve` with a toy engine: its source is the samples' folder, its Python this one."""
 
 import json
-import re
+import runpy
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from verify import _cli
 from verify.checks.serve import command
-from verify.engines.sglang.serving import ENGINE
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -19,16 +17,7 @@ SAMPLES = Path(__file__).parent / "samples"
 def serve(monkeypatch, tmp_path):
     """Runs a command line; `serve.ran()` are the model, ranks and launch of each run so far."""
     count = tmp_path / "count"
-    toy = replace(
-        ENGINE,
-        name="toy",
-        home=SAMPLES / "toyengine",
-        package="toyengine",
-        drive="toyserver",
-        variables={"COUNT": str(count)},
-        command_line=lambda model, folder, words: list(words),
-        sizes_differ=re.compile("sizes differ"),
-    )
+    toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"](count)
     monkeypatch.setattr(command, "engines", lambda: (toy,))
 
     def run(*words):
