@@ -116,9 +116,8 @@ class Session:
             late = hello is None and self._runs()
             self._end()
             if late:
-                raise VerifyError(
-                    f"waited {START_S:g} s for {engine.python} to import the engine: gave up ({last})"
-                )
+                waited = f"waited {START_S:g} s for {engine.python} to import the engine"
+                raise VerifyError(f"{waited}: gave up ({last})")
             raise VerifyError(f"{engine.python} cannot import the engine: {last}")
         self.hello = hello
 
