@@ -2,22 +2,15 @@
 
 import argparse
 import sys
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from verify.checks.serve import session
 from verify.checks.serve.answers import Question, answered, questions
 from verify.checks.serve.case import Case
-from verify.checks.serve.environment import ready
 from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import answers_report, report
-from verify.checks.serve.results import Results
-from verify.checks.serve.source import Located, locate
-from verify.checks.serve.sweep import Sweep, subject_of
+from verify.checks.serve.sweep import opened
 from verify.engines.engine import Engine
-from verify.engines.registry import engines
 from verify.errors import VerifyError
 from verify.report import Report
 
@@ -78,23 +71,16 @@ def _keep_server_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     _check(arguments)
-    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
-        located = locate(arguments.source, engines=engines(), scratch=Path(scratch))
-        engine = located.engine
-        asked = _questions(arguments, engine)
-        cases = _cases(arguments, engine)
-        results = Results(files=arguments.results, subject=subject_of(located))
-        launch = partial(_session, located, arguments)
-        with Sweep(engine=engine, results=results, launch=launch, tell=_line) as sweep:
-            if arguments.findings:
-                served = [
-                    answered(question, source=arguments.source, serve=sweep.serve)
-                    for question in asked
-                ]
-                return answers_report(served, engine=engine.name, subject=results.subject)
-            ran = [sweep.serve(case) for case in cases]
-    named = not arguments.all_layouts
-    return report(ran, engine=engine.name, subject=results.subject, named=named)
+    with opened(
+        arguments.source, python=arguments.python, results=arguments.results, tell=_line
+    ) as sweep:
+        engine, subject = sweep.engine, sweep.subject
+        if arguments.findings:
+            asked = _questions(arguments, engine)
+            served = [answered(each, source=arguments.source, serve=sweep.serve) for each in asked]
+            return answers_report(served, engine=engine.name, subject=subject)
+        ran = [sweep.serve(case) for case in _cases(arguments, engine)]
+    return report(ran, engine=engine.name, subject=subject, named=not arguments.all_layouts)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -108,26 +94,12 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _questions(arguments: argparse.Namespace, engine: Engine) -> list[Question]:
-    if not arguments.findings:
-        return []
     return questions(
         arguments.findings,
         engine=engine,
         models=arguments.model,
         seed=arguments.seed,
         patch=arguments.patch,
-    )
-
-
-def _session(located: Located, arguments: argparse.Namespace) -> session.Session:
-    engine = located.engine
-    return session.Session(
-        session.Engine(
-            python=arguments.python or _environment(engine, arguments.source),
-            drive=engine.drive,
-            source=located.folder,
-            variables=engine.variables,
-        )
     )
 
 
@@ -144,14 +116,6 @@ def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
         for model in dict.fromkeys(arguments.model or ())
         for layout in layouts
     ]
-
-
-def _environment(engine: Engine, source: str) -> Path:
-    recipe = engine.environment
-    _, exact, version = source.partition("==")
-    release = version if exact else recipe.newest
-    requirements = recipe.requirements(release)
-    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=_line)
 
 
 def _line(text: str) -> None:

@@ -90,14 +90,15 @@ def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
         if rule is not None:
             yield Finding(
                 rule=rule,
-                message=f"{result.case.model} on {result.case.layout}: {_what(result)}",
+                message=f"{result.case.model} on {result.case.layout}: {what(result)}",
                 subject=f"{result.case.model}:{result.case.layout}",
                 kind=result.outcome,
                 deployment={"layout": str(result.case.layout), "launch": list(result.launch)},
             )
 
 
-def _what(result: Result) -> str:
+def what(result: Result) -> str:
+    """How far it diverged and where, or why it was not compared."""
     if result.outcome == "diverged":
         where = ", ".join(f"{step} {value:.2g}" for step, value in result.steps.items())
         return f"{result.dlogprob:.3g} nats from one rank ({where})"

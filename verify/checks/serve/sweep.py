@@ -1,15 +1,18 @@
 """Many cases one after the other; the engine starts when the first one has to run."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from verify.checks.serve import compare, run, zygote
+from verify.checks.serve import compare, run, session, zygote
 from verify.checks.serve.case import Case, Result
+from verify.checks.serve.environment import ready
 from verify.checks.serve.results import Results, Subject, digest
 from verify.checks.serve.session import Session
-from verify.checks.serve.source import Located
+from verify.checks.serve.source import Located, locate
 from verify.engines.engine import Engine
+from verify.engines.registry import engines
 
 
 def subject_of(located: Located) -> Subject:
@@ -32,7 +35,8 @@ class Sweep:
         launch: Callable[[], Session],
         tell: Callable[[str], None],
     ) -> None:
-        self._engine, self._results, self._launch, self._tell = engine, results, launch, tell
+        self.engine, self.subject = engine, results.subject
+        self._results, self._launch, self._tell = results, launch, tell
         self._stack = ExitStack()
         self._judge: run.Judge | None = None
         self._number = 0
@@ -56,8 +60,39 @@ class Sweep:
 
     def _started(self) -> run.Judge:
         if self._judge is None:
-            session = self._stack.enter_context(self._launch())
-            session.start()
-            release = f"{self._engine.name} {session.hello['version']}"
-            self._judge = run.Judge(engine=self._engine, session=session, release=release)
+            started = self._stack.enter_context(self._launch())
+            started.start()
+            release = f"{self.engine.name} {started.hello['version']}"
+            self._judge = run.Judge(engine=self.engine, session=started, release=release)
         return self._judge
+
+
+@contextmanager
+def opened(
+    source: str, *, python: Path | None, results: Sequence[Path], tell: Callable[[str], None]
+) -> Iterator[Sweep]:
+    """A sweep over SOURCE; its Python is `python`, or made when the first case has to run."""
+    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
+        located = locate(source, engines=engines(), scratch=Path(scratch))
+        engine = located.engine
+
+        def launch() -> Session:
+            started = session.Engine(
+                python=python or _environment(engine, source, tell),
+                drive=engine.drive,
+                source=located.folder,
+                variables=engine.variables,
+            )
+            return Session(started)
+
+        kept = Results(files=results, subject=subject_of(located))
+        with Sweep(engine=engine, results=kept, launch=launch, tell=tell) as sweep:
+            yield sweep
+
+
+def _environment(engine: Engine, source: str, tell: Callable[[str], None]) -> Path:
+    recipe = engine.environment
+    _, exact, version = source.partition("==")
+    release = version if exact else recipe.newest
+    requirements = recipe.requirements(release)
+    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=tell)

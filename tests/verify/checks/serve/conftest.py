@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from verify import _cli
-from verify.checks.serve import command
+from verify.checks.serve import sweep
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -18,7 +18,7 @@ def serve(monkeypatch, tmp_path):
     """Runs a command line; `serve.ran()` are the model, ranks and launch of each run so far."""
     count = tmp_path / "count"
     toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"](count)
-    monkeypatch.setattr(command, "engines", lambda: (toy,))
+    monkeypatch.setattr(sweep, "engines", lambda: (toy,))
 
     def run(*words):
         output = tmp_path / "report.json"

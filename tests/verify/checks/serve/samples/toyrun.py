@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from verify import _cli
-from verify.checks.serve import command
+from verify.checks.serve import sweep
 from verify.engines.sglang.serving import ENGINE
 
 SAMPLES = Path(__file__).parent
@@ -27,5 +27,5 @@ def toy(count):
 
 
 if __name__ == "__main__":
-    command.engines = lambda: (toy(sys.argv[1]),)
+    sweep.engines = lambda: (toy(sys.argv[1]),)
     sys.exit(_cli.main(sys.argv[2:]))
