@@ -43,8 +43,9 @@ class Engine:
     say. `variables` are the environment that it is started with.
 
     `ranks(layout)` is how many processes a layout takes, `illegal(layout)` why no server can have
-    it ("" where one might), `layouts()` all that are tried under `--all-layouts`, `launch(layout)`
-    its server arguments, and `command_line(model, folder, words)` all arguments of one server.
+    it ("" where one might), `subsets` are layouts under one name, `layouts()` all that are tried
+    under `--all-layouts`, `launch(layout)` its server arguments, and
+    `command_line(model, folder, words)` all arguments of one server.
 
     `sizes_differ` finds the words with which ranks say that they brought tensors of different
     sizes to a collective, `peer_gone` those for a peer that left. `asked` makes the launch
@@ -60,6 +61,7 @@ class Engine:
     environment: Environment
     ranks: Callable[[Layout], int]
     illegal: Callable[[Layout], str]
+    subsets: Mapping[str, tuple[Layout, ...]]
     layouts: Callable[[], Iterable[Layout]]
     launch: Callable[[Layout], tuple[str, ...]]
     command_line: Callable[[str, str, Sequence[str]], list[str]]

@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument(
-        "--layout", action="append", metavar="KEY", help="tp4.dp2.ep2, say; may be repeated"
+        "--layout",
+        action="append",
+        metavar="KEY",
+        help="tp4.dp2.ep2, say, or `gate`; may be repeated",
     )
     parser.add_argument(
         "--all-layouts", action="store_true", help="every layout of 2 and 4 ranks, counted"

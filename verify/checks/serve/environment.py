@@ -15,6 +15,7 @@ from pathlib import Path
 from verify import cache
 from verify.ending import end_with_parent
 from verify.errors import VerifyError
+from verify.fetch import UNREACHABLE
 from verify.progress import waiting
 
 TIME_LIMIT_S = 1800
@@ -119,6 +120,8 @@ def _say(command: list[str]) -> None:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode and UNREACHABLE.search(said):
+        raise VerifyError("cannot make the environment: the package index is out of reach")
     if process.returncode:
         errors = [line for line in said.splitlines() if line.startswith("ERROR")]
         last = (errors or said.splitlines() or ["no reason given"])[-1]

@@ -1,5 +1,6 @@
 """Many cases one after the other; the engine starts when the first one has to run."""
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -93,6 +94,7 @@ def opened(
 def _environment(engine: Engine, source: str, tell: Callable[[str], None]) -> Path:
     recipe = engine.environment
     _, exact, version = source.partition("==")
-    release = version if exact else recipe.newest
-    requirements = recipe.requirements(release)
-    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=tell)
+    requirements = recipe.requirements(version if exact else recipe.newest)
+    # releases that ask for the same packages share them
+    name = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
+    return ready(f"{engine.name}-{name}", requirements, size=recipe.size, tell=tell)
