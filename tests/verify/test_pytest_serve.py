@@ -21,7 +21,7 @@ NOTHING = Report(
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"](pytester.path / "count")
+    toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"]()
     monkeypatch.setattr(sweep, "engines", lambda: (toy,))
     monkeypatch.setattr(pytest_items, "scanned", lambda source: NOTHING)
 

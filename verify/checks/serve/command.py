@@ -15,8 +15,9 @@ from verify.errors import VerifyError
 from verify.report import Report
 
 WARNING = (
-    "This command IMPORTS and RUNS SOURCE, whole, in child processes. Run it on sources that you "
-    "would also be willing to install."
+    "This command IMPORTS and RUNS SOURCE, whole, in child processes with limits, no network but "
+    "their loopback where the system allows it, and one folder to write to. That bounds accidents, "
+    "not malice: run it on sources that you would also be willing to install."
 )
 
 

@@ -18,8 +18,8 @@ FACTOR = 10.0
 PROBE = 1e-6
 # a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
 LARGEST = 0.06
-# what an engine's own Python says of itself, where it does
-VERSIONS = ("version", "python", "torch", "transformers")
+# what an engine's own Python says of itself, and of the network it was left, where it does
+VERSIONS = ("version", "python", "torch", "transformers", "network")
 
 
 @dataclass(kw_only=True)

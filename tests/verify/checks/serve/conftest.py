@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from verify import _cli
-from verify.checks.serve import sweep
+from verify.checks.serve import session, sweep
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -16,8 +16,17 @@ SAMPLES = Path(__file__).parent / "samples"
 @pytest.fixture
 def serve(monkeypatch, tmp_path):
     """Runs a command line; `serve.ran()` are the model, ranks and launch of each run so far."""
-    count = tmp_path / "count"
-    toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"](count)
+    ran = []
+
+    class Counted(session.Session):
+        def run(self, case, **limits):
+            if "model" in case:
+                launch = " ".join(case["launch"])
+                ran.append(f"{Path(case['model']).name} {case['ranks']} {launch}")
+            return super().run(case, **limits)
+
+    toy = runpy.run_path(str(SAMPLES / "toyrun.py"))["toy"]()
+    monkeypatch.setattr(sweep, "Session", Counted)
     monkeypatch.setattr(sweep, "engines", lambda: (toy,))
 
     def run(*words):
@@ -27,6 +36,6 @@ def serve(monkeypatch, tmp_path):
         run.report = json.loads(output.read_text()) if code < 2 else None
         return code
 
-    run.ran = lambda: count.read_text().splitlines() if count.exists() else []
+    run.ran = lambda: list(ran)
     run.engine = toy
     return run

@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ends with its p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_ranks_and_folders_go_with_the_command(tmp_path, number):
-    scratch, count = tmp_path / "scratch", tmp_path / "count"
+    scratch = tmp_path / "scratch"
     scratch.mkdir()
     words = ["serve", SAMPLES, "--python", sys.executable, "--model", "slow", "--layout", "tp2"]
     with subprocess.Popen(
-        [sys.executable, SAMPLES / "toyrun.py", count, *words],
+        [sys.executable, SAMPLES / "toyrun.py", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""The command with the toy engine in the registry: `python toyrun.py COUNT serve ...`."""
+"""The command with the toy engine in the registry: `python toyrun.py serve ...`."""
 
 import re
 import sys
@@ -12,20 +12,20 @@ from verify.engines.sglang.serving import ENGINE
 SAMPLES = Path(__file__).parent
 
 
-def toy(count):
-    """An engine whose server writes a line a run to `count`."""
+def toy():
+    """An engine whose source is the samples' folder."""
     return replace(
         ENGINE,
         name="toy",
         home=SAMPLES / "toyengine",
         package="toyengine",
         drive="toyserver",
-        variables={"COUNT": str(count)},
+        variables={},
         command_line=lambda model, folder, words: list(words),
         sizes_differ=re.compile("sizes differ"),
     )
 
 
 if __name__ == "__main__":
-    sweep.engines = lambda: (toy(sys.argv[1]),)
-    sys.exit(_cli.main(sys.argv[2:]))
+    sweep.engines = lambda: (toy(),)
+    sys.exit(_cli.main(sys.argv[1:]))
