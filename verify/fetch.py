@@ -21,7 +21,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from verify import cache
-from verify.engines.sglang.distributions import DISTRIBUTIONS
+from verify.engines.registry import distributions
 from verify.errors import VerifyError
 from verify.progress import waiting
 
@@ -99,7 +99,7 @@ def parse_requirement(text: str) -> Requirement:
     """
     if "://" in text:
         raise VerifyError(f"{text}: SOURCE is no URL; download it, or clone it and give the folder")
-    only = f"by name only {', '.join(DISTRIBUTIONS)} can be fetched"
+    only = f"by name only {', '.join(distributions())} can be fetched"
     if os.sep in text:
         raise VerifyError(f"no such file or directory: {text}")
     try:
@@ -108,7 +108,7 @@ def parse_requirement(text: str) -> Requirement:
         raise VerifyError(
             f"{text!r} is neither a directory, an archive nor a requirement like sglang==0.5.11"
         ) from error
-    if canonicalize_name(requirement.name) not in DISTRIBUTIONS:
+    if canonicalize_name(requirement.name) not in distributions():
         raise VerifyError(f"no such file or directory: {text} ({only})")
     if requirement.url or requirement.extras or requirement.marker:
         raise VerifyError(f"{text!r}: only a name and versions, as in sglang==0.5.11")

@@ -1,5 +1,7 @@
 """pytest plugin: `--moe-verify-source SOURCE` makes every reduction site of a source a test.
 
+`--moe-verify-serve MODEL:LAYOUT` makes a launch of the engine itself one more.
+
 This module is loaded into every pytest run of an environment that has the package, so it imports
 nothing but pytest until the option is given.
 """
@@ -18,6 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--moe-verify-expect", metavar="FILE", help="reviewed findings to accept (saved JSON)"
     )
+    group.addoption(
+        "--moe-verify-serve",
+        action="append",
+        metavar="MODEL:LAYOUT",
+        help="RUN the source whole as well: several ranks against one (qwen3_moe:tp2.dp2.ep2)",
+    )
+    group.addoption(
+        "--moe-verify-python", metavar="PATH", help="has the engine's packages, for serving it"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,9 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Add the source's sites."""
+    """Add the source's sites, and the launches that are to be served."""
     source = config.getoption("--moe-verify-source")
     if source:
         from verify.pytest_items import site_items  # noqa: PLC0415 (only who asks pays for it)
 
         items += site_items(session, source, expect=config.getoption("--moe-verify-expect"))
+    served = config.getoption("--moe-verify-serve")
+    if served:
+        from verify.pytest_serve import serve_items  # noqa: PLC0415
+
+        items += serve_items(session, source, served)

@@ -36,6 +36,8 @@ class Finding:
     method: str | None = None
     row: str | None = None
     deployment: Mapping[str, Json] | None = None
+    # what the engine itself said, `command`, `said` and `why`; None where it was not asked
+    serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
     reach: Reach | None = None

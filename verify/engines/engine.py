@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.engines.layout import Layout
+from verify.report import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,16 @@ class Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What to serve for a finding: any of `models` on any of `layouts`; or `why_not`."""
+
+    models: tuple[str, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+    arguments: tuple[str, ...] = ()
+    why_not: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Engine:
     """One serving engine, as `serve` needs it.
 
@@ -32,11 +43,13 @@ class Engine:
     say. `variables` are the environment that it is started with.
 
     `ranks(layout)` is how many processes a layout takes, `illegal(layout)` why no server can have
-    it ("" where one might), `layouts()` all that are tried under `--all-layouts`, `launch(layout)`
-    its server arguments, and `command_line(model, folder, words)` all arguments of one server.
+    it ("" where one might), `subsets` are layouts under one name, `layouts()` all that are tried
+    under `--all-layouts`, `launch(layout)` its server arguments, and
+    `command_line(model, folder, words)` all arguments of one server.
 
     `sizes_differ` finds the words with which ranks say that they brought tensors of different
-    sizes to a collective, `peer_gone` those for a peer that left.
+    sizes to a collective, `peer_gone` those for a peer that left. `asked` makes the launch
+    for the JSON of a finding of scan or prove.
     """
 
     name: str
@@ -48,8 +61,10 @@ class Engine:
     environment: Environment
     ranks: Callable[[Layout], int]
     illegal: Callable[[Layout], str]
+    subsets: Mapping[str, tuple[Layout, ...]]
     layouts: Callable[[], Iterable[Layout]]
     launch: Callable[[Layout], tuple[str, ...]]
     command_line: Callable[[str, str, Sequence[str]], list[str]]
     sizes_differ: re.Pattern[str]
     peer_gone: re.Pattern[str]
+    asked: Callable[[Mapping[str, Json]], Asked]

@@ -11,3 +11,8 @@ def engines() -> tuple[Engine, ...]:
     """Every engine that can be served."""
     # by name, so that no check imports an engine
     return tuple(import_module(f"verify.engines.{name}.serving").ENGINE for name in FOLDERS)
+
+
+def distributions() -> tuple[str, ...]:
+    """The names under which an engine may be fetched."""
+    return tuple(name for engine in engines() for name in engine.distributions)

@@ -8,6 +8,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 MEMORY_BYTES = 12 << 30
@@ -27,7 +28,9 @@ _REFUSED = (
 _ON_PATHS = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod")
 
 
-def leave_network() -> str:
+def leave_network(
+    *, otherwise: str = "refused by an audit hook (no network namespace can be made here)"
+) -> str:
     """Move into a network of its own with nothing in it; says what is in force.
 
     To be called while the process has one thread.
@@ -35,7 +38,7 @@ def leave_network() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_NEW_USER | _NEW_NET) == 0 or libc.unshare(_NEW_NET) == 0:
         return "an empty network namespace"
-    return "refused by an audit hook (no network namespace can be made here)"
+    return otherwise
 
 
 def limit() -> None:
@@ -51,18 +54,22 @@ def limit() -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def refuse(*, scratch: Path) -> None:
-    """From now on, refuse programs, sockets, and writing anywhere but under `scratch`."""
+def refuse(*, scratch: Path, allow: Collection[str] = ()) -> None:
+    """From now on, refuse programs, sockets, and writing anywhere but under `scratch`.
+
+    `allow` are the events of `_REFUSED` that are not.
+    """
     folder = f"{scratch.resolve()}{os.sep}"
+    refused = [each for each in _REFUSED if each[0] not in allow]
 
     def audit(event: str, details: tuple[object, ...]) -> None:
-        for prefix, what in _REFUSED:
+        for prefix, what in refused:
             if event.startswith(prefix):
-                raise PermissionError(f"replayed code asked for {what} ({event}): refused")
+                raise PermissionError(f"the source asked for {what} ({event}): refused")
         if event in _ON_PATHS and not _below(details[0], folder):
-            raise PermissionError(f"replayed code would change {details[0]!r}: refused")
+            raise PermissionError(f"the source would change {details[0]!r}: refused")
         if event == "open" and _writes(details) and not _below(details[0], folder):
-            raise PermissionError(f"replayed code would write {details[0]!r}: refused")
+            raise PermissionError(f"the source would write {details[0]!r}: refused")
 
     sys.addaudithook(audit)
 
@@ -73,6 +80,8 @@ def _writes(details: tuple[object, ...]) -> bool:
 
 
 def _below(path: object, folder: str) -> bool:
+    if isinstance(path, int):
+        return True  # a descriptor: it was opened before
     if isinstance(path, bytes):
         path = os.fsdecode(path)
     return isinstance(path, str) and (

@@ -2,26 +2,22 @@
 
 import argparse
 import sys
-import tempfile
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from verify.checks.serve import session
+from verify.checks.serve.answers import Question, answered, questions
 from verify.checks.serve.case import Case
-from verify.checks.serve.environment import ready
 from verify.checks.serve.layout import chosen
-from verify.checks.serve.report import report
-from verify.checks.serve.results import Results
-from verify.checks.serve.source import Located, locate
-from verify.checks.serve.sweep import subject_of, sweep
+from verify.checks.serve.report import answers_report, report
+from verify.checks.serve.sweep import opened
 from verify.engines.engine import Engine
-from verify.engines.registry import engines
 from verify.errors import VerifyError
 from verify.report import Report
 
 WARNING = (
-    "This command IMPORTS and RUNS SOURCE, whole, in child processes. Run it on sources that you "
-    "would also be willing to install."
+    "This command IMPORTS and RUNS SOURCE, whole, in child processes with limits, no network but "
+    "their loopback where the system allows it, and one folder to write to. That bounds accidents, "
+    "not malice: run it on sources that you would also be willing to install."
 )
 
 
@@ -33,12 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument(
-        "--layout", action="append", metavar="KEY", help="tp4.dp2.ep2, say; may be repeated"
+        "--layout",
+        action="append",
+        metavar="KEY",
+        help="tp4.dp2.ep2, say, or `gate`; may be repeated",
     )
     parser.add_argument(
         "--all-layouts", action="store_true", help="every layout of 2 and 4 ranks, counted"
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="has the engine's packages")
+    parser.add_argument(
+        "--findings",
+        type=Path,
+        metavar="FILE",
+        help="a saved report of scan or prove: serve what each finding says; with --model, those",
+    )
     parser.add_argument(
         "--results",
         type=Path,
@@ -49,36 +54,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
     parser.add_argument("--patch", metavar="FILE", help="Python run in each rank before loading")
-    parser.add_argument("arguments", nargs="*", metavar="-- SERVER ARGUMENTS")
+    parser.usage = f"{parser.prog} SOURCE [options] [-- SERVER ARGUMENTS]"
+    _keep_server_arguments(parser)
+
+
+def _keep_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """What follows `--` becomes `arguments`: argparse has no words for it behind options."""
+    parse = parser.parse_known_args
+
+    def split(args: Any = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        cut = words.index("--") if "--" in words else len(words)
+        found, unknown = parse(words[:cut], namespace)
+        found.arguments = tuple(words[cut + 1 :])
+        return found, unknown
+
+    parser.parse_known_args = split  # type: ignore[method-assign]
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
-    if not arguments.model or not (arguments.layout or arguments.all_layouts):
-        raise VerifyError("serve: say which --model, and which --layout or --all-layouts")
-    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
-        located = locate(arguments.source, engines=engines(), scratch=Path(scratch))
-        cases = _cases(arguments, located.engine)
-        results = Results(files=arguments.results, subject=subject_of(located))
-        launch = partial(_session, located, arguments)
-        swept = sweep(cases, engine=located.engine, results=results, launch=launch, tell=_line)
-    return report(
-        swept,
-        engine=located.engine.name,
-        subject=results.subject,
-        named=not arguments.all_layouts,
-    )
+    _check(arguments)
+    with opened(
+        arguments.source, python=arguments.python, results=arguments.results, tell=_line
+    ) as sweep:
+        engine, subject = sweep.engine, sweep.subject
+        if arguments.findings:
+            asked = _questions(arguments, engine)
+            served = [answered(each, source=arguments.source, serve=sweep.serve) for each in asked]
+            return answers_report(served, engine=engine.name, subject=subject)
+        ran = [sweep.serve(case) for case in _cases(arguments, engine)]
+    return report(ran, engine=engine.name, subject=subject, named=not arguments.all_layouts)
 
 
-def _session(located: Located, arguments: argparse.Namespace) -> session.Session:
-    engine = located.engine
-    return session.Session(
-        session.Engine(
-            python=arguments.python or _environment(engine, arguments.source),
-            drive=engine.drive,
-            source=located.folder,
-            variables=engine.variables,
+def _check(arguments: argparse.Namespace) -> None:
+    layouts = arguments.layout or arguments.all_layouts
+    if arguments.findings and (layouts or arguments.arguments):
+        raise VerifyError("serve: a finding says its own launch; --findings takes no layout")
+    if not arguments.findings and not (arguments.model and layouts):
+        raise VerifyError(
+            "serve: say which --model, and which --layout or --all-layouts; or --findings FILE"
         )
+
+
+def _questions(arguments: argparse.Namespace, engine: Engine) -> list[Question]:
+    return questions(
+        arguments.findings,
+        engine=engine,
+        models=arguments.model,
+        seed=arguments.seed,
+        patch=arguments.patch,
     )
 
 
@@ -89,20 +114,12 @@ def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
             model=model,
             layout=layout,
             seed=arguments.seed,
-            arguments=tuple(arguments.arguments),
+            arguments=arguments.arguments,
             patch=arguments.patch,
         )
-        for model in dict.fromkeys(arguments.model)
+        for model in dict.fromkeys(arguments.model or ())
         for layout in layouts
     ]
-
-
-def _environment(engine: Engine, source: str) -> Path:
-    recipe = engine.environment
-    _, exact, version = source.partition("==")
-    release = version if exact else recipe.newest
-    requirements = recipe.requirements(release)
-    return ready(f"{engine.name}-{release}", requirements, size=recipe.size, tell=_line)
 
 
 def _line(text: str) -> None:

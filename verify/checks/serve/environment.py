@@ -1,19 +1,26 @@
 """The Python that has an engine's packages: made once in the user's cache, or one that is given."""
 
+import fcntl
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
+from verify import cache
+from verify.ending import end_with_parent
 from verify.errors import VerifyError
+from verify.fetch import UNREACHABLE
+from verify.progress import waiting
 
 TIME_LIMIT_S = 1800
 LOCK = "lock.txt"
+DRAFT = ".draft-"
 
 
 def ready(
@@ -21,23 +28,20 @@ def ready(
 ) -> Path:
     """The interpreter of the environment `name`, made first if need be; `size` is said before.
 
-    Every requirement is pinned; what pip installed is kept beside it, with hashes, in `LOCK`.
-    Raises `VerifyError` with pip's own words.
+    Every requirement is pinned; what pip installed is kept in the environment's `LOCK`, with
+    hashes. An environment is there whole or not at all, whatever stops its making. Raises
+    `VerifyError` with pip's own words.
     """
-    folder = user_cache_path("moe-allreduce-verify") / "serve" / name
+    folder = cache.folder() / "serve" / name
     python = folder / "bin" / "python"
-    if (folder / LOCK).is_file() and python.is_file():
+    if _is_whole(folder):
         return python
-    tell(f"making {folder}, once: {size}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _say([sys.executable, "-m", "venv", "--clear", str(folder)])
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            wanted, report = Path(scratch, "wanted.txt"), Path(scratch, "report.json")
-            wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-            _say(pip_command(python, wanted=wanted, report=report))
-            lock = "".join(f"{line}\n" for line in locked(json.loads(report.read_text("utf-8"))))
-        (folder / LOCK).write_text(lock, encoding="utf-8")
+        with _alone(folder):
+            if not _is_whole(folder):
+                tell(f"making {folder}, once: {size}")
+                _make(folder, requirements)
     except OSError as error:
         raise VerifyError(f"cannot make {folder}: {error.strerror}") from error
     return python
@@ -61,21 +65,64 @@ def locked(report: Mapping[str, object]) -> list[str]:
     return sorted(lines)
 
 
-def _say(command: list[str]) -> None:
+def _is_whole(folder: Path) -> bool:
+    return (folder / LOCK).is_file() and (folder / "bin" / "python").is_file()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else makes an environment meanwhile; what a killed one left of this is removed."""
+    lock = os.open(folder.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-            env={**os.environ, "PIP_NO_COLOR": "1"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise VerifyError(f"waited {TIME_LIMIT_S} s for the environment: gave up") from error
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        last = (errors or done.stderr.splitlines() or ["no reason given"])[-1]
+        with waiting(f"another command that makes an environment in {folder.parent}"):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.parent.glob(f"{DRAFT}{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make(folder: Path, requirements: Sequence[str]) -> None:
+    # only its Python is ever started, by path: that may be moved
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{DRAFT}{folder.name}-"))
+    try:
+        with waiting(f"pip, installing {len(requirements)} packages"):
+            _say([sys.executable, "-m", "venv", str(draft)])
+            wanted, report = draft / "wanted.txt", draft / "report.json"
+            wanted.write_text("\n".join(requirements) + "\n", encoding="utf-8")
+            _say(pip_command(draft / "bin" / "python", wanted=wanted, report=report))
+        lines = locked(json.loads(report.read_text("utf-8")))
+        (draft / LOCK).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _say(command: list[str]) -> None:
+    # a session of its own: pip's own children end with it, however this ends
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PIP_NO_COLOR": "1"},
+        start_new_session=True,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 (the one other thread here only waits)
+    ) as process:
+        try:
+            _, said = process.communicate(timeout=TIME_LIMIT_S)
+        except subprocess.TimeoutExpired as error:
+            raise VerifyError(f"waited {TIME_LIMIT_S} s for pip to make it: gave up") from error
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode and UNREACHABLE.search(said):
+        raise VerifyError("cannot make the environment: the package index is out of reach")
+    if process.returncode:
+        errors = [line for line in said.splitlines() if line.startswith("ERROR")]
+        last = (errors or said.splitlines() or ["no reason given"])[-1]
         raise VerifyError(f"cannot make the environment: {last}; --python PATH uses another one")

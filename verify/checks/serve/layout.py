@@ -10,17 +10,22 @@ __all__ = ["ONE", "Layout", "chosen", "parse"]
 
 
 def chosen(engine: Engine, words: Sequence[str], *, everything: bool) -> list[Layout]:
-    """The layouts of `words`, and with `everything` those of the engine's enumeration after them.
+    """The layouts of `words`, each once, and with `everything` those of the enumeration after them.
 
-    Raises `VerifyError` for one that no server of the engine can have.
+    A word is a layout or the name of a subset. Raises `VerifyError` for one that no server of the
+    engine can have.
     """
-    layouts = []
-    for text in dict.fromkeys(words):
-        layout = parse(text)
-        why = engine.illegal(layout)
-        if why:
-            raise VerifyError(f"--layout {text}: {why}")
-        layouts.append(layout)
+    layouts: list[Layout] = []
+    for text in words:
+        layouts += engine.subsets.get(text) or [_legal(engine, text)]
     if everything:
-        layouts += [layout for layout in engine.layouts() if layout not in layouts]
-    return layouts
+        layouts += engine.layouts()
+    return list(dict.fromkeys(layouts))
+
+
+def _legal(engine: Engine, text: str) -> Layout:
+    layout = parse(text)
+    why = engine.illegal(layout)
+    if why:
+        raise VerifyError(f"--layout {text}: {why}")
+    return layout

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
 from verify.checks.serve.results import Subject
 from verify.errors import VerifyError
@@ -37,6 +38,50 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
     )
 
 
+def answers_report(
+    answered: Sequence[tuple[Finding, Sequence[Result]]], *, engine: str, subject: Subject
+) -> Report:
+    """The findings again, each with what the engine said, and the cases that it said it in.
+
+    Raises `VerifyError` when there was nothing to ask about.
+    """
+    if not answered:
+        raise VerifyError("serve --findings: the report has no finding of such a model")
+    findings = [finding for finding, _ in answered]
+    answers = [finding.serve or {} for finding in findings]
+    ran = {result.case: result for _, results in answered for result in results}
+    counts = Counter(str(answer.get("said")) for answer in answers)
+    told = ", ".join(f"{counts[said]} {said}" for said in SAID if counts[said])
+    release = next((result.release for result in ran.values()), engine)
+    return Report(
+        command="serve",
+        title=f"{release}: its own answer to each finding",
+        summary=f"serve: {release}: {told}",
+        payload={
+            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "builder": subject.builder,
+            "cases": [result.as_json() for result in ran.values()],
+        },
+        sections=(
+            TableSection(
+                title="What the engine says",
+                columns=("finding", "row", "answer", "why"),
+                rows=tuple(
+                    (
+                        f"{finding.rule} {finding.subject}",
+                        finding.row or "",
+                        str(answer.get("said")),
+                        str(answer.get("why") or ""),
+                    )
+                    for finding, answer in zip(findings, answers, strict=True)
+                ),
+                notes=("Refuted: these launches of a tiny model do not show it.",),
+            ),
+        ),
+        findings=tuple(findings),
+    )
+
+
 def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
     for result in results:
         rule = f"serve-{result.outcome}" if result.outcome in WRONG else None
@@ -45,14 +90,15 @@ def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
         if rule is not None:
             yield Finding(
                 rule=rule,
-                message=f"{result.case.model} on {result.case.layout}: {_what(result)}",
+                message=f"{result.case.model} on {result.case.layout}: {what(result)}",
                 subject=f"{result.case.model}:{result.case.layout}",
                 kind=result.outcome,
                 deployment={"layout": str(result.case.layout), "launch": list(result.launch)},
             )
 
 
-def _what(result: Result) -> str:
+def what(result: Result) -> str:
+    """How far it diverged and where, or why it was not compared."""
     if result.outcome == "diverged":
         where = ", ".join(f"{step} {value:.2g}" for step, value in result.steps.items())
         return f"{result.dlogprob:.3g} nats from one rank ({where})"

@@ -9,7 +9,7 @@ from typing import Any
 from verify.checks.serve import compare
 from verify.checks.serve.case import Case, Outcome, Result
 from verify.checks.serve.layout import ONE
-from verify.checks.serve.session import Session
+from verify.checks.serve.session import CASE_S, Session
 from verify.engines.engine import Engine
 
 # A layout rounds each product and sum a few times otherwise than one rank does, by 6e-8 each; the
@@ -18,8 +18,8 @@ FACTOR = 10.0
 PROBE = 1e-6
 # a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
 LARGEST = 0.06
-# what an engine's own Python says of itself, where it does
-VERSIONS = ("version", "python", "torch", "transformers")
+# what an engine's own Python says of itself, and of the network it was left, where it does
+VERSIONS = ("version", "python", "torch", "transformers", "network")
 
 
 @dataclass(kw_only=True)
@@ -150,6 +150,12 @@ def _why_not(answer: dict[str, Any], engine: Engine) -> str | None:
     """The first rank that is in the way of a comparison: its own fault before a peer's."""
     ended = (answer["ended"] or {}).get("ranks", [])
     reasons: dict[str, str] = {}
+    late = [rank for rank, how in enumerate(ended) if how == "time limit"]
+    if late:
+        named = ", ".join(map(str, late))
+        said = {rank: line for rank in late if (line := _last(answer["said"][rank]))}
+        last = next((f"; rank {rank} said last: {line}" for rank, line in said.items()), "")
+        return f"waited {CASE_S:g} s for ranks {named}: gave up{last}"
     for rank, result in enumerate(answer["ranks"]):
         if result is None:
             how = ended[rank] if ended else "the case's process ended"
@@ -180,6 +186,10 @@ def _where(failure: dict[str, Any], package: str) -> str:
     inside = [frame for frame in failure["frames"] if marker in frame]
     at = f" at {package}/{inside[-1].rpartition(marker)[2]}" if inside else ""
     return f"{_short(failure['error'])}{at}"
+
+
+def _last(text: str) -> str:
+    return text.strip().splitlines()[-1][:200] if text.strip() else ""
 
 
 def _short(text: str) -> str:

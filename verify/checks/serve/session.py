@@ -113,7 +113,11 @@ class Session:
         if hello is None or "error" in hello:
             said = (hello or {}).get("error") or log.read_text("utf-8", "replace")
             last = (said.strip().splitlines() or ["no reason given"])[-1]
+            late = hello is None and self._runs()
             self._end()
+            if late:
+                waited = f"waited {START_S:g} s for {engine.python} to import the engine"
+                raise VerifyError(f"{waited}: gave up ({last})")
             raise VerifyError(f"{engine.python} cannot import the engine: {last}")
         self.hello = hello
 
@@ -133,6 +137,14 @@ class Session:
             "PYTHONDONTWRITEBYTECODE": "1",
             **self._engine.variables,
         }
+
+    def _runs(self) -> bool:
+        try:
+            # one that has closed its output needs a moment to end
+            self._process.wait(1.0) if self._process else None
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def _end(self) -> None:
         process, self._process = self._process, None

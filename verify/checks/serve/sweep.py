@@ -1,15 +1,19 @@
 """Many cases one after the other; the engine starts when the first one has to run."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from verify.checks.serve import compare, run, zygote
+from verify.checks.serve import compare, run, session, zygote
 from verify.checks.serve.case import Case, Result
+from verify.checks.serve.environment import ready
 from verify.checks.serve.results import Results, Subject, digest
 from verify.checks.serve.session import Session
-from verify.checks.serve.source import Located
+from verify.checks.serve.source import Located, locate
 from verify.engines.engine import Engine
+from verify.engines.registry import engines
 
 
 def subject_of(located: Located) -> Subject:
@@ -21,34 +25,76 @@ def subject_of(located: Located) -> Subject:
     )
 
 
-def sweep(
-    cases: Sequence[Case],
-    *,
-    engine: Engine,
-    results: Results,
-    launch: Callable[[], Session],
-    tell: Callable[[str], None],
-) -> list[Result]:
-    """A result a case, in their order: what `results` has, and what has to run."""
-    found = []
-    with ExitStack() as stack:
-        judge: run.Judge | None = None
-        for number, case in enumerate(cases, start=1):
-            known = results.get(case)
-            if known is None:
-                judge = judge or _judge(stack.enter_context(launch()), engine)
-                result = judge.judge(case)
-                results.keep(result)
-                time = f"{result.seconds:.1f} s"
-            else:
-                result, time = known, "kept"
-            name = f"{number}/{len(cases)} {case.model} {case.layout}"
-            tell(f"{name}: {result.outcome}, {time}")
-            found.append(result)
-    return found
+class Sweep:
+    """Runs cases that no results have, and keeps theirs; `with Sweep(...) as sweep`."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        results: Results,
+        launch: Callable[[], Session],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.engine, self.subject = engine, results.subject
+        self._results, self._launch, self._tell = results, launch, tell
+        self._stack = ExitStack()
+        self._judge: run.Judge | None = None
+        self._number = 0
+
+    def __enter__(self) -> "Sweep":
+        return self
+
+    def __exit__(self, *caught: object) -> None:
+        self._stack.close()
+
+    def serve(self, case: Case) -> Result:
+        """The result of `case`, run if it has to be."""
+        result, how = self._results.get(case), "kept"
+        if result is None:
+            result = self._started().judge(case)
+            self._results.keep(result)
+            how = f"{result.seconds:.1f} s"
+        self._number += 1
+        self._tell(f"{self._number} {case.model} {case.layout}: {result.outcome}, {how}")
+        return result
+
+    def _started(self) -> run.Judge:
+        if self._judge is None:
+            started = self._stack.enter_context(self._launch())
+            started.start()
+            release = f"{self.engine.name} {started.hello['version']}"
+            self._judge = run.Judge(engine=self.engine, session=started, release=release)
+        return self._judge
 
 
-def _judge(session: Session, engine: Engine) -> run.Judge:
-    session.start()
-    release = f"{engine.name} {session.hello['version']}"
-    return run.Judge(engine=engine, session=session, release=release)
+@contextmanager
+def opened(
+    source: str, *, python: Path | None, results: Sequence[Path], tell: Callable[[str], None]
+) -> Iterator[Sweep]:
+    """A sweep over SOURCE; its Python is `python`, or made when the first case has to run."""
+    with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
+        located = locate(source, engines=engines(), scratch=Path(scratch))
+        engine = located.engine
+
+        def launch() -> Session:
+            started = session.Engine(
+                python=python or _environment(engine, source, tell),
+                drive=engine.drive,
+                source=located.folder,
+                variables=engine.variables,
+            )
+            return Session(started)
+
+        kept = Results(files=results, subject=subject_of(located))
+        with Sweep(engine=engine, results=kept, launch=launch, tell=tell) as sweep:
+            yield sweep
+
+
+def _environment(engine: Engine, source: str, tell: Callable[[str], None]) -> Path:
+    recipe = engine.environment
+    _, exact, version = source.partition("==")
+    requirements = recipe.requirements(version if exact else recipe.newest)
+    # releases that ask for the same packages share them
+    name = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:8]
+    return ready(f"{engine.name}-{name}", requirements, size=recipe.size, tell=tell)

@@ -1,7 +1,8 @@
 """The process that has imported an engine and forks a process a rank: runs in the engine's Python.
 
-Standard library only. JSON lines: requests on standard input, one answer each on the descriptor
-that was standard output; whatever the engine prints goes to the case's log.
+Standard library only, and caged before the engine is imported. JSON lines: requests on standard
+input, one answer each on the descriptor that was standard output; whatever the engine prints goes
+to the case's log.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any, Protocol
+
+from verify.checks.serve import cage
 
 TAIL_BYTES = 4000
 PR_SET_PDEATHSIG = 1
@@ -37,12 +40,14 @@ class Drive(Protocol):
 
 def main(name: str) -> None:
     """Serve requests until standard input ends."""
+    network = cage.enter(scratch=Path.cwd())
+    # after it: new credentials undo this
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     drive: Drive = importlib.import_module(name)
     try:
-        hello = drive.load()
+        hello = {**drive.load(), "network": network}
     except BaseException:
         hello = {"error": traceback.format_exc()}
     _say(answers, hello)

@@ -40,3 +40,9 @@ def test_a_launch_is_the_servers_own_arguments():
     )
     assert ENGINE.launch(ONE) == ()
     assert ENGINE.ranks(parse("tp2.dp2.ep2")) == 2
+
+
+def test_the_gate_has_attention_groups_and_experts_of_their_own():
+    named = chosen(ENGINE, ["gate", "tp2.ep2"], everything=False)
+    assert list(map(str, named)) == ["tp2.ep2", "tp2.dp2.ep2"]
+    assert not any(map(ENGINE.illegal, named))

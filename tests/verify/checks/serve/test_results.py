@@ -152,7 +152,19 @@ def test_a_sweep_goes_on_where_it_stopped_and_merges(serve, tmp_path):
 def test_a_row_says_what_made_it(serve):
     assert serve("--model", "good", "--layout", "tp2") == 0
     (case,) = serve.report["cases"]
+    network = case["versions"].pop("network")
+    assert network.startswith(("loopback only", "the machine's"))
     assert case["versions"] == {"version": "1", "torch": "0"}
     assert case["stand_ins"] == ["none"]
     assert serve.report["source"]["engine"] == "toy"
     assert len(serve.report["source"]["digest"]) == len(serve.report["builder"]) == 16
+
+
+def test_what_follows_two_dashes_goes_to_the_server_and_makes_another_case(serve, tmp_path):
+    words = ("--model", "good", "--layout", "tp2", "--results", tmp_path / "results.jsonl")
+    assert serve(*words, "--", "--x", "1") == 0
+    assert serve.report["cases"][0]["launch"] == ["--tp-size", "2", "--x", "1"]
+    assert "good-0 2 --tp-size 2 --x 1" in serve.ran()
+    ran = len(serve.ran())
+    assert serve(*words) == 0
+    assert len(serve.ran()) > ran

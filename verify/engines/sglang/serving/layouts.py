@@ -6,6 +6,9 @@ from itertools import product
 from verify.engines.layout import Layout
 
 MAX_RANKS = 4
+# `gate`, for a pull request: the experts' own group, and with it attention groups of their own,
+# which is where #23734 was
+SUBSETS = {"gate": (Layout(tp=2, ep=2), Layout(tp=2, dp=2, ep=2))}
 
 
 def ranks(layout: Layout) -> int:

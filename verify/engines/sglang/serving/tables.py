@@ -75,7 +75,7 @@ SIZES_DIFFER = re.compile(
 PEER_GONE = re.compile(r"Connection closed by peer|Connection reset by peer|Broken pipe")
 
 NEWEST = "0.5.23"
-SIZE = "about 2.7 GB and four minutes"
+SIZE = "about 2.7 GB and four to seven minutes"
 
 # 0.5.19 imports names that a later transformers has lost
 _OLDER = {"transformers": "5.12.1", "tokenizers": "0.22.2", "huggingface_hub": "1.9.0"}

@@ -1,7 +1,6 @@
-"""Serves the toy engine: how a case ends is said by its model's name. COUNT gets a line a run."""
+"""Serves the toy engine: how a case ends is said by its model's name."""
 
 import base64
-import os
 import struct
 import time
 from pathlib import Path
@@ -20,10 +19,10 @@ def prepare(case, folder):
         Path(case["into"]).mkdir()
         return
     model = Path(case["model"]).name
-    with Path(os.environ["COUNT"]).open("a") as count:
-        count.write(f"{model} {case['ranks']} {' '.join(case['launch'])}\n")
     if model.startswith("refused") and case["ranks"] > 1:
         raise RefusedError("no such launch")
+    if model.startswith("nosy"):
+        Path("/tmp/nosy").write_text("outside")
     if model.startswith("missing") and case["ranks"] > 1:
         raise NotImplementedError("a kernel")
 
