@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from verify.checks.serve import compare, run, zygote
+from verify.checks.serve import calibrate, compare, run, zygote
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.results import Results, Subject, digest
 from verify.checks.serve.session import Session
@@ -14,7 +14,7 @@ from verify.engines.engine import Engine
 
 def subject_of(located: Located) -> Subject:
     """Digests of the engine's package and of everything here that has a say in a result."""
-    judges = (Path(str(module.__file__)) for module in (compare, run, zygote))
+    judges = (Path(str(module.__file__)) for module in (calibrate, compare, run, zygote))
     return Subject(
         source=digest(located.folder / located.engine.package),
         builder=digest(*judges, located.engine.home),

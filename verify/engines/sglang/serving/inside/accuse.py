@@ -8,6 +8,7 @@ added up is one: that module is named, with those words.
 Runs inside the engine's Python (standard library and torch).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -128,7 +129,7 @@ def _judge(
 
 
 def relation(value: Value, rank: int, layout: Layout) -> tuple[str, Map | None]:
-    """Whether a rank's table is `WHOLE`, a `PART`, `DIFFERS` or `UNKNOWN`, and which rows it has."""
+    """`WHOLE`, `PART`, `DIFFERS` or `UNKNOWN` for a rank's table, and which rows it has."""
     mine = value.ranks[rank]
     if mine is None or mine.shape[1] != value.one.shape[1]:
         return UNKNOWN, None
@@ -168,7 +169,10 @@ def _wrong(
     bad = _bad(mine, value, rows)
     if not bad:
         return None
-    found = {"rows": [len(bad), sum(row != PADDING for row in rows)], "far": far(mine, value.one, rows)}
+    found = {
+        "rows": [len(bad), sum(row != PADDING for row in rows)],
+        "far": far(mine, value.one, rows),
+    }
     return {**found, "what": _count(mine, value, rows, bad) or _foreign(mine, value, rank, layout)}
 
 
@@ -176,7 +180,7 @@ def _count(mine: torch.Tensor, value: Value, rows: Map, bad: list[int]) -> str |
     """`2x`, where the rows that differ are the right ones so many times."""
     right = value.one[[rows[row] for row in bad]]
     for count in COUNTS:
-        if _largest(mine[bad] - float(count) * right) <= value.tolerance * max(1, count):
+        if _largest(mine[bad] - float(count) * right) <= value.tolerance * max(1.0, float(count)):
             return f"{count}x" if count else "nothing"
     return None
 
@@ -195,9 +199,7 @@ def _foreign(mine: torch.Tensor, value: Value, rank: int, layout: Layout) -> str
     return None
 
 
-def _of_a_child(
-    call: Call, value: Value, rank: int, layout: Layout, one: list[Call]
-) -> str | None:
+def _of_a_child(call: Call, value: Value, rank: int, layout: Layout, one: list[Call]) -> str | None:
     """`2x of model.layers.0.mlp`: what is too much or missing is so many times a child's output."""
     mine, (_, rows) = value.ranks[rank], relation(value, rank, layout)
     if mine is None or rows is None:
@@ -211,7 +213,9 @@ def _of_a_child(
             continue
         part = child["outputs"][0][places]
         for count in COUNTS:
-            if _largest(excess - float(count - 1) * part) <= value.tolerance * max(2, count):
+            if _largest(excess - float(count - 1) * part) <= value.tolerance * max(
+                2.0, float(count)
+            ):
                 times = f"{count}x of" if count else "without"
                 return f"{times} {child['name']}"
     return None
@@ -253,7 +257,7 @@ def _largest(table: torch.Tensor) -> float:
     if table.numel() == 0:
         return 0.0
     largest = float(table.abs().max())
-    return largest if largest == largest else float("inf")
+    return float("inf") if math.isnan(largest) else largest
 
 
 def _held(rows: Map) -> list[int]:

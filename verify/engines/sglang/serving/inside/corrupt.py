@@ -1,4 +1,4 @@
-"""Collectives of a forward pass, by the place in the engine that asks for them; one at a time wrong.
+"""Collectives of a forward pass by the place in the engine that asks for them, one at a time wrong.
 
 `Collectives` stands before torch's own functions, which every collective of the engine ends in. A
 site is the first file and line outside of the engine's own plumbing, with the module that runs:

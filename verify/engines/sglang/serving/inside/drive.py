@@ -98,10 +98,9 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
 
 
 def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[str, Any]:
-    """One rank's log-probabilities, `rows`, and those of the same model with something changed.
+    """One rank's log-probabilities, and those of the same model with something changed.
 
-    `variants` come in the order of `passes`: one with every weight moved by `size` for each of
-    `probes` seeds, then one for each corruption asked for.
+    The keys are those of `passes.run`; for a case with `accuse`, `accused` of `accuse.accused`.
     """
     if "accuse" in case:
         return {"rows": [], "unfilled": [], "accused": _accused(case)}
@@ -118,11 +117,14 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
         exec(compile(source, case["patch"], "exec"), {"__name__": "patch"})
     weights = importlib.import_module("verify.engines.sglang.serving.inside.weights")
     weights.install(seed=case["seed"], shapes=Path(case["model"], "shapes.json"))
-    return passes.run(
-        kept,
-        lambda: batch.correctness_test(arguments, ports, test, rank, rank),
-        case=case,
-        rank=rank,
+    return dict(
+        passes.run(
+            kept,
+            lambda: batch.correctness_test(arguments, ports, test, rank, rank),
+            case=case,
+            folder=folder,
+            rank=rank,
+        )
     )
 
 

@@ -20,15 +20,22 @@ from verify.engines.sglang.serving.inside.witness import Witness
 
 Change = dict[str, Any]
 """`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
-sets a parameter of one rank to zero."""
+sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
 
 
 def run(
-    kept: Record, test: Callable[[], None], *, case: dict[str, Any], rank: int
+    kept: Record,
+    test: Callable[[], None],
+    *,
+    case: dict[str, Any],
+    folder: Path,
+    rank: int,
 ) -> dict[str, Any]:
     """`rows` of the model as it is, and a `variants` entry (`change`, `rows`) for each change.
 
-    `changes` of the case is a list, or "own": each collective of this launch doubled and dropped.
+    `changes` of the case is a list, or "own": each collective of this launch doubled and dropped,
+    and one slice of one parameter. What modules make of rows is kept in
+    `folder/witness`.
     `sites` are the collectives (place, module, function, ranks; how often; which groups of other
     ranks there are), `slices` the parameters of which this rank holds a part. `again` is false
     where the model, run once more in the end, says something else than at first.
@@ -40,38 +47,34 @@ def run(
 
     def loaded(model: Any) -> None:
         running.attach(model)
-        collectives.active, witness.active = True, bool(case.get("witness"))
+        collectives.active = witness.active = True
 
     kept.loaded = loaded
     collectives.install()
     rows = kept.run(test)
-    if case.get("witness"):
-        witness.take(Path(case["witness"], f"rank{rank}.pt"))
+    witness.take(folder / "witness" / f"rank{rank}.pt")
     seen = dict(collectives.seen)
     sites = _agreed(collectives) if case["ranks"] > 1 else []
-    changes = case.get("changes") or []
+    slices = _slices(kept.runner.model, Path(case["model"], "shapes.json"))
+    changes = case.get("changes", [])
     if changes == "own":
-        changes = [
-            {"site": site["words"], "how": how}
-            for site in sites
-            for how in corrupt.hows(corrupt.Site.of(site["words"]))
-        ]
+        changes = [*_doubled_and_dropped(sites), *_one_slice(slices, seed=case["seed"])]
     variants = []
     for number, change in enumerate(changes):
+        # only changes that no layout makes say how near a module's values must be
+        witness.active = "seed" in change
         with _changed(change, kept=kept, collectives=collectives, rank=rank):
             variants.append({"change": change, "rows": kept.run(test)})
-        if case.get("witness"):
-            witness.take(Path(case["witness"], f"change{number}.rank{rank}.pt"))
+        if witness.active:
+            witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
     witness.active = False
     return {
         "rows": rows,
         "unfilled": kept.unfilled,
         "variants": variants,
         "again": not changes or kept.run(test) == rows,
-        "sites": [
-            {**site, "count": seen.get(corrupt.Site.of(site["words"]), 0)} for site in sites
-        ],
-        "slices": _slices(kept.runner.model, Path(case["model"], "shapes.json")),
+        "sites": [{**site, "count": seen.get(corrupt.Site.of(site["words"]), 0)} for site in sites],
+        "slices": slices,
         "groups": [list(part) for part in {tuple(ranks) for ranks in _groups().values()}],
     }
 
@@ -87,7 +90,7 @@ def _changed(
         tensor = dict(kept.runner.model.named_parameters())[change["slice"]]
         before = tensor.detach().clone()
         if rank == change["rank"]:
-            tensor.data.zero_()
+            tensor.data.fill_(float("nan") if change.get("how") == corrupt.NAN else 0.0)
         yield
         tensor.data.copy_(before)
     else:
@@ -97,6 +100,23 @@ def _changed(
         collectives.corrupt(corrupt.Site.of(change["site"]), how, group)
         yield
         collectives.corrupt(None)
+
+
+def _doubled_and_dropped(sites: list[dict[str, Any]]) -> list[Change]:
+    return [
+        {"site": site["words"], "how": how}
+        for site in sites
+        for how in corrupt.hows(corrupt.Site.of(site["words"]))
+    ]
+
+
+def _one_slice(mine: list[str], *, seed: int) -> list[Change]:
+    """One parameter of the last rank, another one for another seed."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    last = len(everyone) - 1
+    slices = everyone[last]
+    return [{"slice": slices[seed % len(slices)], "rank": last}] if slices else []
 
 
 def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
@@ -132,9 +152,11 @@ def _groups() -> dict[str, list[int]]:
 
 def _slices(model: Any, shapes: Path) -> list[str]:
     """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
-    whole = json.loads(shapes.read_text("utf-8"))
+    # a checkpoint was read instead of weights made from names
+    whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
     found: dict[str, str] = {}
     for name, tensor in model.named_parameters():
-        if name in whole and list(tensor.shape) != whole[name]["shape"] and torch.is_floating_point(tensor):
+        part = name in whole and list(tensor.shape) != whole[name]["shape"]
+        if part and torch.is_floating_point(tensor):
             found.setdefault(pattern(name), name)
     return list(found.values())

@@ -11,7 +11,7 @@ Map = tuple[int, ...]
 
 
 def own(lengths: Sequence[int], prompts: Sequence[int]) -> Map:
-    """The rows of some prompts, in their order; the one rank holds all prompts' one after another."""
+    """The rows of some prompts; the one rank holds those of all prompts one after another."""
     starts = [sum(lengths[:prompt]) for prompt in range(len(lengths))]
     return tuple(starts[prompt] + row for prompt in prompts for row in range(lengths[prompt]))
 
