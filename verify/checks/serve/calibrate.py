@@ -76,6 +76,15 @@ def corruptions(answer: Mapping[str, Any], *, allowed: float) -> Iterator[Corrup
         yield Corruption(change=variant["change"], nats=nats, seen=seen)
 
 
+def own(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each collective in each way that it can be wrong by itself."""
+    return [
+        {"site": site["words"], "how": how}
+        for site in answer["ranks"][0]["sites"]
+        for how in site["hows"]
+    ]
+
+
 def slices(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each parameter that the last rank holds a part of, set to zero there."""
     last = len(answer["ranks"]) - 1

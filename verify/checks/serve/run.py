@@ -37,7 +37,7 @@ class Judge:
         if outcome != "exact":
             reason = f"on one rank: {reason}"
         elif case.layout != ONE:
-            answer = self._serve(case, changes="own")
+            answer = self._several(case)
             outcome, reason = classify(answer, engine=self.engine)
         said = _Said()
         if outcome == "exact":
@@ -79,18 +79,27 @@ class Judge:
             self._ones[alone] = self._serve(alone, changes=list(calibrate.ROUNDING))
         return self._ones[alone]
 
+    def _several(self, case: Case) -> dict[str, Any]:
+        """A run on the layout's ranks with its own corruptions; without, where they end the run."""
+        answer = self._serve(case, changes="own")
+        outcome, _ = classify(answer, engine=self.engine)
+        ranks = self.engine.ranks(case.layout)
+        clean = all(Path(answer["folder"], f"clean{rank}").exists() for rank in range(ranks))
+        return self._serve(case, changes=[]) if clean and outcome != "exact" else answer
+
     def _spoiled(
         self, case: Case, answer: dict[str, Any], allowed: float
     ) -> Iterator[calibrate.Corruption]:
         """The corruptions of a run; one that is not seen runs again with no number in its place.
 
-        A thorough case has all that its ranks can name, one run each where ranks may not agree.
+        A thorough case has all that its ranks can name.
         """
         found = list(calibrate.corruptions(answer, allowed=allowed))
+        if not found:
+            found = self._more(case, calibrate.own(answer), allowed)
         if case.thorough:
             found += self._more(case, calibrate.slices(answer), allowed)
-            for change in calibrate.elsewhere(answer):
-                found += self._more(case, [change], allowed)
+            found += self._more(case, calibrate.elsewhere(answer), allowed)
         hidden = [each.change for each in found if each.seen == "not-seen"]
         unset = self._more(case, [{**each, "how": calibrate.UNSET} for each in hidden], allowed)
         dead = {calibrate.key(each.change) for each in unset if each.nats == 0}
@@ -101,7 +110,7 @@ class Judge:
     def _more(
         self, case: Case, changes: list[dict[str, Any]], allowed: float
     ) -> list[calibrate.Corruption]:
-        """Corruptions in a run of their own."""
+        """Corruptions in a run of their own, or one run each where one of them ends the run."""
         if not changes:
             return []
         answer = self._serve(case, changes=changes)
@@ -109,7 +118,9 @@ class Judge:
         shutil.rmtree(self._witness(answer), ignore_errors=True)
         if outcome == "exact":
             return list(calibrate.corruptions(answer, allowed=allowed))
-        return [calibrate.Corruption(change=each, nats=None, seen=outcome) for each in changes]
+        if len(changes) == 1:
+            return [calibrate.Corruption(change=changes[0], nats=None, seen=outcome)]
+        return [each for change in changes for each in self._more(case, [change], allowed)]
 
     def _accused(self, case: Case, one: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The first module at fault: `module`, `step`, `rank`, `what`, `rows`, `far`."""

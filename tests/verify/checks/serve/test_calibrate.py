@@ -87,6 +87,14 @@ def test_a_collective_whose_result_nobody_reads_is_shown_to_be_unused(serve):
     assert [row["seen"] for row in case["corruptions"]] == ["unused", "diverged"]
 
 
+def test_a_corruption_that_ends_the_run_ends_no_case(serve):
+    code, case = case_of(serve, "brittle", "--corruptions")
+    assert (code, case["outcome"], case["dlogprob"]) == (0, "exact", 0.0)
+    seen = [(row["how"], row["seen"], row["nats"]) for row in case["corruptions"]]
+    assert ("doubled", "sizes-differ", None) in seen
+    assert ("zero", "diverged", 1.0) in seen
+
+
 def test_a_divergence_names_the_module_and_the_counts(serve):
     code, case = case_of(serve, "wrong")
     assert (code, case["outcome"], case["module"]) == (1, "diverged", "model.layers.1")

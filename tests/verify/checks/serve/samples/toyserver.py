@@ -45,9 +45,12 @@ def rank(prepared, case, folder, rank):
     wrong = 1.0 if model.startswith("wrong") and case["ranks"] > 1 else 0.0
     (folder / "witness").mkdir(exist_ok=True)
     (folder / "witness" / f"rank{rank}").touch()
+    (folder / f"clean{rank}").touch()
     changes = case["changes"]
     if changes == "own":
         changes = [{"site": SITE, "how": "doubled"}, {"slice": "w", "rank": 1}]
+    if model.startswith("brittle") and any("site" in change for change in changes):
+        raise RuntimeError("sizes differ")
     return {
         "rows": rows(wrong),
         "unfilled": [],
@@ -55,7 +58,7 @@ def rank(prepared, case, folder, rank):
             {"change": change, "rows": rows(wrong + moved(model, change))} for change in changes
         ],
         "again": not model.startswith("moody"),
-        "sites": [{"words": SITE, "elsewhere": ["tp:0"], "count": 3}],
+        "sites": [{"words": SITE, "hows": ["doubled"], "elsewhere": ["tp:0"], "count": 3}],
         "slices": ["w", "v"],
         "groups": [[0, 1]],
     }

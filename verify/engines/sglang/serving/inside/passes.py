@@ -34,11 +34,11 @@ def run(
     """`rows` of the model as it is, and a `variants` entry (`change`, `rows`) for each change.
 
     `changes` of the case is a list, or "own": each collective of this launch doubled and dropped,
-    and one slice of one parameter. What modules make of rows is kept in
-    `folder/witness`.
-    `sites` are the collectives (place, module, function, ranks; how often; which groups of other
-    ranks there are), `slices` the parameters of which this rank holds a part. `again` is false
-    where the model, run once more in the end, says something else than at first.
+    and one slice of one parameter. What modules make of rows is kept in `folder/witness`.
+    `sites` are the collectives (place, module, function, ranks; how often; in which ways each can
+    be wrong, and over which groups of other ranks), `slices` the parameters that this rank holds a
+    part of. `again` is false where the model, run once more in the end, says something else than
+    at first.
     """
     running = Running()
     root = Path(str(importlib.import_module("sglang").__file__)).parent
@@ -53,6 +53,8 @@ def run(
     collectives.install()
     rows = kept.run(test)
     witness.take(folder / "witness" / f"rank{rank}.pt")
+    # whatever a change does to the process, the model as it is went through
+    (folder / f"clean{rank}").touch()
     seen = dict(collectives.seen)
     sites = _agreed(collectives) if case["ranks"] > 1 else []
     slices = _slices(kept.runner.model, Path(case["model"], "shapes.json"))
@@ -103,11 +105,7 @@ def _changed(
 
 
 def _doubled_and_dropped(sites: list[dict[str, Any]]) -> list[Change]:
-    return [
-        {"site": site["words"], "how": how}
-        for site in sites
-        for how in corrupt.hows(corrupt.Site.of(site["words"]))
-    ]
+    return [{"site": site["words"], "how": how} for site in sites for how in site["hows"]]
 
 
 def _one_slice(mine: list[str], *, seed: int) -> list[Change]:
@@ -135,7 +133,10 @@ def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
             if partition != own and len(partition[0]) > 1
             if words[2] == "all_reduce" or len(partition[0]) == words[3]
         }
-        found.append({"words": list(words), "elsewhere": sorted(elsewhere.values())})
+        hows = corrupt.hows(corrupt.Site.of(list(words)))
+        found.append(
+            {"words": list(words), "hows": list(hows), "elsewhere": sorted(elsewhere.values())}
+        )
     return found
 
 
