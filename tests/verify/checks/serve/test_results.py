@@ -144,7 +144,6 @@ def test_a_sweep_goes_on_where_it_stopped_and_merges(serve, tmp_path):
     assert [line.split()[:2] for line in serve.ran()[len(ran) :]] == [
         ["good-0", "1"],
         ["good-0", "4"],
-        ["good-0", "1"],
     ]
     assert [json.loads(line)["layout"] for line in first.read_text().splitlines()] == ["tp2", "tp4"]
 
