@@ -47,7 +47,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     cage.refuse(scratch=scratch)
     # torch's objects stay for good: without this every collection looks at all of them
     gc.freeze()
-    # a model is thousands of objects that live for one case: looked at rarely, they cost a fifth less
+    # a model is thousands of objects that live for one case: looking rarely saves a fifth
     gc.set_threshold(GARBAGE, 20, 100)
     _say(answers, {"network": network})
     for line in sys.stdin:
