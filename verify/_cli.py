@@ -223,6 +223,24 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **settings})
 
 
+class _Completion(argparse.Action):
+    """Prints the script and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        from shtab import complete  # noqa: PLC0415 (only who asks pays for it)
+
+        # the script is for the command that is installed
+        parser.prog = NAME
+        deliver(complete(parser, shell=values), output=None)
+        parser.exit()
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     started = Path(sys.argv[0]).name
     program = NAME if started.startswith(NAME) else "python -m verify"
@@ -232,8 +250,16 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         epilog=f"COMMAND --help says more; {EPILOG}",
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {_version()}")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh"),
+        help="a script that completes commands and options in this shell",
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    asked = next((word for word in argv if word in COMMANDS), None)
+    asked = [word for word in argv if word in COMMANDS][:1]
+    if "--print-completion" in argv:
+        asked = list(COMMANDS)
     for name, listed in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
@@ -241,7 +267,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             description=listed.summary,
             epilog=f"example: {program} {listed.example}; {EPILOG}",
         )
-        if name == asked:
+        if name in asked:
             command: Command = import_module(listed.module)
             command.add_arguments(subparser)
             _add_common(subparser)

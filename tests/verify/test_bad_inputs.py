@@ -167,6 +167,7 @@ CASES = [
     case("scan numpy==1.26.4", 2, "by name only sglang"),
     case("scan vllm", 2, "by name only sglang"),
     case("replay numpy", 2, "no such file or directory: numpy"),
+    case("replay M", 2, "none of 154 cases could run"),
     case("diff M M@HEAD", 2, "git knows no such commit"),
     case("scan git+https://example.invalid/x", 2, "SOURCE is no URL"),
     case("scan https://example.invalid/x.whl", 2, "SOURCE is no URL"),
@@ -241,6 +242,16 @@ def test_the_version_is_said(place):
     done = verify("--version", cwd=place)
     assert done.returncode == 0
     assert done.stdout.startswith("moe-allreduce-verify ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_options(place, shell):
+    done = verify("--print-completion", shell, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("moe-allreduce-verify", "scan", "--write-expect"))
+    if shell == "bash":
+        checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False)
+        assert checked.returncode == 0
 
 
 @pytest.mark.parametrize(
