@@ -141,7 +141,7 @@ def nothing(_place):
 
 
 def case(words, code, says, *, made=nothing):
-    return pytest.param(words, code, says, made, id=f"{words} {made.__name__}".strip())
+    return pytest.param((words, code, says, made), id=f"{words} {made.__name__}".strip())
 
 
 CASES = [
@@ -229,9 +229,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "says", "made"), CASES)
-def test_a_bad_input_is_one_line_and_its_exit_code(words, code, says, made, place, capsys):
+@pytest.mark.parametrize("bad", CASES)
+def test_a_bad_input_is_one_line_and_its_exit_code(bad, place, capsys):
     """In this process, as the command's entry point is called: a process a case is a minute."""
+    words, code, says, made = bad
     made(place)
     try:
         ended = main(["" if word == "''" else word for word in words.split()])
