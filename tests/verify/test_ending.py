@@ -136,10 +136,10 @@ def test_a_replay_that_is_ended_says_what_it_has_done(tmp_path, monkeypatch, cap
     report = json.loads(saved.read_text())
     assert len(report["cases"]) == 3
     (missed,) = [one for one in report["findings"] if one["rule"] == "not-analysed"]
-    assert missed["message"] == "stopped after 3 of 77 cases: nothing is known of the others"
+    assert missed["message"] == "stopped after 3 of 34 cases: nothing is known of the others"
     out, err = capsys.readouterr()
     assert "Deployments by outcome" in out
-    assert err.startswith("stopped after 3 of 77 cases; ")
+    assert err.startswith("stopped after 3 of 34 cases; ")
 
 
 def test_serve_ends_with_its_engine_and_folders(tmp_path):

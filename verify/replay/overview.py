@@ -80,8 +80,10 @@ def survey(
         if not results:
             raise
         stopped = error
+    # they come as they are done
     order = {decoder: place for place, (_, decoder) in enumerate(layers)}
-    results.sort(key=lambda result: order[result[0].decoder])
+    places = {deployment: place for place, deployment in enumerate(deployments)}
+    results.sort(key=lambda result: (order[result[0].decoder], places[result[0].deployment]))
     if stopped is not None:
         report = _report(results, NOTHING_STATIC, source=about, named=models)
         raise StoppedError(_part(report, done=len(results), total=total), stopped)
