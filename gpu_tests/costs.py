@@ -230,7 +230,10 @@ def _row(item: Choice, ranks: int) -> str:
 
 
 def _latencies(floors: Floors) -> str:
-    return ", ".join(f"{step} {time:.1f} us" for step, time in floors.latency.items())
+    return ", ".join(
+        f"{step}{f' of {hidden}' if hidden > 1 else ''} {time:.1f} us"
+        for (step, hidden), time in floors.latency.items()
+    )
 
 
 def _us(time: float | None) -> str:

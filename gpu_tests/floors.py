@@ -10,31 +10,34 @@ from gpu_tests.timing import Choice, Floor, Item, Share, Step, Timings, norm_of,
 class Floors:
     """This run's bounds: each step's `latency`, the `rate` of a link in bytes a microsecond.
 
-    The latency is that of a call with next to nothing in it. The rate is bus bandwidth as NCCL's
+    The latency is that of a call with next to nothing in it: a number a rank, or (the fused norm) a
+    row of as many numbers as the second of its key says. The rate is bus bandwidth as NCCL's
     own tests define it (an all-reduce over n ranks carries 2 (n - 1) / n of its bytes on each
     link, a gather or a scatter half of that), the best that any step reached.
     """
 
-    latency: dict[Step, float]
+    latency: dict[tuple[Step, int], float]
     rate: float
     ranks: int
 
     @classmethod
     def measured(cls, floors: Iterable[tuple[Floor, Timings]], ranks: int) -> "Floors":
         """From the smallest and the largest call of each step."""
-        latency: dict[Step, float] = {}
+        latency: dict[tuple[Step, int], float] = {}
         rate = 0.0
         for item, timings in floors:
-            latency[item.step] = timings["empty"]
+            latency[smallest(item.step, item.hidden)] = timings["empty"]
             size = padded(item.rows, ranks) * item.hidden * WIDTH[item.dtype]
             rate = max(rate, carried(item.step, size, ranks) / timings["large"])
         return cls(latency=latency, rate=rate, ranks=ranks)
 
-    def step(self, step: Step, size: int) -> float:
+    def step(self, step: Step, size: int, *, hidden: int) -> float:
         """Microseconds of one step on `size` bytes: its latency or the link, what takes longer."""
         if self.ranks == 1:
             return 0.0
-        return max(self.latency[step], carried(step, size, self.ranks) / self.rate)
+        return max(
+            self.latency[smallest(step, hidden)], carried(step, size, self.ranks) / self.rate
+        )
 
     def of(self, item: Item, timings: Timings) -> float | None:
         """The floor of a measured step; of a choice's right one; None of a floor itself.
@@ -46,13 +49,18 @@ class Floors:
                 return None
             case Share():
                 size = item.tokens * item.hidden * WIDTH[item.dtype]
-                return timings["experts"] + 2 * self.step("all-reduce", size)
+                return timings["experts"] + 2 * self.step("all-reduce", size, hidden=item.hidden)
             case Choice():
                 steps = steps_of(item, self.ranks)
             case _:
                 steps = (item.collective,)
         size = padded(item.tokens, self.ranks) * item.hidden * WIDTH[item.dtype]
-        return sum(self.step(each, size) for each in steps)
+        return sum(self.step(each, size, hidden=item.hidden) for each in steps)
+
+
+def smallest(step: Step, hidden: int) -> tuple[Step, int]:
+    """The key of a step's latency: of the fused norm, rows are as wide as the model."""
+    return (step, hidden if step == "fused norm" else 1)
 
 
 def carried(step: Step, size: int, ranks: int) -> float:

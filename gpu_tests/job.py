@@ -69,8 +69,8 @@ def choose_kernels(
 ) -> tuple[Kernels, str]:
     """Which kernels to run on, and the choice in words. Raises `VerifyError` for the impossible.
 
-    Without a wish the fused norm is flashinfer's where it can be: it compiles in seconds, the
-    fused experts in more than twenty minutes.
+    Without a wish the fused norm is flashinfer's where it can be: it compiles in minutes, the
+    fused experts in more than twenty.
     """
     reason = why_no_flashinfer(torch.device("cuda" if backend == "nccl" else "cpu"))
     for option, asked in (("--experts", experts), ("--norm", norm)):

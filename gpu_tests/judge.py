@@ -31,7 +31,8 @@ class RankVerdict:
     from the reference over its tolerance (at most 1 is equal), `relative_error` over the root mean
     square of the block's output, `told` the deviation from what the counts predict, `final` from
     the reference after the second layer, where both layers count exactly once. A `crash` says
-    `why`, and so does a case that was `not prepared`: it was not run.
+    `why`, and so does a case that was `not prepared`: it was not run. `fused_norm`: this rank's sum
+    went through the kernel, not through an all-reduce of its own.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class RankVerdict:
     told: float = 0.0
     final: float = 0.0
     why: str = ""
+    fused_norm: bool = False
 
 
 def judge_rank(

@@ -71,9 +71,13 @@ def flashinfer_experts(block: MoEBlock, shard: Shard) -> Routed:
 
 @dataclass(kw_only=True)
 class FusedNorm:
-    """The all-reduce + residual add + RMSNorm kernel over all ranks, with its workspace."""
+    """The all-reduce + residual add + RMSNorm kernel over all ranks, with its workspace.
+
+    `calls` counts how often it ran on this rank.
+    """
 
     ranks: Ranks
+    calls: int = 0
     _workspaces: dict[tuple[int, torch.dtype], Any] = field(default_factory=dict)
 
     def covers(self, group: Group) -> bool:
@@ -88,6 +92,7 @@ class FusedNorm:
         """The normed sum and the sum, both [rows, H]."""
         comm = import_module("flashinfer.comm")
         self.ranks.call(f"fused all-reduce + norm of {list(out.shape)}")
+        self.calls += 1
         normed, total = torch.empty_like(out), torch.empty_like(residual)
         comm.allreduce_fusion(
             input=out.contiguous(),

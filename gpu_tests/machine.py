@@ -1,6 +1,7 @@
 """What a job ran on: figures mean nothing without."""
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
@@ -16,5 +17,14 @@ def describe(backend: str) -> dict[str, Json]:
         **machine,
         "cuda": torch.version.cuda,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        **_flashinfer(),
         "device": torch.cuda.get_device_name(0),
+        "gpus": torch.cuda.device_count(),
     }
+
+
+def _flashinfer() -> dict[str, Json]:
+    try:
+        return {"flashinfer": version("flashinfer-python")}
+    except PackageNotFoundError:
+        return {}

@@ -36,6 +36,11 @@ class Outcome:
         return tuple(verdict.counts for verdict in self.ranks)
 
     @property
+    def fused_norm(self) -> bool:
+        """Whether the sum went through the fused all-reduce + norm kernel."""
+        return any(verdict.fused_norm for verdict in self.ranks)
+
+    @property
     def error(self) -> float:
         """The largest deviation from the one-rank reference, in units of the tolerance."""
         return max(verdict.error for verdict in self.ranks)
@@ -107,6 +112,7 @@ class Outcome:
             "row": self.case.row,
             "dtype": self.case.dtype,
             "guard": self.case.guard,
+            "fused_norm": self.fused_norm,
             "kind": self.kind,
             "expected": self.ledger.kind,
             "verdict": self.verdict,

@@ -83,8 +83,14 @@ def _subjects(outcomes: Sequence[Outcome], kernels: str) -> TableSection:
             "`worst exact` is the largest deviation of an exact case from one rank's float64 "
             "answer, in units of the tolerance that follows from dtype and order of summation.",
             *([kernels] if kernels else []),
+            *_on_the_kernel(outcomes),
         ),
     )
+
+
+def _on_the_kernel(outcomes: Sequence[Outcome]) -> list[str]:
+    count = sum(outcome.fused_norm for outcome in outcomes)
+    return [f"The fused kernel made the sum of {count} cases."] if count else []
 
 
 def _seen(cause: Cause, outcomes: Sequence[Outcome]) -> list[Outcome]:

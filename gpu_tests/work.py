@@ -1,5 +1,6 @@
 """What a rank does with one case: two layers, witness and values, and its verdict."""
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
@@ -37,6 +38,8 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
         # every rank draws the same: none of them goes on alone
         return RankVerdict(kind="not prepared", why=str(error))
     fuses = case.kernels.norm == "flashinfer" and case.deployment.fusion == "flashinfer"
+    kernel = fused_norm(ranks) if fuses else None
+    calls = kernel.calls if kernel else 0
     built = (
         partial(PlannedLayer, case=case)
         if isinstance(case, PlannedCase)
@@ -47,7 +50,7 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
         plan=plan,
         produce=_producer(ranks, case, plan, shards[ranks.rank]),
         norm_weight=world.norm.to(ranks.device, dtype),
-        fused_norm=fused_norm(ranks) if fuses else None,
+        fused_norm=kernel,
     )
     ids = plan.ids[ranks.rank // case.deployment.config.attn_tp_size]
     try:
@@ -61,7 +64,8 @@ def run_case(ranks: Ranks, case: Case) -> RankVerdict:
         final = None
     total = layer.to_attention(total)
     ranks.say("judging")
-    return judge_rank(ids=ids, total=total, final=final, truth=truth, shards=shards)
+    verdict = judge_rank(ids=ids, total=total, final=final, truth=truth, shards=shards)
+    return replace(verdict, fused_norm=kernel is not None and kernel.calls > calls)
 
 
 def first_layer(layer: Layer, ids: tuple[int, ...], inputs: Inputs) -> tuple[Tensor, Tensor]:

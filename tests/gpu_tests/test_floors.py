@@ -67,6 +67,13 @@ def test_a_fused_norm_without_room_is_torch_and_an_all_reduce():
     assert steps_of(choice("1000", kernels=FUSED), 1) == ("all-reduce",)
 
 
+def test_a_wider_norm_has_a_latency_of_its_own():
+    floors = Floors(latency={("fused norm", 64): 5.0, ("fused norm", 128): 7.0}, rate=1e9, ranks=4)
+    wide = Choice(row="1000", tokens=8, hidden=128, dtype="bfloat16", kernels=FUSED)
+    assert floors.of(choice("1000", kernels=FUSED), {}) == 5.0
+    assert floors.of(wide, {}) == 7.0
+
+
 def test_a_layer_is_its_experts_and_two_sums():
     item = Share(model="m", tokens=1, hidden=64, intermediate=32, dtype="bfloat16", kernels=TORCH)
     assert run(TIMES).of(item, {"experts": 11.0}) == pytest.approx(11.0 + 2 * 9.0)
