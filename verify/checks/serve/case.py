@@ -20,13 +20,17 @@ OUTCOMES: tuple[Outcome, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One model on one layout; `arguments` are what the command line adds to the launch."""
+    """One model on one layout; `arguments` are what the command line adds to the launch.
+
+    `thorough`: every corruption that the layout has is tried, also those that few cases need.
+    """
 
     model: str
     layout: Layout
     seed: int = 0
     arguments: tuple[str, ...] = ()
     patch: str | None = None
+    thorough: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,10 @@ class Result:
     """How a case ended; `launch` are the arguments that the server was given for its layout.
 
     `dlogprob` is the largest |difference| of a log-probability against one rank, in nats, and
-    `steps` the same by step; None where nothing could be compared.
+    `steps` the same by step; None where nothing could be compared. `module` is the first whose
+    output differs although its inputs agree; `accused` says in which `step`, on which `rank`, in
+    how many `rows`, how `far`, and `what` it is where that can be told. `corruptions` are rows of
+    `where`, `how`, `nats`, `seen`.
     """
 
     release: str
@@ -46,6 +53,8 @@ class Result:
     step: str | None = None
     steps: Mapping[str, float] = field(default_factory=dict)
     module: str | None = None
+    accused: Mapping[str, Json] = field(default_factory=dict)
+    corruptions: tuple[Mapping[str, Json], ...] = ()
     reason: str | None = None
     stand_ins: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +73,8 @@ class Result:
             "step": self.step,
             "steps": dict(self.steps),
             "module": self.module,
+            "accused": dict(self.accused),
+            "corruptions": [dict(each) for each in self.corruptions],
             "reason": self.reason,
             "seed": self.case.seed,
             "patch": self.case.patch,

@@ -12,6 +12,7 @@ from verify.checks.serve.report import answers_report, report
 from verify.checks.serve.sweep import opened
 from verify.engines.engine import Engine
 from verify.errors import VerifyError
+from verify.progress import tell
 from verify.report import Report
 
 WARNING = (
@@ -52,7 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON lines: what it holds is not run again, what ran is added to the first of them",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--seed", type=int, action="append", metavar="N", help="of weights and tokens; repeatable"
+    )
+    parser.add_argument(
+        "--corruptions",
+        action="store_true",
+        help="every collective over other groups and every slice made wrong as well; a table",
+    )
     parser.add_argument("--patch", metavar="FILE", help="Python run in each rank before loading")
     parser.usage = f"{parser.prog} SOURCE [options] [-- SERVER ARGUMENTS]"
     _keep_server_arguments(parser)
@@ -76,7 +84,7 @@ def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     _check(arguments)
     with opened(
-        arguments.source, python=arguments.python, results=arguments.results, tell=_line
+        arguments.source, python=arguments.python, results=arguments.results, tell=tell
     ) as sweep:
         engine, subject = sweep.engine, sweep.subject
         if arguments.findings:
@@ -91,6 +99,8 @@ def _check(arguments: argparse.Namespace) -> None:
     layouts = arguments.layout or arguments.all_layouts
     if arguments.findings and (layouts or arguments.arguments):
         raise VerifyError("serve: a finding says its own launch; --findings takes no layout")
+    if arguments.findings and (arguments.corruptions or len(arguments.seed or ()) > 1):
+        raise VerifyError("serve: --findings takes one --seed and no --corruptions")
     if not arguments.findings and not (arguments.model and layouts):
         raise VerifyError(
             "serve: say which --model, and which --layout or --all-layouts; or --findings FILE"
@@ -102,7 +112,7 @@ def _questions(arguments: argparse.Namespace, engine: Engine) -> list[Question]:
         arguments.findings,
         engine=engine,
         models=arguments.model,
-        seed=arguments.seed,
+        seed=(arguments.seed or [0])[0],
         patch=arguments.patch,
     )
 
@@ -113,14 +123,12 @@ def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
         Case(
             model=model,
             layout=layout,
-            seed=arguments.seed,
+            seed=seed,
             arguments=arguments.arguments,
             patch=arguments.patch,
+            thorough=arguments.corruptions,
         )
         for model in dict.fromkeys(arguments.model or ())
+        for seed in dict.fromkeys(arguments.seed or [0])
         for layout in layouts
     ]
-
-
-def _line(text: str) -> None:
-    sys.stderr.write(text + "\n")

@@ -7,7 +7,7 @@ from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
 from verify.checks.serve.results import Subject
 from verify.errors import VerifyError
-from verify.report import Finding, Report, TableSection
+from verify.report import Finding, Json, Report, TableSection
 
 WRONG = ("diverged", "sizes-differ")
 
@@ -29,7 +29,11 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "source": {
+                "engine": engine,
+                "version": release.removeprefix(f"{engine} "),
+                "digest": subject.source,
+            },
             "builder": subject.builder,
             "cases": [result.as_json() for result in results],
         },
@@ -58,7 +62,11 @@ def answers_report(
         title=f"{release}: its own answer to each finding",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "source": {
+                "engine": engine,
+                "version": release.removeprefix(f"{engine} "),
+                "digest": subject.source,
+            },
             "builder": subject.builder,
             "cases": [result.as_json() for result in ran.values()],
         },
@@ -101,18 +109,31 @@ def what(result: Result) -> str:
     """How far it diverged and where, or why it was not compared."""
     if result.outcome == "diverged":
         where = ", ".join(f"{step} {value:.2g}" for step, value in result.steps.items())
-        return f"{result.dlogprob:.3g} nats from one rank ({where})"
+        return f"{result.dlogprob:.3g} nats from one rank ({where}); {_fault(result)}"
     return result.reason or result.outcome
+
+
+def _fault(result: Result) -> str:
+    """The first module at fault and what it is, as far as can be told."""
+    accused = result.accused
+    if result.module is None:
+        return f"no module is named: {accused.get('what')}"
+    place = f"first in {result.module}"
+    rows = accused.get("rows")
+    if isinstance(rows, list):
+        place += f", {accused['step']}, rank {accused['rank']}, {rows[0]} of {rows[1]} rows"
+    return f"{place}: {accused['what']}" if accused.get("what") else place
 
 
 def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
     yield TableSection(
         title="Several ranks against one, in nats",
-        columns=("model", "layout", "outcome", "nats", "tolerance", "step"),
+        columns=("model", "layout", "seed", "outcome", "nats", "tolerance", "step"),
         rows=tuple(
             (
                 result.case.model,
                 str(result.case.layout),
+                str(result.case.seed),
                 result.outcome,
                 "" if result.dlogprob is None else f"{result.dlogprob:.2g}",
                 "" if result.tolerance is None else f"{result.tolerance:.2g}",
@@ -128,3 +149,23 @@ def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
             columns=("model", "layout", "why"),
             rows=tuple((*key, why) for key, why in reasons.items()),
         )
+    for result in results:
+        if result.case.thorough and result.corruptions:
+            yield TableSection(
+                title=f"Corruptions of {result.case.model} on {result.case.layout}",
+                columns=("where", "how", "seen", "nats"),
+                rows=tuple(
+                    (
+                        str(each["where"]),
+                        str(each["how"]),
+                        str(each["seen"]),
+                        _nats(each["nats"]),
+                    )
+                    for each in result.corruptions
+                ),
+                notes=("Unused: not a number in its place changes nothing either.",),
+            )
+
+
+def _nats(value: Json) -> str:
+    return f"{value:.2g}" if isinstance(value, float | int) else ""

@@ -13,7 +13,7 @@ from verify.checks.serve.case import OUTCOMES, Case, Result
 from verify.errors import VerifyError
 
 BEGINNING = b'{"release": "'
-KEY = ("source", "builder", "model", "layout", "seed", "arguments", "patch_digest")
+KEY = ("source", "builder", "model", "layout", "seed", "arguments", "patch_digest", "thorough")
 
 
 def digest(*roots: Path) -> str:
@@ -43,7 +43,8 @@ class Subject:
 class Results:
     """What some files hold, and the first of them to write to; none: nothing is kept.
 
-    A case is known by its subject, model, layout, seed, arguments and the patch's content.
+    A case is known by its subject, model, layout, seed, arguments, the patch's content, and
+    whether it is thorough.
     """
 
     files: Sequence[Path]
@@ -76,6 +77,7 @@ class Results:
             "seed": case.seed,
             "arguments": list(case.arguments),
             "patch_digest": _content(case.patch),
+            "thorough": case.thorough,
         }
 
 

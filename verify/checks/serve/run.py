@@ -1,23 +1,19 @@
 """Serves cases one after the other: the one rank once a model and seed, then each layout."""
 
+import math
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verify.checks.serve import compare
+from verify.checks.serve import calibrate, compare
 from verify.checks.serve.case import Case, Outcome, Result
 from verify.checks.serve.layout import ONE
 from verify.checks.serve.session import CASE_S, Session
 from verify.engines.engine import Engine
 
-# A layout rounds each product and sum a few times otherwise than one rank does, by 6e-8 each; the
-# probe moves every weight by 1e-6 of itself. Ten probes' worth leaves room for deeper sums.
-FACTOR = 10.0
-PROBE = 1e-6
-# a tenth of the smallest divergence that a fault has given: 0.6 nats, LongCat's zero experts
-LARGEST = 0.06
 # what an engine's own Python says of itself, and of the network it was left, where it does
 VERSIONS = ("version", "python", "torch", "transformers", "network")
 
@@ -30,40 +26,45 @@ class Judge:
     session: Session
     release: str
     _models: dict[tuple[str, int], Path] = field(default_factory=dict)
-    _moved: dict[Case, tuple[float | None, str | None]] = field(default_factory=dict)
     _ones: dict[Case, dict[str, Any]] = field(default_factory=dict)
 
     def judge(self, case: Case) -> Result:
         """How the case ends; nothing here raises but what stops the whole command."""
         started = time.monotonic()
-        launch = (*self.engine.launch(case.layout), *case.arguments)
         one = self._one(case)
-        answer = one
-        outcome: Outcome
-        steps: dict[str, float] = {}
+        answer, spoiled = one, None
         outcome, reason = classify(one, engine=self.engine)
-        if outcome == "exact" and case.layout != ONE:
-            answer = self._serve(case)
-            outcome, reason = classify(answer, engine=self.engine)
-        elif outcome != "exact":
+        if outcome != "exact":
             reason = f"on one rank: {reason}"
-        tolerance = None
+        elif case.layout != ONE:
+            answer = self._several(case)
+            outcome, reason = classify(answer, engine=self.engine)
+        said = _Said()
         if outcome == "exact":
             reference = compare.table(one["ranks"][0]["rows"])
             steps = compare.steps(reference, [rank["rows"] for rank in answer["ranks"]])
-            moved, reason = self._conditioning(case, reference)
-            tolerance = None if moved is None else FACTOR * moved
-            outcome = verdict(max(steps.values()), tolerance)
-        worst = max(steps, key=lambda step: steps[step]) if steps else None
+            allowed = calibrate.tolerance(one)
+            if case.layout != ONE:
+                spoiled = tuple(self._spoiled(case, answer, allowed))
+            outcome, reason = _outcome(steps, allowed, spoiled, answer)
+            said = _Said(steps=steps, tolerance=allowed, corruptions=spoiled or ())
+            if outcome == "diverged":
+                said = replace(said, accused=self._accused(case, one, answer))
+        if answer is not one:
+            shutil.rmtree(self._witness(answer), ignore_errors=True)
+        worst = max(said.steps, key=lambda step: said.steps[step]) if said.steps else None
         return Result(
             release=self.release,
             case=case,
-            launch=launch,
+            launch=(*self.engine.launch(case.layout), *case.arguments),
             outcome=outcome,
-            dlogprob=steps[worst] if worst else None,
-            tolerance=tolerance,
+            dlogprob=said.steps[worst] if worst else None,
+            tolerance=said.tolerance,
             step=worst,
-            steps=steps,
+            steps=said.steps,
+            module=said.accused.get("module"),
+            accused=said.accused,
+            corruptions=tuple(each.as_json() for each in said.corruptions),
             reason=reason,
             stand_ins=tuple(self.session.hello["stand_ins"]),
             versions={
@@ -75,25 +76,74 @@ class Judge:
     def _one(self, case: Case) -> dict[str, Any]:
         alone = Case(model=case.model, layout=ONE, seed=case.seed)
         if alone not in self._ones:
-            self._ones[alone] = self._serve(alone)
+            self._ones[alone] = self._serve(alone, changes=list(calibrate.ROUNDING))
         return self._ones[alone]
 
-    def _conditioning(
-        self, case: Case, reference: compare.Table
-    ) -> tuple[float | None, str | None]:
-        """How far one rank moves, in nats, when each weight moves by 1e-6 of itself; or why not."""
-        alone = Case(model=case.model, layout=ONE, seed=case.seed)
-        if alone not in self._moved:
-            answer = self._serve(alone, probe=PROBE)
-            outcome, reason = classify(answer, engine=self.engine)
-            if outcome != "exact":
-                self._moved[alone] = None, f"the probe of its conditioning: {reason}"
-            else:
-                steps = compare.steps(reference, [answer["ranks"][0]["rows"]])
-                self._moved[alone] = max(steps.values()), None
-        return self._moved[alone]
+    def _several(self, case: Case) -> dict[str, Any]:
+        """A run on the layout's ranks with its own corruptions; without, where they end the run."""
+        answer = self._serve(case, changes="own")
+        outcome, _ = classify(answer, engine=self.engine)
+        ranks = self.engine.ranks(case.layout)
+        clean = all(Path(answer["folder"], f"clean{rank}").exists() for rank in range(ranks))
+        return self._serve(case, changes=[]) if clean and outcome != "exact" else answer
 
-    def _serve(self, case: Case, *, probe: float = 0.0) -> dict[str, Any]:
+    def _spoiled(
+        self, case: Case, answer: dict[str, Any], allowed: float
+    ) -> Iterator[calibrate.Corruption]:
+        """The corruptions of a run; one that is not seen runs again with no number in its place.
+
+        A thorough case has all that its ranks can name.
+        """
+        found = list(calibrate.corruptions(answer, allowed=allowed))
+        if not found:
+            found = self._more(case, calibrate.own(answer), allowed)
+        if case.thorough:
+            found += self._more(case, calibrate.slices(answer), allowed)
+            found += self._more(case, calibrate.elsewhere(answer), allowed)
+        hidden = [each.change for each in found if each.seen == "not-seen"]
+        unset = self._more(case, [{**each, "how": calibrate.UNSET} for each in hidden], allowed)
+        dead = {calibrate.key(each.change) for each in unset if each.nats == 0}
+        for each in found:
+            unused = each.seen == "not-seen" and calibrate.key(each.change) in dead
+            yield replace(each, seen="unused") if unused else each
+
+    def _more(
+        self, case: Case, changes: list[dict[str, Any]], allowed: float
+    ) -> list[calibrate.Corruption]:
+        """Corruptions in a run of their own, or one run each where one of them ends the run."""
+        if not changes:
+            return []
+        answer = self._serve(case, changes=changes)
+        outcome, _ = classify(answer, engine=self.engine)
+        shutil.rmtree(self._witness(answer), ignore_errors=True)
+        if outcome == "exact":
+            return list(calibrate.corruptions(answer, allowed=allowed))
+        if len(changes) == 1:
+            return [calibrate.Corruption(change=changes[0], nats=None, seen=outcome)]
+        return [each for change in changes for each in self._more(case, [change], allowed)]
+
+    def _accused(self, case: Case, one: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        """The first module at fault: `module`, `step`, `rank`, `what`, `rows`, `far`."""
+        partitions = {tuple(group) for rank in answer["ranks"] for group in rank["groups"]}
+        request = {
+            "accuse": str(self._witness(answer)),
+            "one": str(self._witness(one)),
+            "ranks": self.engine.ranks(case.layout),
+            "groups": case.layout.dp,
+            "seed": case.seed,
+            "partitions": sorted(partitions),
+        }
+        judged = self.session.run(request, ranks=1)
+        outcome, why = classify(judged, engine=self.engine)
+        if outcome != "exact":
+            return {"module": None, "what": f"the modules were not compared: {why}"}
+        return dict(judged["ranks"][0]["accused"])
+
+    @staticmethod
+    def _witness(answer: dict[str, Any]) -> Path:
+        return Path(answer["folder"], "witness")
+
+    def _serve(self, case: Case, *, changes: Any) -> dict[str, Any]:
         folder = self._model(case)
         if isinstance(folder, dict):
             return folder
@@ -106,7 +156,7 @@ class Judge:
             "groups": case.layout.dp,
             "seed": case.seed,
             "patch": case.patch,
-            "probe": probe,
+            "changes": changes,
         }
         return self.session.run(request, ranks=ranks)
 
@@ -122,11 +172,32 @@ class Judge:
         return self._models[key]
 
 
-def verdict(distance: float, tolerance: float | None) -> Outcome:
-    """`ill-conditioned` where no tolerance is known, or one that could hide a divergence."""
-    if tolerance is None or not 0 < tolerance <= LARGEST:
-        return "ill-conditioned"
-    return "exact" if distance <= tolerance else "diverged"
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    steps: dict[str, float] = field(default_factory=dict)
+    tolerance: float | None = None
+    corruptions: tuple[calibrate.Corruption, ...] = ()
+    accused: dict[str, Any] = field(default_factory=dict)
+
+
+def _outcome(
+    steps: dict[str, float],
+    allowed: float,
+    spoiled: tuple[calibrate.Corruption, ...] | None,
+    answer: dict[str, Any],
+) -> tuple[Outcome, str | None]:
+    """The verdict, and why where it is `ill-conditioned`. One rank has no corruptions (None)."""
+    if not all(rank["again"] for rank in answer["ranks"]):
+        return "ill-conditioned", "the same model, run twice in one process, answers differently"
+    least = math.inf if spoiled is None else calibrate.smallest(spoiled)
+    outcome = calibrate.verdict(max(steps.values()), allowed, least)
+    if outcome != "ill-conditioned":
+        return outcome, None
+    if least is None:
+        return outcome, "no corruption of this layout could be made"
+    return outcome, (
+        f"{allowed:.2g} nats are allowed, and a corruption of this case moves {least:.2g}"
+    )
 
 
 def classify(answer: dict[str, Any], *, engine: Engine) -> tuple[Outcome, str | None]:

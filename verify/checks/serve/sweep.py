@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from verify.checks.serve import compare, run, session, zygote
+from verify.checks.serve import calibrate, compare, run, session, zygote
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.environment import ready
 from verify.checks.serve.results import Results, Subject, digest
@@ -18,7 +18,7 @@ from verify.engines.registry import engines
 
 def subject_of(located: Located) -> Subject:
     """Digests of the engine's package and of everything here that has a say in a result."""
-    judges = (Path(str(module.__file__)) for module in (compare, run, zygote))
+    judges = (Path(str(module.__file__)) for module in (calibrate, compare, run, zygote))
     return Subject(
         source=digest(located.folder / located.engine.package),
         builder=digest(*judges, located.engine.home),

@@ -35,7 +35,14 @@ class Drive(Protocol):
         """Before ranks are forked; what it raises is the launch's refusal or gap."""
 
     def rank(self, prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[str, Any]:
-        """One rank's run; the result must be JSON."""
+        """One rank's run; the result must be JSON.
+
+        `rows` (step, prompt, log-probabilities), `unfilled` (parameters without a value),
+        `variants` (a `change` and its rows), `again` (whether the same run says the same), `sites`
+        (collectives: `words`, `hows`, `elsewhere`), `slices` (parameters held in part), `groups`
+        (lists of ranks that add values up). It makes `folder/clean{rank}` before the first change,
+        and keeps in `folder/witness` what a case with `accuse` compares, for `accused`.
+        """
 
 
 def main(name: str) -> None:

@@ -49,6 +49,9 @@ def test_23734_is_seen_in_decode_only(tmp_path):
     assert (code, case["outcome"]) == (1, "diverged")
     wrong = {step for step, nats in case["steps"].items() if nats > case["tolerance"]}
     assert wrong == {"decode 1", "decode 2", "decode 3"}
+    assert case["module"] == "model.layers.0"
+    assert case["accused"]["step"] == "decode 1"
+    assert case["accused"]["what"] == "2x of model.layers.0.mlp"
 
 
 def test_23734_repaired_in_memory_is_exact(tmp_path):
@@ -57,6 +60,16 @@ def test_23734_repaired_in_memory_is_exact(tmp_path):
     words = ("--layout", "tp2.dp2.ep2", "--patch", str(patch))
     code, (case,) = served(tmp_path, "0.5.10.post1", *words)
     assert (code, case["outcome"]) == (0, "exact")
+
+
+def test_every_corruption_of_a_plain_case_is_seen(tmp_path):
+    words = ("--layout", "tp2", "--corruptions", "--seed", "0", "--seed", "1")
+    code, cases = served(tmp_path, "0.5.23", *words)
+    assert (code, [case["outcome"] for case in cases]) == (0, ["exact", "exact"])
+    for case in cases:
+        assert {row["seen"] for row in case["corruptions"]} == {"diverged"}
+        assert {row["how"] for row in case["corruptions"]} == {"doubled", "dropped", "zero"}
+        assert len({row["where"] for row in case["corruptions"]}) >= 8
 
 
 def test_23734_is_gone_in_0_5_11(tmp_path):

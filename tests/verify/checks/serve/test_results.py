@@ -144,7 +144,6 @@ def test_a_sweep_goes_on_where_it_stopped_and_merges(serve, tmp_path):
     assert [line.split()[:2] for line in serve.ran()[len(ran) :]] == [
         ["good-0", "1"],
         ["good-0", "4"],
-        ["good-0", "1"],
     ]
     assert [json.loads(line)["layout"] for line in first.read_text().splitlines()] == ["tp2", "tp4"]
 
@@ -168,3 +167,11 @@ def test_what_follows_two_dashes_goes_to_the_server_and_makes_another_case(serve
     ran = len(serve.ran())
     assert serve(*words) == 0
     assert len(serve.ran()) > ran
+
+
+def test_progress_is_a_line_a_case_and_none_when_quiet(serve, capsys):
+    words = ("--model", "good", "--layout", "tp2")
+    assert serve(*words) == 0
+    assert "verify: 1 good tp2: exact, " in capsys.readouterr().err
+    assert serve(*words, "-q") == 0
+    assert capsys.readouterr().err == ""

@@ -62,7 +62,7 @@ def distance(session, model, *, patch=None):
         "groups": 1,
         "seed": 0,
         "patch": patch,
-        "probe": 0.0,
+        "changes": [],
     }
     answer = session.run(case, ranks=1)
     assert classify(answer) == ("exact", None)

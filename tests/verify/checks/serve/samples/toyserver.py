@@ -15,6 +15,8 @@ def load():
 
 
 def prepare(case, folder):
+    if "accuse" in case:
+        return
     if "write" in case:
         Path(case["into"]).mkdir()
         return
@@ -27,11 +29,51 @@ def prepare(case, folder):
         raise NotImplementedError("a kernel")
 
 
+SITE = ["srt/models/toy.py:7", "model.layers.*", "all_reduce", 2]
+
+
 def rank(prepared, case, folder, rank):
+    if "accuse" in case:
+        kept = [Path(case[name], "rank0").is_file() for name in ("accuse", "one")]
+        accused = {"module": "model.layers.1", "step": "prefill", "rank": 0, "rows": [1, 1]}
+        what = "2x of model.layers.1.mlp" if all(kept) else "its witnesses are gone"
+        return {"rows": [], "unfilled": [], "accused": {**accused, "what": what, "far": 1.0}}
     model = Path(case["model"]).name
     if model.startswith("slow"):
         time.sleep(600)
     wrong = 1.0 if model.startswith("wrong") and case["ranks"] > 1 else 0.0
-    packed = struct.pack("<2f", -0.5 - case["probe"] - wrong, -1.0)
-    row = {"step": "prefill", "prompt": 0, "logprobs": base64.b64encode(packed).decode()}
-    return {"rows": [row], "unfilled": []}
+    (folder / "witness").mkdir(exist_ok=True)
+    (folder / "witness" / f"rank{rank}").touch()
+    (folder / f"clean{rank}").touch()
+    changes = case["changes"]
+    if changes == "own":
+        changes = [{"site": SITE, "how": "doubled"}, {"slice": "w", "rank": 1}]
+    if model.startswith("brittle") and any("site" in change for change in changes):
+        raise RuntimeError("sizes differ")
+    return {
+        "rows": rows(wrong),
+        "unfilled": [],
+        "variants": [
+            {"change": change, "rows": rows(wrong + moved(model, change))} for change in changes
+        ],
+        "again": not model.startswith("moody"),
+        "sites": [{"words": SITE, "hows": ["doubled"], "elsewhere": ["tp:0"], "count": 3}],
+        "slices": ["w", "v"],
+        "groups": [[0, 1]],
+    }
+
+
+def moved(model, change):
+    """How far a change moves the toy: blind ones do not see the collective at all."""
+    if "seed" in change:
+        return change["size"] * (1 + change["seed"])
+    if change.get("how") == "unset" and not model.startswith("blind"):
+        return float("nan") if not model.startswith("unused") else 0.0
+    if "site" in change and model.startswith(("blind", "unused", "shy")):
+        return 0.0
+    return 1e-5 if model.startswith("weak") and "site" in change else 1.0
+
+
+def rows(lower):
+    packed = struct.pack("<2f", -0.5 - lower, -1.0)
+    return [{"step": "prefill", "prompt": 0, "logprobs": base64.b64encode(packed).decode()}]

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from verify.engines.sglang.serving.inside import drive
+from verify.engines.sglang.serving.inside import drive, record
 
 REFERENCE = "reference.rows"
 
@@ -80,8 +80,8 @@ def reference(model: Any, *, seed: int) -> list[dict[str, Any]]:
     with torch.no_grad():
         for prompt, (text, given) in enumerate(zip(texts, forced, strict=True)):
             logits = model(torch.tensor([text + given]), use_cache=False).logits[0].float()
-            places = [drive.CUT - 1, *range(len(text) - 1, len(text) + drive.DECODE)]
-            for step, place in zip(drive.STEPS, places, strict=True):
+            places = [record.CUT - 1, *range(len(text) - 1, len(text) + record.DECODE)]
+            for step, place in zip(record.STEPS, places, strict=True):
                 values = torch.log_softmax(logits[place], -1).numpy().astype("<f4").tobytes()
                 packed = base64.b64encode(values).decode()
                 rows.append({"step": step, "prompt": prompt, "logprobs": packed})

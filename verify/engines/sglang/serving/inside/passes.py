@@ -1,0 +1,163 @@
+"""One rank's runs of the test over one loaded model: as it is, and with one thing changed each.
+
+Runs inside the engine's Python (standard library, torch and sglang).
+"""
+
+import contextlib
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from verify.engines.sglang.serving.inside import corrupt
+from verify.engines.sglang.serving.inside.modules import Running, pattern
+from verify.engines.sglang.serving.inside.record import Record, moved
+from verify.engines.sglang.serving.inside.witness import Witness
+
+Change = dict[str, Any]
+"""`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
+sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
+
+
+def run(
+    kept: Record,
+    test: Callable[[], None],
+    *,
+    case: dict[str, Any],
+    folder: Path,
+    rank: int,
+) -> dict[str, Any]:
+    """`rows` of the model as it is, and a `variants` entry (`change`, `rows`) for each change.
+
+    `changes` of the case is a list, or "own": each collective of this launch doubled and dropped,
+    and one slice of one parameter. What modules make of rows is kept in `folder/witness`.
+    `sites` are the collectives (place, module, function, ranks; how often; in which ways each can
+    be wrong, and over which groups of other ranks), `slices` the parameters that this rank holds a
+    part of. `again` is false where the model, run once more in the end, says something else than
+    at first.
+    """
+    running = Running()
+    root = Path(str(importlib.import_module("sglang").__file__)).parent
+    collectives = corrupt.Collectives(running=running, root=root)
+    witness = Witness(running, step=lambda: kept.step)
+
+    def loaded(model: Any) -> None:
+        running.attach(model)
+        collectives.active = witness.active = True
+
+    kept.loaded = loaded
+    collectives.install()
+    rows = kept.run(test)
+    witness.take(folder / "witness" / f"rank{rank}.pt")
+    # whatever a change does to the process, the model as it is went through
+    (folder / f"clean{rank}").touch()
+    seen = dict(collectives.seen)
+    sites = _agreed(collectives) if case["ranks"] > 1 else []
+    slices = _slices(kept.runner.model, Path(case["model"], "shapes.json"))
+    changes = case.get("changes", [])
+    if changes == "own":
+        changes = [*_doubled_and_dropped(sites), *_one_slice(slices, seed=case["seed"])]
+    variants = []
+    for number, change in enumerate(changes):
+        # only changes that no layout makes say how near a module's values must be
+        witness.active = "seed" in change
+        with _changed(change, kept=kept, collectives=collectives, rank=rank):
+            variants.append({"change": change, "rows": kept.run(test)})
+        if witness.active:
+            witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
+    witness.active = False
+    return {
+        "rows": rows,
+        "unfilled": kept.unfilled,
+        "variants": variants,
+        "again": not changes or kept.run(test) == rows,
+        "sites": [{**site, "count": seen.get(corrupt.Site.of(site["words"]), 0)} for site in sites],
+        "slices": slices,
+        "groups": [list(part) for part in {tuple(ranks) for ranks in _groups().values()}],
+    }
+
+
+@contextlib.contextmanager
+def _changed(
+    change: Change, *, kept: Record, collectives: corrupt.Collectives, rank: int
+) -> Iterator[None]:
+    if "seed" in change:
+        with moved(kept.runner.model, size=change["size"], seed=change["seed"]):
+            yield
+    elif "slice" in change:
+        tensor = dict(kept.runner.model.named_parameters())[change["slice"]]
+        before = tensor.detach().clone()
+        if rank == change["rank"]:
+            tensor.data.fill_(float("nan") if change.get("how") == corrupt.NAN else 0.0)
+        yield
+        tensor.data.copy_(before)
+    else:
+        how, group = change["how"], None
+        if how.startswith(corrupt.ELSEWHERE):
+            group = _coordinators()[how.removeprefix(corrupt.ELSEWHERE)].device_group
+        collectives.corrupt(corrupt.Site.of(change["site"]), how, group)
+        yield
+        collectives.corrupt(None)
+
+
+def _doubled_and_dropped(sites: list[dict[str, Any]]) -> list[Change]:
+    return [{"site": site["words"], "how": how} for site in sites for how in site["hows"]]
+
+
+def _one_slice(mine: list[str], *, seed: int) -> list[Change]:
+    """One parameter of the last rank, another one for another seed."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    last = len(everyone) - 1
+    slices = everyone[last]
+    return [{"slice": slices[seed % len(slices)], "rank": last}] if slices else []
+
+
+def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
+    """The sites of all ranks in one order, and by what other groups each could be summed."""
+    mine = {tuple(site.words()): ranks for site, ranks in collectives.ranks.items()}
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, (mine, _groups()))
+    names = sorted(set.intersection(*(set(groups) for _, groups in everyone)))
+    others = {name: tuple(tuple(groups[name]) for _, groups in everyone) for name in names}
+    found = []
+    for words in sorted({words for sites, _ in everyone for words in sites}):
+        own = tuple(tuple(sites.get(words, ())) for sites, _ in everyone)
+        elsewhere = {
+            partition: name
+            for name, partition in reversed(others.items())
+            if partition != own and len(partition[0]) > 1
+            if words[2] == "all_reduce" or len(partition[0]) == words[3]
+        }
+        hows = corrupt.hows(corrupt.Site.of(list(words)))
+        found.append(
+            {"words": list(words), "hows": list(hows), "elsewhere": sorted(elsewhere.values())}
+        )
+    return found
+
+
+def _coordinators() -> dict[str, Any]:
+    state: Any = importlib.import_module("sglang.srt.distributed.parallel_state")
+    living = {name: reference() for name, reference in state._groups.items()}
+    return {name: each for name, each in living.items() if each is not None}
+
+
+def _groups() -> dict[str, list[int]]:
+    """The engine's groups by name: the ranks of the one that this rank is in."""
+    return {name: list(each.ranks) for name, each in _coordinators().items()}
+
+
+def _slices(model: Any, shapes: Path) -> list[str]:
+    """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
+    # a checkpoint was read instead of weights made from names
+    whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
+    found: dict[str, str] = {}
+    for name, tensor in model.named_parameters():
+        part = name in whole and list(tensor.shape) != whole[name]["shape"]
+        if part and torch.is_floating_point(tensor):
+            found.setdefault(pattern(name), name)
+    return list(found.values())

@@ -1,0 +1,153 @@
+"""Stands between the engine's one-batch correctness test and its steps, and keeps what they say.
+
+The test can be run several times over one loaded model: `Record.run` gives each time's rows.
+"""
+
+import base64
+import contextlib
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+CUT = 4
+DECODE = 3
+STEPS = ("prefill", "extension", *(f"decode {number + 1}" for number in range(DECODE)))
+CACHED = "prepare_extend_inputs_for_correctness_test"
+REPLACED = ("extend", "decode", "load_model", CACHED)
+# what the test does to its process before it loads the model, in some releases; once is enough
+_ONCE = ("publish", "_init_process_global_configs", "configure_logger")
+
+
+class Record:
+    """`batch` is the engine's test; `mine` are the prompts of this rank's group."""
+
+    def __init__(
+        self,
+        *,
+        batch: Any,
+        texts: list[list[int]],
+        forced: list[list[int]],
+        mine: list[int],
+    ) -> None:
+        self.unfilled: list[str] = []
+        self.runner: Any = None
+        self.loaded: Callable[[Any], None] = lambda _model: None
+        self._torch: Any = importlib.import_module("torch")
+        self._batch, self._texts, self._forced, self._mine = batch, texts, forced, mine
+        self._logits: list[Any] = []
+        self._kept: Any = None
+        self._original = {name: getattr(batch, name) for name in REPLACED}
+        self._request = batch.Req
+
+    @property
+    def step(self) -> str:
+        """The step that runs, or the last one."""
+        return STEPS[min(len(self._logits), len(STEPS) - 1)]
+
+    def install(self) -> None:
+        """Take the places of the test's own functions."""
+        batch, texts = self._batch, self._texts
+
+        class Tokens:
+            encode = staticmethod(lambda text: texts[int(text)])
+            decode = staticmethod(str)
+
+        batch.get_tokenizer = lambda *_, **__: Tokens
+        batch._read_prompts_from_file = lambda *_, **__: [str(i) for i in self._mine]
+        # the test numbers its requests; attention DP wants text
+        batch.Req = lambda rid, **named: self._request(rid=str(rid), **named)
+        batch.extend, batch.decode, batch.load_model = self.extend, self.decode, self.load_model
+        setattr(batch, CACHED, self.cached)
+
+    def run(self, test: Callable[[], None]) -> list[dict[str, Any]]:
+        """The rows of one run of the test, with the memory for keys and values as at first."""
+        self._logits = []
+        test()
+        return self._rows()
+
+    def extend(self, *positional: Any, **named: Any) -> Any:
+        """Prefill, and extension over the cached prefix."""
+        result = self._original["extend"](*positional, **named)
+        self._keep(result[1])
+        return result
+
+    def decode(self, ids: Any, *positional: Any, **named: Any) -> Any:
+        """One token more, a given one rather than the likeliest: no tie makes runs differ."""
+        torch, number = self._torch, len(self._logits) - 2
+        given = torch.tensor([self._forced[i][number] for i in self._mine], dtype=ids.dtype)
+        given = torch.cat([given, ids[len(self._mine) :]])
+        result = self._original["decode"](given, *positional, **named)
+        self._keep(result[1])
+        return result
+
+    def cached(self, settings: Any, ids: Any, requests: Any, runner: Any) -> Any:
+        """Extension reads each request's own cached prefix.
+
+        The test of some releases (0.5.11) takes row i of the pool for request i although rows
+        begin at 1, so that requests read each other's prefixes; later ones have put it right.
+        """
+        requests = self._original[CACHED](settings, ids, requests, runner)
+        for request in requests:
+            row = getattr(request, "req_pool_idx", None)
+            if row is not None and hasattr(request, "prefix_indices"):
+                pool = runner.req_to_token_pool.req_to_token
+                request.prefix_indices = pool[row, :CUT].to(request.prefix_indices.dtype)
+        return requests
+
+    def load_model(self, *positional: Any, **named: Any) -> Any:
+        """Fresh memory holds NaN while the model loads, so that an unfilled parameter shows.
+
+        It loads once: from the second time on the same model comes back with empty pools.
+        """
+        if self._kept is not None:
+            self._kept[0].clear()
+            return self._kept
+        torch = self._torch
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        self._kept = self._original["load_model"](*positional, **named)
+        torch.use_deterministic_algorithms(mode=False)
+        self.runner = getattr(self._kept[0], "torch_runner", self._kept[0])
+        self.unfilled = [
+            name
+            for name, parameter in self.runner.model.named_parameters()
+            if parameter.is_floating_point() and bool(torch.isnan(parameter).any())
+        ]
+        for name in _ONCE:
+            if hasattr(self._batch, name):
+                setattr(self._batch, name, lambda *_, **__: None)
+        self.loaded(self.runner.model)
+        return self._kept
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """A row a step and prompt of this rank: base64 of float32 log-probabilities by token."""
+        torch = self._torch
+        return [
+            {
+                "step": step,
+                "prompt": prompt,
+                "logprobs": base64.b64encode(
+                    torch.log_softmax(logits[place], -1).numpy().astype("<f4").tobytes()
+                ).decode(),
+            }
+            for step, logits in zip(STEPS, self._logits, strict=False)
+            for place, prompt in enumerate(self._mine)
+        ]
+
+    def _keep(self, logits: Any) -> None:
+        self._logits.append(logits.float().clone()[: len(self._mine)])
+
+
+@contextlib.contextmanager
+def moved(model: Any, *, size: float, seed: int) -> Any:
+    """Every weight larger or smaller by `size` of itself, at random, and then as it was."""
+    torch: Any = importlib.import_module("torch")
+    draw = torch.Generator().manual_seed(seed)
+    parameters = [each for each in model.parameters() if each.is_floating_point()]
+    before = [each.detach().clone() for each in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
+            parameter.mul_(1 + size * (2 * up - 1))
+        yield
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.copy_(value)
