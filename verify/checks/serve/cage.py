@@ -8,6 +8,7 @@ interpreter. Standard library only.
 import fcntl
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from verify.replay import cage
@@ -17,8 +18,8 @@ NEEDED = ("socket.", "os.fork", "os.kill")
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
-def enter(*, scratch: Path) -> str:
-    """Be caged, with `scratch` to write to; says what became of the network.
+def enter(*, scratch: Path, programs: Collection[str] = ()) -> str:
+    """Be caged, with `scratch` to write to and `programs` to run; says what became of the network.
 
     To be called while the process has one thread.
     """
@@ -27,7 +28,7 @@ def enter(*, scratch: Path) -> str:
         _raise_loopback()
         network = "loopback only"
     cage.limit()
-    cage.refuse(scratch=scratch, allow=NEEDED)
+    cage.refuse(scratch=scratch, allow=NEEDED, programs=programs)
     return network
 
 
