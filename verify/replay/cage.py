@@ -41,12 +41,12 @@ def leave_network(
     return otherwise
 
 
-def limit() -> None:
+def limit(*, file_bytes: int = FILE_BYTES) -> None:
     """Bound memory, processor time and the size of files."""
     for kind, most in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)

@@ -15,6 +15,8 @@ from verify.replay import cage
 
 # what ranks are and do: processes of ours that talk to each other, and are ended by us
 NEEDED = ("socket.", "os.fork", "os.kill")
+# ranks share memory, which counts as files
+FILE_BYTES = 1 << 30
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
@@ -27,7 +29,7 @@ def enter(*, scratch: Path, programs: Collection[str] = ()) -> str:
     if network.startswith("an empty"):
         _raise_loopback()
         network = "loopback only"
-    cage.limit()
+    cage.limit(file_bytes=FILE_BYTES)
     cage.refuse(scratch=scratch, allow=NEEDED, programs=programs)
     return network
 
