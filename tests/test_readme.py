@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from verify import _cli, choices, configuration, ignores
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TOML = re.findall(r"^```toml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 TIME_LIMIT_S = 240
 
 
@@ -85,6 +88,23 @@ def test_a_command_prints_what_the_readme_shows(command, shown):
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_runs(code):
     exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("text", TOML)
+def test_a_project_s_choices_are_taken(text, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert set(configuration.defaults(tmp_path)) == {"expect", "ignore", "fail_on"}
+
+
+def test_the_ignore_comment_is_one():
+    (line,) = [line for line in README.splitlines() if ignores.MARK in line]
+    (found,) = ignores._in_text("a.py", line.strip() + "\n")
+    assert (found.rules, found.wrong) == (("missing-skip",), "")
+
+
+def test_every_command_and_choice_is_named():
+    for name in (*_cli.COMMANDS, *choices.FAIL_ON):
+        assert re.search(rf"(`|### |, |-m verify |diff |--fail-on ){name}\b", README), name
 
 
 def test_installing_commands_are_what_ci_runs():

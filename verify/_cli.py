@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from verify import baseline, choices
 from verify.deliver import check_outputs, deliver, discard_stdout
-from verify.ending import EndedError, ending_by_signal
+from verify.ending import EndedError, StoppedError, ending_by_signal
 from verify.errors import VerifyError
 from verify.progress import quiet
 from verify.render import RENDERERS, render
@@ -151,12 +152,14 @@ def _main(argv: Sequence[str]) -> int:
     if sys.stdout is None:
         # nothing goes there, and renderers may ask how wide it is
         sys.stdout = os.fdopen(1, "w", encoding="utf-8")
-    report = _run(arguments)
+    report, stopped = _run(arguments)
     shown = choices.statistics(report) if getattr(arguments, "statistics", False) else report
     for format_name, output in outputs:
         deliver(render(shown, format_name=format_name), output=output)
     if not arguments.quiet:
         _say(report.summary)
+    if stopped is not None:
+        raise stopped
     return 1 if choices.fails(report.findings, getattr(arguments, "fail_on", "finding")) else 0
 
 
@@ -174,8 +177,12 @@ def _open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _run(arguments: argparse.Namespace) -> Report:
-    """The command's report: the findings that count, less what the baseline accepts."""
+def _run(arguments: argparse.Namespace) -> tuple[Report, KeyboardInterrupt | None]:
+    """The command's report: the findings that count, less what the baseline accepts.
+
+    With it what told this process to end, where the report is of what had been done by then.
+    """
+    stopped: KeyboardInterrupt | None = None
     with ExitStack() as stack:
         if arguments.quiet:
             stack.enter_context(quiet())
@@ -184,7 +191,10 @@ def _run(arguments: argparse.Namespace) -> Report:
 
             policy = Policy(offline=arguments.offline, refresh=arguments.refresh)
             stack.enter_context(fetching(policy))
-        report: Report = arguments.run(arguments)
+        try:
+            report: Report = arguments.run(arguments)
+        except StoppedError as stop:
+            report, stopped = stop.report, stop.cause
     source = getattr(arguments, "source", None) or getattr(arguments, "new", None)
     folder = checkout_of(source) if source else None
     if folder is not None:
@@ -193,12 +203,14 @@ def _run(arguments: argparse.Namespace) -> Report:
     report = choices.selected(report, arguments)
     expect = getattr(arguments, "expect", None)
     written = getattr(arguments, "write_expect", None)
-    if written is not None:
+    if written is not None and stopped is None:
         baseline.write(report, written)
         expect = written
-    if expect is None:
-        return report
-    return baseline.apply(report, expect, counts=lambda rule: choices.is_selected(rule, arguments))
+    # of a part nothing can be said to be missing
+    if expect is not None and stopped is None:
+        counted = partial(choices.is_selected, arguments=arguments)
+        report = baseline.apply(report, expect, counts=counted)
+    return report, stopped
 
 
 # arguments -----------------------------------------------------------------------------------
@@ -211,6 +223,24 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **settings})
 
 
+class _Completion(argparse.Action):
+    """Prints the script and ends."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        from shtab import complete  # noqa: PLC0415 (only who asks pays for it)
+
+        # the script is for the command that is installed
+        parser.prog = NAME
+        deliver(complete(parser, shell=values), output=None)
+        parser.exit()
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     started = Path(sys.argv[0]).name
     program = NAME if started.startswith(NAME) else "python -m verify"
@@ -220,8 +250,16 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         epilog=f"COMMAND --help says more; {EPILOG}",
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {_version()}")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh"),
+        help="a script that completes commands and options in this shell",
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    asked = next((word for word in argv if word in COMMANDS), None)
+    asked = [word for word in argv if word in COMMANDS][:1]
+    if "--print-completion" in argv:
+        asked = list(COMMANDS)
     for name, listed in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
@@ -229,7 +267,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             description=listed.summary,
             epilog=f"example: {program} {listed.example}; {EPILOG}",
         )
-        if name == asked:
+        if name in asked:
             command: Command = import_module(listed.module)
             command.add_arguments(subparser)
             _add_common(subparser)

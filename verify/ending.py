@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from verify.report import Report
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 PR_SET_PDEATHSIG = 1
 
@@ -18,6 +20,15 @@ class EndedError(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class StoppedError(KeyboardInterrupt):
+    """Told to end with something done: `report` says what, `cause` how this process was told."""
+
+    def __init__(self, report: Report, cause: KeyboardInterrupt) -> None:
+        super().__init__()
+        self.report = report
+        self.cause = cause
 
 
 @contextmanager

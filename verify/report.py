@@ -12,6 +12,8 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 SCHEMA_VERSION = 1
 
+Reach = Literal["default", "option", "conditional"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -19,7 +21,8 @@ class Finding:
 
     `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order; `counts`
     holds, per rank, how often each rank's partial sum is counted in what that rank ends up with;
-    `groups` maps a group kind to its rank lists, so that the counts can be drawn.
+    `groups` maps a group kind to its rank lists, so that the counts can be drawn. `reach`, `launch`
+    and `needs` say what it takes to meet it on a server; `refused` where the source refuses others.
     """
 
     rule: str
@@ -37,6 +40,10 @@ class Finding:
     serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    reach: Reach | None = None
+    launch: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Json]:
         """Every key, None where it does not apply."""

@@ -38,7 +38,7 @@ def _all() -> Report:
 
 def _one(law: Rule) -> Report:
     example = EXAMPLES.get(law.id)
-    lines = [("level", law.level), ("means", law.title), ("what, why", law.help)]
+    lines = [("level", law.level), ("what, why", law.help)]
     if example is not None:
         lines += [("wrong", example.wrong), ("right", example.right), ("seen in", example.seen)]
     return Report(

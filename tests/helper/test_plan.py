@@ -122,6 +122,20 @@ def test_a_dense_mlp_under_context_parallelism_stays_within_its_context() -> Non
     config = MoeConfig(tp_size=4, attn_cp_size=2)
     plan = plan_layer(config, Layer(block="dense", contexts_differ=True))
     assert plan.block_sum == plan.dense.over == "attn_tp"
+    # and is given no others' tokens to begin with
+    assert (plan.rows, plan.consumer.step) == ("attention group", "nothing")
+
+
+def test_nothing_is_cut_out_of_rows_that_all_contexts_have() -> None:
+    config = MoeConfig(tp_size=4, attn_cp_size=2)
+    assert plan_layer(config, Layer()).consumer.step == "nothing"
+    assert plan_layer(config, Layer(contexts_differ=True)).consumer.step == "own rows"
+
+
+def test_a_reduce_scatter_stands_in_for_both_sums_of_a_hybrid_layer() -> None:
+    config = MoeConfig(tp_size=4, ep_size=2, attn_dp_size=2, enable_dp_attention=True)
+    plan = plan_layer(config, Layer(equal_rows=True))
+    assert (plan.block_sum, plan.consumer.step) == ("none", "reduce_scatter")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def test_the_paths_differ_by_fi_alone(config: MoeConfig, scatter: bool, fusion: 
     assert (ep != tp) == only_fi
 
 
+def test_fi_is_of_the_tp_path() -> None:
+    with use_config(FI):
+        assert should_skip_post_experts_all_reduce(is_tp_path=True)
+        assert not should_skip_post_experts_all_reduce(is_tp_path=False)
+
+
 @given(
     st.sampled_from(PATHS),
     st.fixed_dictionaries({name: st.booleans() for name in NAMES}),

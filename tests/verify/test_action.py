@@ -97,6 +97,11 @@ def installed(runner):
     return runner
 
 
+def outputs_of(runner):
+    """The outputs of the last use."""
+    return dict(line.split("=", 1) for line in runner.output.read_text().splitlines())
+
+
 def test_findings_become_annotations_a_summary_and_files(installed):
     done = installed.run(STEPS[1])
     assert done.returncode == 1, done.stderr
@@ -104,7 +109,7 @@ def test_findings_become_annotations_a_summary_and_files(installed):
     assert annotation.startswith("::error file=python/sglang/srt/models/cedar.py,line=22,title=")
     assert "`python/sglang" not in annotation
     assert "| 1 | `missing-skip` |" in installed.summary.read_text()
-    outputs = dict(line.split("=", 1) for line in installed.output.read_text().splitlines())
+    outputs = outputs_of(installed)
     names = ("findings.sarif", "report.html", "report.json", "digest.md")
     assert all((Path(outputs["directory"]) / name).stat().st_size for name in names)
     assert Path(outputs["sarif"]).is_file()
@@ -114,11 +119,31 @@ def test_findings_become_annotations_a_summary_and_files(installed):
 def test_a_baseline_and_fail_on(installed):
     done = installed.run(STEPS[1], **{"fail-on": "never"})
     assert done.returncode == 0, done.stderr
-    saved = installed.temp / "moe-allreduce-verify" / "report.json"
-    shutil.copy(saved, installed.workspace / "reviewed.json")
+    shutil.copy(
+        Path(outputs_of(installed)["directory"]) / "report.json",
+        installed.workspace / "reviewed.json",
+    )
     done = installed.run(STEPS[1], expect="reviewed.json")
     assert done.returncode == 0, done.stderr
     assert "1 accepted by reviewed.json" in done.stdout
+
+
+def test_a_second_use_in_one_job_is_independent_of_the_first(installed):
+    assert installed.run(STEPS[1]).returncode == 1
+    first = outputs_of(installed)
+    sarif = Path(first["sarif"]).read_bytes()
+    summary = installed.summary.read_text()
+    done = installed.run(STEPS[1], source="/nope")
+    assert done.returncode == 2
+    assert installed.summary.read_text() == summary, "no digest of the first use again"
+    assert Path(first["sarif"]).read_bytes() == sarif
+    assert outputs_of(installed)["directory"] != first["directory"]
+    assert not Path(outputs_of(installed)["sarif"]).exists()
+
+
+def test_an_empty_source_is_an_error_and_not_this_folder(installed):
+    done = installed.run(STEPS[1], source="")
+    assert (done.returncode, "SOURCE is empty" in done.stderr) == (2, True)
 
 
 def test_hostile_input_is_an_argument_and_not_a_command(installed):

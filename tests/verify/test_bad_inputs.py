@@ -10,10 +10,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from verify._cli import main
 
 TIME_LIMIT_S = 60
 
@@ -42,6 +45,8 @@ def place(tmp_path, mini_sglang, monkeypatch):
     folder = tmp_path / "place"
     folder.mkdir()
     shutil.copytree(mini_sglang, folder / "M")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     return folder
 
 
@@ -136,7 +141,7 @@ def nothing(_place):
 
 
 def case(words, code, says, *, made=nothing):
-    return pytest.param(words, code, says, made, id=f"{words} {made.__name__}".strip())
+    return pytest.param((words, code, says, made), id=f"{words} {made.__name__}".strip())
 
 
 CASES = [
@@ -224,23 +229,38 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "says", "made"), CASES)
-def test_a_bad_input_is_one_line_and_its_exit_code(words, code, says, made, place):
+@pytest.mark.parametrize("bad", CASES)
+def test_a_bad_input_is_one_line_and_its_exit_code(bad, place, capsys):
+    """In this process, as the command's entry point is called: a process a case is a minute."""
+    words, code, says, made = bad
     made(place)
-    split = ["" if word == "''" else word for word in words.split()]
-    done = verify(*split, cwd=place)
-    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
-    assert "Traceback" not in done.stderr
+    try:
+        ended = main(["" if word == "''" else word for word in words.split()])
+    except SystemExit as left:
+        ended = left.code
+    out, err = capsys.readouterr()
+    assert (ended, says in err) == (code, True), err
+    assert "Traceback" not in err
     if code == 2:
-        assert done.stdout == ""
-        said = [line for line in done.stderr.splitlines() if not line.startswith((" ", "usage:"))]
-        assert len(said) == 1, done.stderr
+        assert out == ""
+        said = [line for line in err.splitlines() if not line.startswith((" ", "usage:"))]
+        assert len(said) == 1, err
 
 
 def test_the_version_is_said(place):
     done = verify("--version", cwd=place)
     assert done.returncode == 0
     assert done.stdout.startswith("moe-allreduce-verify ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_options(place, shell):
+    done = verify("--print-completion", shell, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("moe-allreduce-verify", "scan", "--write-expect"))
+    if shell == "bash":
+        checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False)
+        assert checked.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -267,23 +287,20 @@ def test_what_a_reader_that_left_does_not_see_is_in_the_files(place):
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads it all")
 def test_what_may_not_be_read_is_no_pass(place):
     """As another user: root may read everything."""
-    (models(place) / "cedar.py").chmod(0)
-    for folder in (place, *place.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(folder.stat().st_mode | 0o005)
-    command = [sys.executable, "-c", "import verify; print(verify.__file__)"]
     drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-    reachable = subprocess.run([*drop, *command], capture_output=True, check=False, cwd=place)
-    if reachable.returncode:
-        pytest.skip("this Python may not be used by another user")
-    done = subprocess.run(
-        [*drop, sys.executable, "-m", "verify", "scan", "M"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIME_LIMIT_S,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*drop, sys.executable, "-m", "verify"]
+    # not in pytest's own folder, which is for its user alone
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(place / "M", Path(folder, "M"))
+        (models(Path(folder)) / "cedar.py").chmod(0)
+        settings = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+        able = subprocess.run([*command, "--version"], check=False, **settings)
+        if able.returncode:
+            pytest.skip("this Python may not be used by another user")
+        done = subprocess.run(
+            [*command, "scan", "M"], check=False, timeout=TIME_LIMIT_S, **settings
+        )
     assert done.returncode == 1, done.stderr
     assert "not read" in done.stderr

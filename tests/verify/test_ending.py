@@ -1,5 +1,6 @@
 """Told to end, by SIGTERM or SIGHUP: no process and no folder is left, whatever was going on."""
 
+import json
 import os
 import signal
 import socket
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
 
-from verify.ending import ending_by_signal
+from verify import _cli
+from verify.ending import EndedError, ending_by_signal
 
 ROOT = Path(__file__).parents[2]
 SMALL_SERVER = ROOT / "tests" / "verify" / "replay" / "samples" / "small_server"
@@ -113,6 +116,30 @@ def test_replay_ends_with_its_children_and_folders(tmp_path, number):
         ends(process, number, family)
         # nobody can tidy up who is killed
         assert number == signal.SIGKILL or not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("told", [EndedError(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_replay_that_is_ended_says_what_it_has_done(tmp_path, monkeypatch, capsys, told):
+    pytest.importorskip("torch")
+    from verify.replay import overview  # noqa: PLC0415 (needs torch)
+
+    real = overview.run_cases
+
+    def interrupted(*args, **options):
+        yield from islice(real(*args, **options), 3)
+        raise told
+
+    monkeypatch.setattr(overview, "run_cases", interrupted)
+    saved = tmp_path / "saved.json"
+    with pytest.raises(type(told)):
+        _cli._main(["replay", str(SMALL_SERVER), "--jobs", "1", "--also", f"json={saved}"])
+    report = json.loads(saved.read_text())
+    assert len(report["cases"]) == 3
+    (missed,) = [one for one in report["findings"] if one["rule"] == "not-analysed"]
+    assert missed["message"] == "stopped after 3 of 34 cases: nothing is known of the others"
+    out, err = capsys.readouterr()
+    assert "Deployments by outcome" in out
+    assert err.startswith("stopped after 3 of 34 cases; ")
 
 
 def test_serve_ends_with_its_engine_and_folders(tmp_path):

@@ -29,13 +29,15 @@ Servers = dict[int, tuple[Witness, Tree]]
 class Source:
     """A release and what earlier cases learned about it.
 
-    `learned` are names of configurations, `references` results on one rank, `servers` the started
-    ranks of the last deployment, `attempts` a rank on which models are tried.
+    `learned` are names of configurations, `references` results on one rank, `failures` why there is
+    none, `servers` the started ranks of the last deployment, `attempts` a rank on which models are
+    tried.
     """
 
     files: SourceFiles
     learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
     references: dict[Decoder, Seen] = field(default_factory=dict)
+    failures: dict[Decoder, Judged] = field(default_factory=dict)
     servers: dict[Execution, Servers] = field(default_factory=dict)
     attempts: Servers = field(default_factory=dict)
 
@@ -49,15 +51,34 @@ class Source:
 
 def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[str, Any]:
     """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced."""
+    replaced: Mapping[str, str] = {}
+    executed: list[str] = []
     try:
+        if decoder in source.failures:
+            return _result(decoder, source.failures[decoder], replaced, executed)
         if decoder not in source.references:
-            source.references[decoder] = _learn(source, decoder)
+            source.references[decoder] = _reference(source, decoder)
         ranks = _kept(source, decoder, deployment)
         judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
-        replaced: Mapping[str, str] = ranks[0][1].replaced
+        replaced = ranks[0][1].replaced
         executed = sorted(f"{path}:{line}" for path, line in ranks[0][1].loaded)
     except RanksError as error:
-        judged, replaced, executed = _failed(error), {}, []
+        judged = _failed(error)
+    return _result(decoder, judged, replaced, executed)
+
+
+def _reference(source: Source, decoder: Decoder) -> Seen:
+    """What one rank yields; why it yields nothing is the same on every deployment, and is kept."""
+    try:
+        return _learn(source, decoder)
+    except RanksError as error:
+        source.failures[decoder] = _failed(error)
+        raise
+
+
+def _result(
+    decoder: Decoder, judged: Judged, replaced: Mapping[str, str], executed: list[str]
+) -> dict[str, Any]:
     return {
         "model": decoder.model,
         "cls": decoder.cls,

@@ -16,6 +16,8 @@ from verify.ending import end_with_parent
 from verify.replay import cage
 from verify.replay.deployments import Execution
 
+GARBAGE = 50_000  # objects between two collections
+
 
 def main() -> None:
     """Serve requests until standard input ends."""
@@ -45,6 +47,8 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     cage.refuse(scratch=scratch)
     # torch's objects stay for good: without this every collection looks at all of them
     gc.freeze()
+    # a model is thousands of objects that live for one case: looking rarely saves a fifth
+    gc.set_threshold(GARBAGE, 20, 100)
     _say(answers, {"network": network})
     for line in sys.stdin:
         request = json.loads(line)

@@ -4,9 +4,11 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from verify.ending import StoppedError
 from verify.errors import VerifyError
 from verify.progress import track
 from verify.replay.agreement import Statics, against_prove, against_scan, read_statics
@@ -26,6 +28,7 @@ _WHAT = {
     "mixed": "counted too often in part and too rarely in part, or over other tokens: {parts}",
 }
 CANNOT = "cannot run"
+NOTHING_STATIC = Statics(guards={}, release=None, findings={})
 MOST_REASONS = 3
 MOST_TEXT = 240
 WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
@@ -41,7 +44,7 @@ def survey(
 ) -> Report:
     """Run every model on every deployment it supports, with `variables` in its environment.
 
-    Raises `VerifyError`.
+    Raises `VerifyError`; told to end, `StoppedError` with what has been done by then.
     """
     location = _local(source)
     with open_source(location, below="") as tree:
@@ -66,19 +69,40 @@ def survey(
     batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
     if not batches:
         raise VerifyError(f"no decoder layer that can be executed in {', '.join(models) or source}")
-    results = list(
-        track(
-            run_cases(location, batches, variables=variables, jobs=jobs),
-            what="cases replayed",
-            total=sum(map(len, batches)),
-        )
-    )
+    total = sum(map(len, batches))
+    results: list[Result] = []
+    stopped: KeyboardInterrupt | None = None
+    try:
+        ran = run_cases(location, batches, variables=variables, jobs=jobs)
+        for result in track(ran, what="cases replayed", total=total):
+            results.append(result)
+    except KeyboardInterrupt as error:
+        if not results:
+            raise
+        stopped = error
+    # they come as they are done
     order = {decoder: place for place, (_, decoder) in enumerate(layers)}
-    results.sort(key=lambda result: order[result[0].decoder])
+    places = {deployment: place for place, deployment in enumerate(deployments)}
+    results.sort(key=lambda result: (order[result[0].decoder], places[result[0].deployment]))
+    if stopped is not None:
+        report = _report(results, NOTHING_STATIC, source=about, named=models)
+        raise StoppedError(_part(report, done=len(results), total=total), stopped)
     _some_ran(results, source)
     with open_source(location) as tree:
         statics = read_statics(tree)
     return _report(results, statics, source=about, named=models)
+
+
+def _part(report: Report, *, done: int, total: int) -> Report:
+    """The report, saying that it is of some cases only."""
+    what = f"stopped after {done} of {total} cases"
+    missed = Finding(
+        rule="not-analysed",
+        subject="the cases that did not run",
+        message=f"{what}: nothing is known of the others",
+        fix="run it to its end, or name models with --model",
+    )
+    return replace(report, summary=f"{what}; {report.summary}", findings=(*report.findings, missed))
 
 
 def _some_ran(results: Sequence[Result], source: str) -> None:

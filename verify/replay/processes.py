@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -39,27 +40,38 @@ def run_cases(
     variables: Mapping[str, str] | None = None,
     jobs: int,
 ) -> Iterator[tuple[Case, dict[str, Any]]]:
-    """Each batch in one child, `jobs` children at a time; results in the order of the batches.
+    """Each batch in one child, `jobs` children at a time; results as they come.
 
-    `variables` are added to the children's environment.
+    `variables` are added to the children's environment. Raises `VerifyError` when no child starts.
     """
 
-    def run(batch: Sequence[Case]) -> list[tuple[Case, dict[str, Any]]]:
+    def run(batch: Sequence[Case]) -> None:
         child = idle.pop() if idle else Child(source, variables=variables)
         busy.append(child)
         try:
-            return [(case, child.run(case)) for case in batch if not stopped.is_set()]
+            for case in batch:
+                if stopped.is_set():
+                    break
+                done.put((case, child.run(case)))
+        except Exception as error:
+            done.put(error)
         finally:
             busy.remove(child)
             idle.append(child)
 
+    done: SimpleQueue[tuple[Case, dict[str, Any]] | Exception] = SimpleQueue()
     idle: list[Child] = []
     busy: list[Child] = []
     stopped = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
-        for results in pool.map(run, batches):
-            yield from results
+        for batch in batches:
+            pool.submit(run, batch)
+        for _ in range(sum(map(len, batches))):
+            result = done.get()
+            if isinstance(result, Exception):
+                raise result
+            yield result
     finally:
         # whoever stops reading, by an interrupt too, does not wait for what is under way
         stopped.set()

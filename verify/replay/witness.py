@@ -128,6 +128,8 @@ class Witness:
 
     def read(self, hidden: torch.Tensor, marks: torch.Tensor) -> Seen:
         """The counts in the final hidden states of this rank's tokens."""
+        # a rank without tokens may come back with another type of none
+        hidden = hidden.float()
         mine = (*self.producers.values(), *self._whole)
         places = {name: slot * self._stride for name, slot in self.slots.items()}
         places |= {p.name: p.slot for p in self._whole}

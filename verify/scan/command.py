@@ -6,7 +6,7 @@ from verify import baseline
 from verify.conjuncts import shortened
 from verify.errors import VerifyError
 from verify.ignores import apply_ignores, read_ignores
-from verify.report import Json, Report, TableSection
+from verify.report import Finding, Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
 from verify.scan.whole import not_analysed
 from verify.source import open_source
@@ -78,6 +78,7 @@ def report(result: ScanResult) -> Report:
             "counts": {**result.counts, "total": total, "layers": result.layers},
             "sites": [_json(judged) for judged in result.sites],
             "advice": [advice.as_json() for advice in result.advice],
+            "refused": [_refused(one) for one in result.refused],
             "set_aside": result.set_aside,
             "untold": result.untold,
             "unread": result.unread,
@@ -85,6 +86,18 @@ def report(result: ScanResult) -> Report:
         sections=tuple(sections),
         findings=findings,
     )
+
+
+def _refused(one: Finding) -> dict[str, Json]:
+    """What would be wrong, and where the source refuses every launch that leads there."""
+    return {
+        "rule": one.rule,
+        "file": one.file,
+        "line": one.line,
+        "subject": one.subject,
+        "row": one.row,
+        "refused": one.refused,
+    }
 
 
 def _row(judged: JudgedSite) -> tuple[str, ...]:

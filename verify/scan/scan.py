@@ -10,7 +10,8 @@ from verify.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.scan.index import Class, Index
 from verify.scan.layers import Facts, read_facts, run_layer
 from verify.scan.pipeline import lost_at_pipeline
-from verify.scan.roots import find_roots
+from verify.scan.roots import Roots, find_roots
+from verify.scan.server.launches import Launcher
 from verify.scan.side_by_side import side_by_side
 from verify.scan.sites import (
     Call,
@@ -47,7 +48,8 @@ class ScanResult:
 
     `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
     partial sum of which the kind cannot be told; `advice` is what would go wrong with an
-    all-to-all backend, or another choice, that the model may not be meant for.
+    all-to-all backend, or another choice, that the model may not be meant for; `refused` what would
+    be wrong if the source did not refuse every launch that leads there.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ScanResult:
     sites: tuple[JudgedSite, ...]
     findings: tuple[Finding, ...]
     advice: tuple[Finding, ...]
+    refused: tuple[Finding, ...]
     set_aside: tuple[str, ...]
     untold: tuple[str, ...]
     unread: tuple[str, ...]
@@ -93,6 +96,7 @@ def _scan(index: Index) -> ScanResult:
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
     index.unread |= broken(index)
+    _ask_launches(index, roots, tally)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
@@ -119,11 +123,22 @@ def _scan(index: Index) -> ScanResult:
             *found, *lost_at_pipeline(roots, tally.fusing), *tally.addends.findings(meant=True)
         ),
         advice=_in_order(*advice, *tally.addends.findings(meant=False)),
+        refused=_in_order(*tally.addends.refused),
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values())),
         layers=len(roots.layers),
     )
+
+
+def _ask_launches(index: Index, roots: Roots, tally: Tally) -> None:
+    """What the server refuses is no finding."""
+    launcher = Launcher(index, roots)
+    asked = tally.addends.asked()
+    with side_by_side(
+        lambda one: launcher.judged(*one), asked, what="launches followed"
+    ) as answers:
+        tally.addends.launched(dict(zip(asked, answers(), strict=True)))
 
 
 def _in_order(*findings: Finding) -> tuple[Finding, ...]:

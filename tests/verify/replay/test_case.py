@@ -2,8 +2,11 @@
 
 import pytest
 
-from verify.replay.case import Source
+from verify.replay import case
+from verify.replay.case import Source, run_case
+from verify.replay.decoders import Models
 from verify.replay.deployments import ONE_RANK, executable
+from verify.replay.ranks import RanksError
 from verify.replay.tree import SourceFiles
 from verify.source import open_source
 
@@ -25,3 +28,20 @@ def test_another_deployment_ends_the_ranks_of_the_last(source):
     source.servers = {ONE_RANK: {0: ("witness", "tree")}, last: {1: ("witness", "tree")}}
     assert source.take_servers(new) == {}
     assert set(source.servers) == {ONE_RANK}
+
+
+def test_what_cannot_run_on_one_rank_is_tried_once(source, monkeypatch):
+    tries = []
+
+    def fail(*_):
+        tries.append(1)
+        raise RanksError("crash", "rank 0: ValueError: no")
+
+    monkeypatch.setattr(case, "_learn", fail)
+    models = Models(source.files)
+    (decoder, *_) = models.decoders(models.names[0])
+    first, second, *_ = executable(2)
+    outs = [run_case(source, decoder, deployment) for deployment in (first, second)]
+    assert [out["kind"] for out in outs] == ["crash", "crash"]
+    assert outs[0]["why"] == outs[1]["why"] == "rank 0: ValueError: no"
+    assert len(tries) == 1

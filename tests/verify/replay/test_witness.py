@@ -40,3 +40,12 @@ def test_numbers_given_before_are_kept():
     assert seen.counts["first"].count_nonzero() == 0
     assert seen.worked_on["second"].tolist() == [3.0, 5.0]
     assert list(seen.shards) == ["second"]
+
+
+def test_a_rank_without_tokens_is_read_whatever_type_it_has_none_of():
+    """0.5.23's qwen4_exp comes back with none in half precision: judging it ended the process."""
+    witness = Witness(rank=0, world_size=1)
+    witness.watch(model_of("first"))
+    none = torch.zeros((0, HIDDEN_SIZE), dtype=torch.bfloat16)
+    seen = witness.read(none, torch.zeros(0))
+    assert {seen.found.dtype, seen.counts["first"].dtype} == {torch.float32}

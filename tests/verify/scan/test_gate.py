@@ -135,8 +135,12 @@ def test_a_folder_that_may_not_be_entered(source, tmp_path, monkeypatch):
 
 
 def test_a_tree_of_which_nothing_can_be_read_cannot_run(source, capsys, monkeypatch):
+    opened = Path.open
+
     def refuse(self, *args, **kwargs):
-        raise PermissionError(13, "Permission denied")
+        if source in self.parents:
+            raise PermissionError(13, "Permission denied")
+        return opened(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", refuse)
     assert _cli.main(["scan", str(source)]) == 2

@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="every collective over other groups and every slice made wrong as well; a table",
     )
-    parser.add_argument("--patch", metavar="FILE", help="Python run in each rank before loading")
+    parser.add_argument(
+        "--patch", type=_absolute, metavar="FILE", help="Python run in each rank before loading"
+    )
     parser.usage = f"{parser.prog} SOURCE [options] [-- SERVER ARGUMENTS]"
     _keep_server_arguments(parser)
 
@@ -105,6 +107,11 @@ def _check(arguments: argparse.Namespace) -> None:
         raise VerifyError(
             "serve: say which --model, and which --layout or --all-layouts; or --findings FILE"
         )
+
+
+def _absolute(text: str) -> str:
+    """A path that means the same file in the ranks, which work in a folder of their own."""
+    return str(Path(text).absolute())
 
 
 def _questions(arguments: argparse.Namespace, engine: Engine) -> list[Question]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from verify.report import Finding
@@ -11,6 +11,7 @@ from verify.scan.findings import shown_consumer
 from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
 from verify.scan.refused import ATTENTION_GROUP
+from verify.scan.server.launched import Judged, Launched
 from verify.scan.values import Place
 from verify.truth import table_bits
 
@@ -41,9 +42,11 @@ class Broken:
     backends: set[str] = field(default_factory=set)
     layers: set[str] = field(default_factory=set)
     meant: bool = False
+    shown: list[tuple[Class, Fault, tuple[str, ...]]] = field(default_factory=list)
 
     def add(self, cls: Class, fault: Fault, backends: tuple[str, ...]) -> None:
         """Another layer, or another consumer, that shows it."""
+        self.shown.append((cls, fault, backends))
         if _plainness(fault) < _plainness(self.fault):
             self.fault = fault
         self.rows |= fault.rows
@@ -52,11 +55,19 @@ class Broken:
         self.meant = self.meant or (fault.meant and _reachable(cls, fault, self.place))
 
 
+Asked = tuple[Class, Cause, tuple[str, ...]]
+
+
 @dataclass(eq=False)
 class Collected:
-    """What all layers showed. Findings are what a layer is meant for; the rest is advice."""
+    """What all layers showed. Findings are what a layer is meant for; the rest is advice.
+
+    `launches` is what the server takes of it, once somebody has asked.
+    """
 
     broken: dict[Key, Broken] = field(default_factory=dict)
+    launches: dict[Key, Launched] = field(default_factory=dict)
+    refused: list[Finding] = field(default_factory=list)
     untold: set[str] = field(default_factory=set)
 
     def add(self, cls: Class, addends: Addends) -> None:
@@ -73,6 +84,34 @@ class Collected:
             )
             one.add(cls, fault, backends)
 
+    def asked(self) -> tuple[Asked, ...]:
+        """Every layer with what is wrong in it and the backends with which it is."""
+        found = {
+            (cls, fault.cause, tuple(sorted(backends)))
+            for one in self.broken.values()
+            if one.meant
+            for cls, fault, backends in one.shown
+        }
+        return tuple(sorted(found, key=lambda a: (a[1], a[2], a[0].module.path, a[0].line)))
+
+    def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
+        """Keep what a server can be launched into; the rest is `refused`."""
+        for key, one in [pair for pair in self.broken.items() if pair[1].meant]:
+            kept = Broken(one.rule, one.place, one.fault)
+            launched = Launched(one.fault.cause)
+            for cls, fault, backends in one.shown:
+                judged = answers[cls, fault.cause, tuple(sorted(backends))]
+                left = launched.heard(cls.name, judged, backends)
+                if left is not None:
+                    if not kept.shown:
+                        kept.fault = fault
+                    kept.add(cls, fault, left)
+            if not kept.shown:
+                self.refused.append(replace(_finding(one), refused=launched.refusals))
+                del self.broken[key]
+            else:
+                self.broken[key], self.launches[key] = kept, launched
+
     def kinds_at(self, key: tuple[str, int, int]) -> set[str]:
         """What is wrong with the call at (file, line, column), by what happens to the sum."""
         return {
@@ -83,7 +122,11 @@ class Collected:
 
     def findings(self, *, meant: bool) -> tuple[Finding, ...]:
         """The findings, or with `meant` False the advice, in no particular order."""
-        return tuple(_finding(one) for one in self.broken.values() if one.meant == meant)
+        return tuple(
+            self.launches[key].told(_finding(one)) if key in self.launches else _finding(one)
+            for key, one in self.broken.items()
+            if one.meant == meant
+        )
 
 
 def rule_of(fault: Fault) -> str:

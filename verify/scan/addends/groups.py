@@ -22,10 +22,12 @@ from verify.scan.logic import FALSE, Cond
 from verify.scan.primitives import A2A_NONE, LOCAL_WORK, Axis
 from verify.scan.refused import ATTENTION_DP
 from verify.scan.state import Sink
-from verify.scan.values import Part, Place
+from verify.scan.values import NONE, Part, Place, Text
 
 ASKED_LATE = "_use_aiter"
 COPIES = "moe_dp_size > 1"
+# a stage that brings it is summed by it, and not over the group that the stage is declared with
+OWN_SUM = "sum_impl"
 
 
 def wrong_groups(
@@ -120,7 +122,9 @@ class GroupJudge(Judge):
         sparse = taker.setting("sparse") if taker is not None else None
         coverage = self.groups.moe_output
         narrow_sink = FALSE
-        if sink.kind == "boundary" and coverage is not None and sparse is not None:
+        own = taker.setting(OWN_SUM) if taker is not None else None
+        declared = own in (None, NONE, Text("default"))
+        if sink.kind == "boundary" and coverage is not None and sparse is not None and declared:
             left = logic.both(self.machine.truth(sparse), logic.negation(coverage.whole))
             narrow_sink = logic.both(sink.sums, left)
         # a dense layer is declared dense, and summed over the whole group

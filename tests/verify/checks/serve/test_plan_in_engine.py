@@ -1,4 +1,6 @@
-"""A release whose blocks and layers ask helper's plan: exact where its own guards were not, too.
+"""Releases whose blocks and layers ask helper's plan: exact where their own guards were not, too.
+
+0.5.10.post1 has open-coded guards, 0.5.11 the pull request's predicate, whose place the plan takes.
 
 SERVE_PYTHON names a Python with the packages.
 """
@@ -14,43 +16,41 @@ from verify import _cli
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(900)]
 
-RELEASE = "0.5.10.post1"
+OPEN_CODED, PREDICATE = "0.5.10.post1", "0.5.11"
 DIVERGES = "tp2.dp2.ep2"
-LAYOUTS = ("tp2", "tp4", "tp2.ep2", "tp4.ep2", DIVERGES)
+LAYOUTS = ("tp2", "tp4", "tp2.ep2", DIVERGES)
 PYTHON = os.environ.get("SERVE_PYTHON")
 FOLLOW = (Path(__file__).parent / "samples" / "follow_plan.py").read_text(encoding="utf-8")
 FIND_HELPER = f"import sys; sys.path.insert(0, {str(Path(helper.__file__).parents[1])!r})\n"
 
 
-def served(tmp_path, *models, layouts, patch=None):
-    """Outcome by model and layout."""
+def served(tmp_path, release, model, *, layouts, patch=None):
+    """Outcome by layout."""
     if PYTHON is None:
         pytest.skip("SERVE_PYTHON is not set")
     output = tmp_path / "report.json"
-    words = [f"sglang=={RELEASE}", "--python", PYTHON, "--format", "json", "--output", str(output)]
-    for model in models:
-        words += ["--model", model]
+    words = [f"sglang=={release}", "--python", PYTHON, "--model", model]
     for layout in layouts:
         words += ["--layout", layout]
     if patch is not None:
         file = tmp_path / "patch.py"
         file.write_text(FIND_HELPER + patch, encoding="utf-8")
         words += ["--patch", str(file)]
-    _cli.main(["serve", *words])
+    _cli.main(["serve", *words, "--format", "json", "--output", str(output)])
     cases = json.loads(output.read_text(encoding="utf-8"))["cases"]
-    return {(case["model"], case["layout"]): case["outcome"] for case in cases}
+    return {case["layout"]: case["outcome"] for case in cases}
 
 
+@pytest.mark.parametrize("release", [OPEN_CODED, PREDICATE])
 @pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
-def test_layers_that_follow_the_plan_are_exact(tmp_path, model):
-    found = served(tmp_path, model, layouts=LAYOUTS, patch=FOLLOW)
-    assert found == {(model, layout): "exact" for layout in LAYOUTS}
+def test_layers_that_follow_the_plan_are_exact(tmp_path, release, model):
+    found = served(tmp_path, release, model, layouts=LAYOUTS, patch=FOLLOW)
+    assert found == dict.fromkeys(LAYOUTS, "exact")
 
 
-def test_the_release_s_own_guards_diverge_in_one_of_them(tmp_path):
-    assert served(tmp_path, "qwen3_moe", layouts=LAYOUTS) == {
-        ("qwen3_moe", layout): "diverged" if layout == DIVERGES else "exact" for layout in LAYOUTS
-    }
+def test_open_coded_guards_diverge_in_one_of_them(tmp_path):
+    found = served(tmp_path, OPEN_CODED, "qwen3_moe", layouts=LAYOUTS)
+    assert found == {**dict.fromkeys(LAYOUTS, "exact"), DIVERGES: "diverged"}
 
 
 @pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
@@ -59,4 +59,13 @@ def test_a_plan_that_sums_over_another_group_diverges(tmp_path, model, layout, w
     """The engine does what it is told: nothing of its own guards is left."""
     patch = FOLLOW.replace("SUMS[self.communicator.plan.block_sum]", f"SUMS[{wrong!r}]")
     assert patch != FOLLOW
-    assert served(tmp_path, model, layouts=[layout], patch=patch) == {(model, layout): "diverged"}
+    found = served(tmp_path, OPEN_CODED, model, layouts=[layout], patch=patch)
+    assert found == {layout: "diverged"}
+
+
+@pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
+def test_a_plan_in_the_predicate_s_place_is_obeyed(tmp_path, model):
+    patch = FOLLOW.replace('LATEST["plan"].block_sum', '"none"')
+    assert patch != FOLLOW
+    found = served(tmp_path, PREDICATE, model, layouts=["tp2"], patch=patch)
+    assert found == {"tp2": "diverged"}

@@ -48,6 +48,29 @@ def test_an_expert_of_another_rank_adds_zero(foreign):
         native(Layer, x, topk, Config)
 
 
+@pytest.mark.parametrize(("rank", "wanted"), [(0, [[0, 1], [-1, -1]]), (1, [[-1, -1], [1, -1]])])
+def test_a_runner_that_keeps_the_model_s_numbers_of_experts(rank, wanted):
+    class Dispatcher:
+        skip_local_expert_mapping = True
+
+    class Keeps(Layer):
+        dispatcher = Dispatcher
+        moe_ep_rank = rank
+
+    assert standins._held(Keeps, torch.tensor([[0, 1], [3, -1]])).tolist() == wanted
+    assert standins._held(Layer, torch.tensor([[0, 1], [3, -1]])).tolist() == [[0, 1], [-1, -1]]
+
+
+def test_an_expert_twice_in_a_row_adds_twice():
+    def once(layer, x, topk, config):
+        assert topk.topk_ids.shape[1] == 1
+        return native(layer, x, topk, config)
+
+    x = torch.tensor([[1.0, 2.0]])
+    topk = TopK(torch.tensor([[0.25, 0.75]]), torch.tensor([[1, 1]]), torch.zeros(1))
+    assert torch.equal(standins.native_moe(once)(Layer, x, topk, Config), 3.0 * x)
+
+
 def test_an_empty_batch_is_empty():
     x = torch.zeros(0, 2)
     assert standins.native_moe(native)(Layer, x, None, None).shape == (0, 2)
@@ -118,7 +141,7 @@ def test_an_activation_that_is_not_known_is_named():
         experts.mixture(*tensors, activation="swish", gated=True, weight_on_input=False)
 
 
-def kernel(
+def kernel(  # noqa: PLR0917 (as the engine has it)
     hidden_states,
     w1,
     w2,
@@ -173,6 +196,11 @@ def test_a_model_takes_the_engine_s_own_kernel_where_the_release_has_it(monkeypa
         {"user": {"norm": "owner", "other": "not.there"}, "absent": {"a": "owner"}}
     )
     assert (user.norm, user.other) == ("its own", "mock")
+
+
+def test_a_tensor_is_made_in_plain_memory():
+    made = standins.plain(torch.full)((2,), 3.0, device="cuda", pin_memory=True)
+    assert (made.tolist(), made.device.type) == ([3.0, 3.0], "cpu")
 
 
 def test_operators_that_torch_lacks_are_loud(monkeypatch):

@@ -40,6 +40,21 @@ class PretrainedConfig:
         return dict(vars(self))
 
 
+class ComputedConfig(PretrainedConfig):
+    model_type = "mixed"
+
+    def __init__(self, **values):
+        for name, value in ({"num_hidden_layers": 12} | values).items():
+            setattr(self, name, value)
+
+    @property
+    def layer_types(self):
+        return ["full_attention"] * self.num_hidden_layers
+
+    def to_dict(self):
+        return dict(vars(self)) | {"layer_types": self.layer_types}
+
+
 class MixedConfig(PretrainedConfig):
     model_type = "mixed"
 
@@ -126,6 +141,13 @@ def test_a_configuration_from_what_the_file_reads(engine, tmp_path):
     assert (config["hidden_size"], config["num_experts"]) == (128, 8)
     assert "strange_key" in config["tiny_absent"]
     assert [kind for kind, _ in engine.registered] == ["mixed"]
+
+
+def test_what_a_class_computes_it_is_not_told(engine, tmp_path):
+    engine.known["mixed"] = ComputedConfig
+    tiny.write("mixed", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["layer_types"] == ["full_attention"] * 4
 
 
 def test_a_class_that_refuses_is_named(engine, tmp_path, monkeypatch):

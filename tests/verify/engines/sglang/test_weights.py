@@ -187,3 +187,76 @@ def test_what_a_model_derives_only_when_it_loads_is_derived(monkeypatch, tmp_pat
     model._set_mla_wkc_wvc = lambda: model.register_buffer("twice", 2 * model.up_proj.weight)
     alone = filled(monkeypatch, tmp_path / "shapes.json", model=model)
     assert torch.equal(alone["twice"], 2 * alone["up_proj.weight"])
+
+
+class Fused(torch.nn.Module):
+    """Experts whose loader takes all of a rank's at once: half of the experts, or of each one."""
+
+    num_experts = EXPERTS
+
+    def __init__(self, *, rank, experts, parts):
+        super().__init__()
+        self.moe_ep_rank, self.moe_tp_rank = (rank, 0) if parts == 1 else (0, rank)
+        self.w2_weight = torch.nn.Parameter(torch.zeros(experts, HIDDEN, INNER // parts))
+        self.w2_weight_bias = torch.nn.Parameter(torch.zeros(experts, HIDDEN))
+        self.w2_weight.weight_loader = self.w2_weight_bias.weight_loader = self.weight_loader_fused
+
+    def weight_loader_fused(self, parameter, loaded, name, shard):
+        if parameter.dim() == 3:
+            loaded = loaded.narrow(2, self.moe_tp_rank * parameter.shape[2], parameter.shape[2])
+        parameter.data.copy_(loaded)
+
+
+def fused(monkeypatch, shapes, *, ranks=1, **how):
+    model = torch.nn.Module()
+    model.experts = type("FusedMoE", (Fused,), {})(**how)
+    filled(monkeypatch, shapes, ranks=ranks, model=model)
+    return model.experts
+
+
+def test_a_fused_loader_gets_this_rank_s_experts_and_one_bias(monkeypatch, tmp_path):
+    shapes = tmp_path / "shapes.json"
+    alone = fused(monkeypatch, shapes, rank=0, experts=EXPERTS, parts=1)
+    last = fused(monkeypatch, shapes, ranks=2, rank=1, experts=EXPERTS // 2, parts=1)
+    assert torch.equal(last.w2_weight, alone.w2_weight[EXPERTS // 2 :])
+    assert torch.equal(last.w2_weight_bias, alone.w2_weight_bias[EXPERTS // 2 :])
+    parts = [
+        fused(monkeypatch, shapes, ranks=2, rank=rank, experts=EXPERTS, parts=2) for rank in (0, 1)
+    ]
+    assert torch.equal(torch.cat([p.w2_weight for p in parts], -1), alone.w2_weight)
+    assert torch.equal(sum(p.w2_weight_bias for p in parts), alone.w2_weight_bias)
+
+
+class DbrxExperts(torch.nn.Module):
+    def __init__(self, *, rank, parts):
+        super().__init__()
+        self.rank, self.inner = rank, INNER // parts
+        self.ws = torch.nn.Parameter(torch.zeros(EXPERTS, 2 * self.inner, HIDDEN))
+        self.w2s = torch.nn.Parameter(torch.zeros(EXPERTS, HIDDEN, self.inner))
+        self.ws.weight_loader = self.w2s.weight_loader = self.load
+
+    def load(self, parameter, loaded, name):
+        mine = slice(self.rank * self.inner, (self.rank + 1) * self.inner)
+        loaded = loaded.reshape(EXPERTS, INNER, HIDDEN)[:, mine]
+        if name == "w2":
+            parameter.data[:] = loaded.transpose(1, 2)
+        else:
+            at = {"w1": 0, "v1": self.inner}[name]
+            parameter.data[:, at : at + self.inner] = loaded
+
+
+def test_dbrx_s_experts_are_slices_of_the_one_rank_s(monkeypatch, tmp_path):
+    def made(*, ranks, **how):
+        model = torch.nn.Module()
+        model.ffn = torch.nn.Module()
+        model.ffn.experts = DbrxExperts(**how)
+        filled(monkeypatch, tmp_path / "shapes.json", ranks=ranks, model=model)
+        return model.ffn.experts
+
+    alone = made(ranks=1, rank=0, parts=1)
+    two = [made(ranks=2, rank=rank, parts=2) for rank in (0, 1)]
+    assert torch.equal(torch.cat([part.w2s for part in two], -1), alone.w2s)
+    halves = [
+        torch.cat(half, 1) for half in zip(*(part.ws.chunk(2, 1) for part in two), strict=True)
+    ]
+    assert torch.equal(torch.cat(halves, 1), alone.ws)

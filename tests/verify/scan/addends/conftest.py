@@ -198,7 +198,7 @@ class Judged:
         self.findings, self.sites = result.findings, result.sites
         self.rules = [(finding.rule, finding.row) for finding in result.findings]
         self.advice = [(advice.rule, advice.row) for advice in result.advice]
-        self.untold = result.untold
+        self.untold, self.refused = result.untold, result.refused
 
 
 @pytest.fixture

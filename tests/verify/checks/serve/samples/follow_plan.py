@@ -1,10 +1,12 @@
-"""For `serve --patch`: layers of SGLang 0.5.10.post1 ask helper's plan instead of their own guards.
+"""For `serve --patch`: layers of SGLang ask helper's plan instead of their own guards.
 
-Qwen3-MoE and GLM-4-MoE. Their open-coded guards are given nothing to sum with; what they would have
-decided, and what the communicator would have, is read from one plan.
+Qwen3-MoE and GLM-4-MoE. 0.5.10.post1's open-coded guards are given nothing to sum with, and what
+they would have decided is read from the plan; in 0.5.11 the plan takes the predicate's place. What
+the communicator would have decided is read from the same plan.
 """
 
 from sglang.srt import distributed
+from sglang.srt.layers import communicator as communicators
 from sglang.srt.layers.communicator import LayerCommunicator
 from sglang.srt.models import glm4_moe, qwen3_moe
 from sglang.srt.server_args import get_global_server_args
@@ -35,6 +37,14 @@ def config():
     )
 
 
+GUARDED = (
+    "moe_expert_parallel_all_reduce",
+    "moe_tensor_model_parallel_all_reduce",
+    "tensor_model_parallel_all_reduce",
+)
+PREDICATE = "should_skip_post_experts_all_reduce"
+SCATTERV = "should_use_dp_reduce_scatterv"
+LATEST = {}
 announces_fusion = LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer
 
 
@@ -42,18 +52,22 @@ def plan_of(communicator, forward_batch):
     """The plan of the layer that `communicator` belongs to, in this forward pass."""
     sizes = config()
     equal = sizes.attn_dp_size > 1 and forward_batch.dp_padding_mode.is_max_len()
-    following = "fused norm" if announces_fusion(communicator, forward_batch) else "norm"
+    # a fused norm of these releases sums over EP, else over MoE-TP: half of a hybrid layer (#32963)
+    whole = sizes.ep_size == 1 or sizes.moe_tp_size == 1
+    fuses = whole and announces_fusion(communicator, forward_batch)
     communicator.plan = plan_layer(
         sizes,
         Layer(
             block=communicator.block,
-            next="model end" if communicator.is_last_layer else following,
+            next="model end" if communicator.is_last_layer else ("fused norm" if fuses else "norm"),
             equal_rows=equal,
-            # this release hands rows back by a reduce-scatter only where they are equally many
-            may_scatter=equal and communicator.allow_reduce_scatter,
+            # 0.5.10 hands rows back by a reduce-scatter only where they are equally many
+            may_scatter=communicator.allow_reduce_scatter
+            and (equal or hasattr(communicators, SCATTERV)),
             dense_on_own_rows=communicator.block == "dense" and server_keeps_dense_whole(),
         ),
     )
+    LATEST["plan"] = communicator.plan
     return communicator.plan
 
 
@@ -62,19 +76,25 @@ def server_keeps_dense_whole():
     return get_global_server_args().moe_dense_tp_size == 1
 
 
-def fuses(self, forward_batch):
+def leaves_sum_to_norm(self, forward_batch):
     return plan_of(self, forward_batch).consumer.step == "fused norm"
 
 
-def scatters(self, forward_batch):
+def leaves_sum_to_scatter(self, forward_batch):
     return plan_of(self, forward_batch).consumer.step == "reduce_scatter"
 
 
-LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer = fuses
-LayerCommunicator.should_use_reduce_scatter = scatters
+LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer = leaves_sum_to_norm
+LayerCommunicator.should_use_reduce_scatter = leaves_sum_to_scatter
 
 
-def follow(layer_class, block_class):
+def skips(*, is_tp_path, **flags):
+    """The predicate's question, answered by the plan of the layer that is being run."""
+    summed = LATEST["plan"].block_sum
+    return summed not in ("tp", "moe_tp" if is_tp_path else "ep")
+
+
+def follow(module, layer_class, block_class):
     """The layer's block sums as the plan says, whoever the block is."""
     made, computed = layer_class.__init__, block_class.forward
 
@@ -87,7 +107,14 @@ def follow(layer_class, block_class):
         out = computed(self, hidden_states, forward_batch)
         return SUMS[self.communicator.plan.block_sum](out)
 
-    layer_class.__init__, block_class.forward = init, forward
+    layer_class.__init__ = init
+    if hasattr(module, PREDICATE):
+        setattr(module, PREDICATE, skips)
+        return
+    block_class.forward = forward
+    for name in GUARDED:
+        if hasattr(module, name):
+            setattr(module, name, SUMS["none"])
 
 
 def follow_dense(mlp_class):
@@ -104,9 +131,8 @@ def follow_dense(mlp_class):
     mlp_class.forward = forward
 
 
-qwen3_moe.moe_expert_parallel_all_reduce = SUMS["none"]
-qwen3_moe.moe_tensor_model_parallel_all_reduce = SUMS["none"]
-glm4_moe.tensor_model_parallel_all_reduce = SUMS["none"]
-follow(qwen3_moe.Qwen3MoeDecoderLayer, qwen3_moe.Qwen3MoeSparseMoeBlock)
-follow(glm4_moe.Glm4MoeDecoderLayer, glm4_moe.Glm4MoeSparseMoeBlock)
+if hasattr(communicators, SCATTERV):
+    setattr(communicators, SCATTERV, lambda: LATEST["plan"].consumer.step == "reduce_scatterv")
+follow(qwen3_moe, qwen3_moe.Qwen3MoeDecoderLayer, qwen3_moe.Qwen3MoeSparseMoeBlock)
+follow(glm4_moe, glm4_moe.Glm4MoeDecoderLayer, glm4_moe.Glm4MoeSparseMoeBlock)
 follow_dense(glm4_moe.Glm4MoeMLP)

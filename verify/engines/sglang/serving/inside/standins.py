@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.sglang.serving.inside import experts
+from verify.engines.sglang.serving.inside import experts, kernels
 
 ALL: dict[str, str] = {
     "config-names": "a release may name a configuration that a later transformers has as well; "
@@ -22,7 +22,7 @@ ALL: dict[str, str] = {
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
     "each its own, as in later releases",
     "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch, which "
-    "add zero as in the Triton kernel, no weight on the input and no ungated expert",
+    "add zero as in the Triton kernel, no expert twice, no weight on the input, no ungated expert",
     "fused-experts": "the Triton mixture looks for a GPU's tuning; its products and sums, in torch",
     "rotary": "latent attention's rotary embedding for CPU knows one scaling only; for any other, "
     "the one that every other device takes",
@@ -30,11 +30,12 @@ ALL: dict[str, str] = {
     "that rounding stays far below a fault",
     "own-kernels": "a model replaces its Triton kernels by CPU operators that are missing; the "
     "engine's own Triton kernels again, interpreted",
-    "fill-value": "two attention backends lack the value that pads sequence lengths; 1, as in "
+    "fill-value": "attention backends lack the value that pads sequence lengths; 1, as in "
     "the others",
     "pynccl": "reduce-scatter and all-gather of different sizes, which gloo lacks, made of its "
     "all-reduce and all-gather",
-    "pinned-memory": "page-locked memory needs CUDA; plain memory instead",
+    "plain-memory": "page-locked memory and the device's own need CUDA; plain memory instead",
+    **kernels.ALL,
 }
 
 
@@ -82,6 +83,7 @@ def install() -> None:
     _rotary()
     _float32()
     own_kernels(OWN_KERNELS)
+    kernels.install()
     _fill_values()
     _variable_sizes()
     if not torch.cuda.is_available():
@@ -95,6 +97,7 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         if x.shape[0] == 0:
             return torch.zeros_like(x)
         weights, ids, _ = topk
+        ids = _held(layer, ids)
         if config.apply_router_weight_on_input or not getattr(config, "is_gated", True):
             return experts.mixture(
                 x,
@@ -106,9 +109,10 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
                 gated=getattr(config, "is_gated", True),
                 weight_on_input=config.apply_router_weight_on_input,
             )
-        foreign = (ids < 0) | (ids >= layer.w13_weight.shape[0])
-        if not foreign.any():
-            return original(layer, x, topk, config)
+        foreign = ids < 0
+        ordered = ids.sort(dim=1).values
+        if not foreign.any() and not (ordered[:, 1:] == ordered[:, :-1]).any():
+            return original(layer, x, topk._replace(topk_ids=ids), config)
         weights, ids = weights.masked_fill(foreign, 0), ids.masked_fill(foreign, 0)
         # one expert a token at a time: no id occurs twice in a row then
         total = torch.zeros_like(x)
@@ -118,6 +122,17 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         return total
 
     return moe_forward_native
+
+
+def _held(layer: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Places of experts in this rank's weights, -1 for another rank's.
+
+    Some runners tell their kernel the expert's number in the whole model (Nemotron-H's).
+    """
+    count = layer.w13_weight.shape[0]
+    if getattr(getattr(layer, "dispatcher", None), "skip_local_expert_mapping", False):
+        ids = torch.where(ids < 0, ids, ids - layer.moe_ep_rank * count)
+    return ids.masked_fill((ids < 0) | (ids >= count), -1)
 
 
 def _fused_moe() -> Any:
@@ -177,6 +192,11 @@ def _fill_values() -> None:
             setattr(native, name, _one)
     if not hasattr(triton, "get_cpu_graph_seq_len_fill_value"):
         triton.get_cpu_graph_seq_len_fill_value = _one
+    try:
+        sparse: Any = importlib.import_module(f"{backends}.minimax_sparse_backend")
+        sparse.MiniMaxHybridAttnBackend.get_cpu_graph_seq_len_fill_value = _one
+    except (ImportError, AttributeError):
+        pass  # releases before MiniMax-M3
 
 
 def _one(_self: Any) -> int:
@@ -223,11 +243,15 @@ def _all_gather(
 def _plain_memory() -> None:
     torch.Tensor.pin_memory = lambda self, *_, **__: self  # type: ignore[method-assign]
     for name in ("tensor", "empty", "zeros"):
-        setattr(torch, name, _unpinned(getattr(torch, name)))
+        setattr(torch, name, plain(getattr(torch, name)))
 
 
-def _unpinned(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def plain(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What makes a tensor, neither page-locked nor on a device named in a model's source."""
+
     def make(*positional: Any, pin_memory: bool = False, **named: Any) -> torch.Tensor:
+        if named.get("device") == "cuda":
+            named["device"] = "cpu"
         return original(*positional, **named)
 
     return make

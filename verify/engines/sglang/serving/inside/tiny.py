@@ -103,6 +103,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
             # Fewer than ranks, and SGLang pads the heads, on CPU only (configs/update_config.py).
             values["num_key_value_heads"] = 4
         values |= _per_layer(default, cls)
+        values = {key: value for key, value in values.items() if not _read_only(known, key)}
         values |= entry.values
         for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
             if "rope_parameters" in default and name not in entry.values:
@@ -150,6 +151,12 @@ _ALWAYS = {
 }
 
 
+def _read_only(known: Any, name: str) -> bool:
+    """Whether `known` computes the attribute from others, and refuses to be told."""
+    attribute = getattr(known, name, None)
+    return isinstance(attribute, property) and attribute.fset is None
+
+
 def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
     """Lists with one value a layer, shortened so that every kind of layer remains.
 
@@ -171,7 +178,7 @@ def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
         windowed = "sliding_window" in default and spoken & {"sliding_attention", "sliding_window"}
         if kinds == ['"full_attention"'] and windowed:
             kinds.insert(0, '"sliding_attention"')
-        if kinds == ['"sparse"']:
+        if set(kinds) <= {'"sparse"', '"dense"'}:  # as first_k_dense_replace says it
             kinds = ['"dense"', '"sparse"', '"sparse"', '"sparse"']
         found[key] = [json.loads(kinds[i % len(kinds)]) for i in range(LAYERS)]
     return found

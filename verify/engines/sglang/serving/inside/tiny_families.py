@@ -66,6 +66,7 @@ SIZES: dict[str, Any] = {
     "n_routed_experts": 8,
     "moe_num_experts": 8,
     "num_experts_per_tok": 2,
+    "num_experts_per_token": 2,
     "moe_topk": 2,
     "moe_k": 2,
     "moe_top_k": 2,
@@ -89,17 +90,21 @@ SIZES: dict[str, Any] = {
     "num_nextn_predict_layers": 0,
     "sliding_window": 4,
     "q_lora_rank": 64,
-    "kv_lora_rank": 64,
+    "kv_lora_rank": 96,
     "qk_nope_head_dim": 64,
     "qk_rope_head_dim": 32,
-    "v_head_dim": 64,
+    "v_head_dim": 48,
+    "full_attention_interval": 2,
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 32,
     "linear_value_head_dim": 32,
     "linear_conv_kernel_dim": 4,
 }
-"""Every attribute of these names that a family has. The window is shorter than the prompts."""
+"""Every attribute of these names that a family has. The window is shorter than the prompts.
+
+No two widths of latent attention are equal, so that one taken for another does not pass.
+"""
 
 ABSENT: dict[str, Any] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
@@ -122,8 +127,8 @@ _YARN: dict[str, Any] = {
 
 ENTRIES: dict[str, Entry] = {
     "DeepseekV2ForCausalLM": Entry(
-        why="as deepseek_v2 below; version 2 scores by softmax, which only the hub's file says",
-        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy"},
+        why="as deepseek_v2 below; version 2 scores by softmax, whose choice need not sum to one",
+        values=_YARN | {"num_key_value_heads": 4, "topk_method": "greedy", "norm_topk_prob": False},
         after={"scoring_func": "softmax"},
         drop=("rope_scaling",),
     ),
@@ -151,14 +156,14 @@ ENTRIES: dict[str, Entry] = {
     "step3p5": Entry(
         why="the engine's class names key-value heads groups and gives no kinds of layers",
         values={
-            "num_attention_groups": 2,
+            "num_attention_groups": 4,  # no fewer than ranks: the server pads, on CPU only
             "layer_types": ["full_attention", "sliding_attention"] * 2,
             "moe_layers_enum": [1, 2, 3],
             "share_expert_dims": 64,
             "attention_other_setting": {
                 "attention_type": "sliding_attention",
                 "num_attention_heads": 4,
-                "num_attention_groups": 2,
+                "num_attention_groups": 4,
                 "head_dim": 32,
             },
         },
@@ -187,8 +192,14 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "longcat_flash": Entry(
-        why="latent attention with a head for each query head; two zero experts, as the hub has",
-        values={"num_key_value_heads": 4, "zero_expert_num": 2, "expert_ffn_hidden_size": 64},
+        why="latent attention with a head for each query head; zero experts, whose kernel adds "
+        "nothing to a row of fewer than 256 (ep_moe_kernels.py:1929 of 0.5.23)",
+        values={
+            "hidden_size": 256,
+            "num_key_value_heads": 4,
+            "zero_expert_num": 2,
+            "expert_ffn_hidden_size": 64,
+        },
         after={
             "rope_scaling": {
                 "rope_type": "default",
@@ -199,12 +210,22 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_parameters",),  # the class sets rope_scaling last, which is its other name
     ),
     "laguna": Entry(
-        why="a window of its own on every second layer, as the hub's file has it",
-        values={"layer_types": ["full_attention", "sliding_attention"] * 2},
+        why="a window of its own on every second layer, as the hub's file has it; its gates are "
+        "not padded where the server pads key-value heads, on CPU only",
+        values={
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "num_key_value_heads": 4,
+        },
     ),
     "hunyuan": Entry(
         why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
-        after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
+        after={
+            "head_dim": 32,
+            "attention_head_dim": 32,
+            "use_mixed_mlp_moe": True,
+            "use_qk_norm": True,
+        },
+        attention="triton",  # torch_native wants a row a token, the norm leaves a row a head
     ),
     "mistral_large_3": Entry(
         why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
@@ -222,26 +243,47 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4},
     ),
     "minimax_m2": Entry(
-        why="the hub's file says what transformers' class takes for granted, or under another name",
+        why="the hub's file says what transformers' class takes for granted or names otherwise; "
+        "its key norm is not padded where the server pads key-value heads, on CPU only",
+        values={"num_key_value_heads": 4},
         after={"use_qk_norm": True, "use_routing_bias": True, "rotary_dim": 16},
     ),
+    "xverse_moe": Entry(
+        why="as deepseek: padded key-value heads would have another width",
+        values={"num_key_value_heads": 4},
+    ),
+    "grok": Entry(
+        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
+        values={"num_key_value_heads": 4},
+        after={"load_presharded_moe": False},
+    ),
     "minimax_m3": Entry(
-        why="lists with one number a layer (minimax_m3.py:1793); no sparse attention, whose kernels "
-        "a CPU lacks",
+        why="lists with one number a layer (minimax_m3.py:1793); without its sparse attention, "
+        "whose kernels a CPU lacks",
         after={
             "moe_layer_freq": [0, 1, 1, 1],
             "swiglu_alpha": 1.702,
             "swiglu_limit": 7.0,
+            "qk_norm_type": "per_head",  # as its checkpoints; any other stops (minimax_m3.py:860)
             "sparse_attention_config": {
                 "sparse_attention_freq": [0] * LAYERS,
                 "sparse_num_index_heads": 2,
                 "sparse_index_dim": 32,
+                "sparse_block_size": 16,
+                "sparse_init_block": 1,
+                "sparse_local_block": 1,
+                "sparse_topk_blocks": 4,
             },
         },
     ),
+    "TransformersMoEForCausalLM": Entry(
+        why="the fallback for models that the engine has not: any of transformers' will do",
+        model_type="qwen3_moe",
+    ),
     "mixtral": Entry(
-        why="its checkpoints have no window, and the engine's model knows none",
-        values={"sliding_window": None},
+        why="its checkpoints have no window, and the engine's model knows none; padded key-value "
+        "heads, on CPU only, would have another width",
+        values={"sliding_window": None, "num_key_value_heads": 4},
     ),
     "GraniteMoeSWAForCausalLM": Entry(
         why="its windows have sinks, which torch_native does not know",
@@ -255,6 +297,8 @@ ENTRIES: dict[str, Entry] = {
             "hidden_size_per_layer_input": 0,
             "global_head_dim": 32,
             "num_global_key_value_heads": 2,
+            "swa_num_key_value_heads": 2,
+            "swa_head_dim": 32,
         },
         drop=("per_layer_config",),
         attention="triton",
@@ -266,10 +310,6 @@ ENTRIES: dict[str, Entry] = {
             "layers_block_type": ["moe", "attention", "moe", "mlp"],
             "mtp_layers_block_type": ["attention", "moe"],
         },
-    ),
-    "lfm2_moe": Entry(
-        why="without its convolutions, which need kernels; each other kind of layer",
-        values={"layer_types": ["full_attention"] * LAYERS, "num_dense_layers": 1},
     ),
     "phimoe": Entry(
         why="the engine's model has these biases whatever the file says",
@@ -294,11 +334,14 @@ ENTRIES: dict[str, Entry] = {
         attention="triton",
     ),
     "gpt_oss": Entry(
-        why="its attention has sinks, which torch_native does not know (the server refuses it)",
+        why="its attention has sinks, which torch_native does not know (the server refuses it), "
+        "and which are not padded where the server pads key-value heads, on CPU only",
+        values={"num_key_value_heads": 4},
         attention="triton",
     ),
     "olmoe": Entry(
-        why="its key norm has hidden_size weights, which is one key head a query head",
-        values={"num_key_value_heads": 4},
+        why="its key norm has hidden_size weights, which is one key head a query head; the engine "
+        "never makes the chosen scores sum to one",
+        values={"num_key_value_heads": 4, "norm_topk_prob": False},
     ),
 }

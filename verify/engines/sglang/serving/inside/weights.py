@@ -22,7 +22,9 @@ import torch
 
 LAST_RESORT: list[str] = []
 """Tensors of this process that were sliced by comparing shapes, and why."""
-ARGUED: dict[str, str] = {}
+ARGUED: dict[str, str] = {
+    "self_attn.sinks": "one a head, in the attention group's order (gpt_oss.py:1277 of 0.5.23)",
+}
 """Ends of names -> why a slice by shape is right there; any other is an error."""
 
 Spec = dict[str, Any]
@@ -197,12 +199,14 @@ def _load(
         return
     try:
         if _is_experts(owner) and leaf.startswith(("w13", "w2")):
-            _load_experts(owner, leaf, tensor, full, name=name)
+            _load_experts(owner, leaf, tensor, full)
         elif spec["parts"]:
             at, dim = 0, tensor.output_dim  # type: ignore[attr-defined]
             for shard, length in spec["parts"]:
                 loader(tensor, full.narrow(dim, at, length).contiguous(), shard)
                 at += length
+        elif type(owner).__name__ == "DbrxExperts":
+            _load_dbrx(leaf, tensor, full)
         elif type(owner).__name__ == "ColumnParallelBatchedLinear":
             for shard in range(full.shape[0]):
                 loader(tensor, full[shard], shard)
@@ -210,17 +214,19 @@ def _load(
             loader(tensor, full)
     except (AssertionError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         why = f"{type(error).__name__}: {str(error)[:120]}"
-        _slice(owner, tensor, full, name=name, why=f"its loader refused it ({why})")
+        _slice(owner, tensor, full, name=name, why=f"was refused by its loader ({why})")
 
 
-def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, name: str) -> None:
+def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor) -> None:
     loader = tensor.weight_loader
     shard = "w2" if leaf.startswith("w2") else "w13"
     if getattr(loader, "__name__", "") == "weight_loader_fused":
+        # experts and bias as gpt_oss's load_weights hands them over (gpt_oss.py:1271 of 0.5.23)
         if full.shape[0] != tensor.shape[0]:
             here = owner.moe_ep_rank * tensor.shape[0]
             full = full.narrow(0, here, tensor.shape[0])
-            LAST_RESORT.append(f"{name}: the fused loader does not select this rank's experts")
+        if leaf == "w2_weight_bias" and owner.moe_tp_rank:
+            full = torch.zeros_like(full)  # the ranks' products are summed, the bias is not
         loader(tensor, full.contiguous(), leaf, shard)
         return
     for expert in range(full.shape[0]):
@@ -233,6 +239,16 @@ def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, *, nam
             loader(tensor, one[half:].contiguous(), label, "w3", expert)
         else:
             loader(tensor, one.contiguous(), label, "w1", expert)
+
+
+def _load_dbrx(leaf: str, tensor: Any, full: torch.Tensor) -> None:
+    """Its loader takes one of three names (dbrx.py:155 of 0.5.23), and `w2` the other way round."""
+    if leaf == "ws":
+        gate, up = full.chunk(2, dim=1)
+        tensor.weight_loader(tensor, gate.contiguous(), "w1")
+        tensor.weight_loader(tensor, up.contiguous(), "v1")
+    else:
+        tensor.weight_loader(tensor, full.transpose(1, 2).contiguous(), "w2")
 
 
 def _slice(
