@@ -33,6 +33,13 @@ def quiet() -> Iterator[None]:
         _QUIET.reset(token)
 
 
+def tell(line: str) -> None:
+    """Write the line to standard error at once, unless quiet."""
+    if not _QUIET.get() and sys.stderr is not None:
+        sys.stderr.write(f"verify: {line}\n")
+        sys.stderr.flush()
+
+
 def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items, showing how many are done: `what` is their plural with its verb done.
 

@@ -1,6 +1,5 @@
 """Test items that serve the source: one a model and layout, several ranks against one."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import what
 from verify.checks.serve.sweep import Sweep, opened
 from verify.errors import VerifyError
+from verify.progress import tell
 from verify.pytest_items import Source
 
 
@@ -31,7 +31,7 @@ class Serving:
     def sweep(self) -> Sweep:
         """The open sweep. Raises `VerifyError` where there can be none."""
         if self._sweep is None:
-            sweep = opened(self._source, python=self._python, results=(), tell=_tell)
+            sweep = opened(self._source, python=self._python, results=(), tell=tell)
             self._sweep = self._stack.enter_context(sweep)
         return self._sweep
 
@@ -87,7 +87,3 @@ def serve_items(
         item = Served.from_parent(parent, name=name, serving=serving, model=model, layout=layout)
         items.append(item)
     return items
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

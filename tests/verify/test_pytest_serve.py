@@ -38,7 +38,7 @@ def test_a_launch_is_an_item_with_a_readable_end(run):
     result.assert_outcomes(passed=1, failed=3, skipped=1)
     result.stdout.fnmatch_lines_random(
         [
-            "serve::wrong::tp2: diverged: 1 nats from one rank (prefill 1)",
+            "serve::wrong::tp2: diverged: 1 nats from one rank (prefill 1)*",
             "serve::missing::tp2: cannot-run: *a kernel*",
             "*the server refuses: *no such launch",
             "--layout tp8: 1 to 4 ranks fit here",

@@ -41,12 +41,12 @@ def leave_network(
     return otherwise
 
 
-def limit() -> None:
+def limit(*, file_bytes: int = FILE_BYTES) -> None:
     """Bound memory, processor time and the size of files."""
     for kind, most in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
@@ -54,17 +54,18 @@ def limit() -> None:
         resource.setrlimit(kind, (value, value))
 
 
-def refuse(*, scratch: Path, allow: Collection[str] = ()) -> None:
+def refuse(*, scratch: Path, allow: Collection[str] = (), programs: Collection[str] = ()) -> None:
     """From now on, refuse programs, sockets, and writing anywhere but under `scratch`.
 
-    `allow` are the events of `_REFUSED` that are not.
+    `allow` are the events of `_REFUSED` that are not; `programs` may be run, by these names.
     """
     folder = f"{scratch.resolve()}{os.sep}"
     refused = [each for each in _REFUSED if each[0] not in allow]
 
     def audit(event: str, details: tuple[object, ...]) -> None:
         for prefix, what in refused:
-            if event.startswith(prefix):
+            asked = event.startswith(prefix)
+            if asked and not (event == "subprocess.Popen" and details[0] in programs):
                 raise PermissionError(f"the source asked for {what} ({event}): refused")
         if event in _ON_PATHS and not _below(details[0], folder):
             raise PermissionError(f"the source would change {details[0]!r}: refused")
@@ -84,6 +85,7 @@ def _below(path: object, folder: str) -> bool:
         return True  # a descriptor: it was opened before
     if isinstance(path, bytes):
         path = os.fsdecode(path)
+    # makedirs asks for the folder itself
     return isinstance(path, str) and (
-        os.path.realpath(path).startswith(folder) or path == os.devnull
+        f"{os.path.realpath(path)}{os.sep}".startswith(folder) or path == os.devnull
     )

@@ -8,17 +8,20 @@ interpreter. Standard library only.
 import fcntl
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from verify.replay import cage
 
 # what ranks are and do: processes of ours that talk to each other, and are ended by us
 NEEDED = ("socket.", "os.fork", "os.kill")
+# ranks share memory, which counts as files
+FILE_BYTES = 1 << 30
 GET_FLAGS, SET_FLAGS, UP = 0x8913, 0x8914, 1  # linux/sockios.h, linux/if.h
 
 
-def enter(*, scratch: Path) -> str:
-    """Be caged, with `scratch` to write to; says what became of the network.
+def enter(*, scratch: Path, programs: Collection[str] = ()) -> str:
+    """Be caged, with `scratch` to write to and `programs` to run; says what became of the network.
 
     To be called while the process has one thread.
     """
@@ -26,8 +29,8 @@ def enter(*, scratch: Path) -> str:
     if network.startswith("an empty"):
         _raise_loopback()
         network = "loopback only"
-    cage.limit()
-    cage.refuse(scratch=scratch, allow=NEEDED)
+    cage.limit(file_bytes=FILE_BYTES)
+    cage.refuse(scratch=scratch, allow=NEEDED, programs=programs)
     return network
 
 

@@ -12,6 +12,7 @@ from verify.checks.serve.report import answers_report, report
 from verify.checks.serve.sweep import opened
 from verify.engines.engine import Engine
 from verify.errors import VerifyError
+from verify.progress import tell
 from verify.report import Report
 
 WARNING = (
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     _check(arguments)
     with opened(
-        arguments.source, python=arguments.python, results=arguments.results, tell=_line
+        arguments.source, python=arguments.python, results=arguments.results, tell=tell
     ) as sweep:
         engine, subject = sweep.engine, sweep.subject
         if arguments.findings:
@@ -138,7 +139,3 @@ def _cases(arguments: argparse.Namespace, engine: Engine) -> list[Case]:
         for seed in dict.fromkeys(arguments.seed or [0])
         for layout in layouts
     ]
-
-
-def _line(text: str) -> None:
-    sys.stderr.write(text + "\n")

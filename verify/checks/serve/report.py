@@ -29,7 +29,11 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "source": {
+                "engine": engine,
+                "version": release.removeprefix(f"{engine} "),
+                "digest": subject.source,
+            },
             "builder": subject.builder,
             "cases": [result.as_json() for result in results],
         },
@@ -58,7 +62,11 @@ def answers_report(
         title=f"{release}: its own answer to each finding",
         summary=f"serve: {release}: {told}",
         payload={
-            "source": {"engine": engine, "version": release, "digest": subject.source},
+            "source": {
+                "engine": engine,
+                "version": release.removeprefix(f"{engine} "),
+                "digest": subject.source,
+            },
             "builder": subject.builder,
             "cases": [result.as_json() for result in ran.values()],
         },

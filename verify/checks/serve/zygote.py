@@ -47,12 +47,13 @@ class Drive(Protocol):
 
 def main(name: str) -> None:
     """Serve requests until standard input ends."""
-    network = cage.enter(scratch=Path.cwd())
+    # a drive imports nothing of an engine before `load`; it may name programs that the engine asks
+    drive: Drive = importlib.import_module(name)
+    network = cage.enter(scratch=Path.cwd(), programs=getattr(drive, "PROGRAMS", ()))
     # after it: new credentials undo this
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    drive: Drive = importlib.import_module(name)
     try:
         hello = {**drive.load(), "network": network}
     except BaseException:

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[4]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux's limits and namespaces")
 
 
-def caged(tmp_path, program):
+def caged(tmp_path, program, programs=()):
     """What `program` puts into `said` inside the cage; `network` is what the cage says."""
     whole = (
         "import json, os, resource, socket, subprocess\n"
         "from pathlib import Path\n"
         "from verify.checks.serve import cage\n"
-        "network = cage.enter(scratch=Path.cwd())\n"
+        f"network = cage.enter(scratch=Path.cwd(), programs={programs!r})\n"
         f"{program}\nprint(json.dumps([network, said]))"
     )
     done = subprocess.run(
@@ -36,6 +36,7 @@ def caged(tmp_path, program):
 
 def test_it_may_fork_write_below_and_talk_to_itself(tmp_path):
     program = """
+Path.cwd().mkdir(exist_ok=True)
 Path("below").write_text("1")
 process = os.fork()
 if not process:
@@ -64,6 +65,19 @@ def test_it_may_not(tmp_path, deed):
     program = f"try:\n    {deed}\n    said = 'did it'\nexcept PermissionError as error:\n"
     assert caged(folder, f"{program}    said = str(error)")[1].endswith("refused")
     assert not (tmp_path / "above").exists()
+
+
+def test_a_program_that_the_drive_names_may_run_and_no_other(tmp_path):
+    program = """
+said = subprocess.run(["true"]).returncode
+try:
+    subprocess.run("true", shell=True)
+except PermissionError as error:
+    said = [said, str(error)]
+"""
+    said = caged(tmp_path, program, programs=("true",))[1]
+    assert said[0] == 0
+    assert said[1].endswith("refused")
 
 
 def test_beyond_its_loopback_there_is_nothing(tmp_path):

@@ -167,3 +167,11 @@ def test_what_follows_two_dashes_goes_to_the_server_and_makes_another_case(serve
     ran = len(serve.ran())
     assert serve(*words) == 0
     assert len(serve.ran()) > ran
+
+
+def test_progress_is_a_line_a_case_and_none_when_quiet(serve, capsys):
+    words = ("--model", "good", "--layout", "tp2")
+    assert serve(*words) == 0
+    assert "verify: 1 good tp2: exact, " in capsys.readouterr().err
+    assert serve(*words, "-q") == 0
+    assert capsys.readouterr().err == ""

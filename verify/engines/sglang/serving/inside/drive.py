@@ -18,6 +18,9 @@ PROMPTS = 7
 BATCH = 8
 VOCABULARY = 250
 
+# what the engine asks for the processors' topology
+PROGRAMS = ("lscpu",)
+
 _ENGINE: dict[str, Any] = {}
 
 
