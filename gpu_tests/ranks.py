@@ -49,7 +49,7 @@ class Ranks:
         """The sum over the group, same shape; the argument is overwritten."""
         if len(group) > 1:
             self._announce("all-reduce", tensor, group)
-            dist.all_reduce(tensor, group=self._handle(group))
+            dist.all_reduce(tensor, group=self.handle(group))
         return tensor
 
     def all_gather(self, tensor: Tensor, group: Group, rows: Sequence[int]) -> Tensor:
@@ -59,7 +59,7 @@ class Ranks:
         if len(set(rows)) == 1:
             self._announce("all-gather", tensor, group)
             whole = tensor.new_empty(sum(rows), *tensor.shape[1:])
-            all_gather_into(whole, tensor, group=self._handle(group))
+            all_gather_into(whole, tensor, group=self.handle(group))
             return whole
         # neither gloo nor NCCL gathers uneven rows in one call: pad to the longest, then cut
         longest = max(rows)
@@ -67,7 +67,7 @@ class Ranks:
         padded = tensor.new_zeros(longest, *tensor.shape[1:])
         padded[: len(tensor)] = tensor
         whole = tensor.new_empty(longest * len(group), *tensor.shape[1:])
-        all_gather_into(whole, padded, group=self._handle(group))
+        all_gather_into(whole, padded, group=self.handle(group))
         parts = torch.split(whole, longest)
         return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
 
@@ -82,10 +82,10 @@ class Ranks:
         self._announce("reduce-scatter", tensor, group)
         mine = tensor.new_empty(rows[group.index(self.rank)], *tensor.shape[1:])
         if len(set(rows)) == 1:
-            reduce_scatter_into(mine, tensor, group=self._handle(group))
+            reduce_scatter_into(mine, tensor, group=self.handle(group))
         else:
             parts = [part.contiguous() for part in torch.split(tensor, list(rows))]
-            dist.reduce_scatter(mine, parts, group=self._handle(group))
+            dist.reduce_scatter(mine, parts, group=self.handle(group))
         return mine
 
     def all_to_all(
@@ -101,7 +101,7 @@ class Ranks:
         self.call(f"all-to-all of rows of {list(tensor.shape[1:])} over ranks {_spell(group)}")
         received = tensor.new_empty(sum(of), *tensor.shape[1:])
         dist.all_to_all_single(
-            received, tensor.contiguous(), list(of), list(to), group=self._handle(group)
+            received, tensor.contiguous(), list(of), list(to), group=self.handle(group)
         )
         return received
 
@@ -118,7 +118,8 @@ class Ranks:
         told: list[int] = self.all_gather(own, group, [1] * len(group)).tolist()
         return told
 
-    def _handle(self, group: Group) -> dist.ProcessGroup | None:
+    def handle(self, group: Group) -> dist.ProcessGroup | None:
+        """The opened process group of these ranks; None for all of them."""
         return None if len(group) == self.size else self._groups[group]
 
     def _announce(self, what: str, tensor: Tensor, group: Group) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from gpu_tests.block import MoEBlock
 from gpu_tests.cases import Case
 from gpu_tests.mlp import SwiGLU
-from gpu_tests.ranks import Group, Ranks
+from gpu_tests.ranks import Group, Ranks, all_gather_into, reduce_scatter_into
 from gpu_tests.reference import PreparationError, model
 from gpu_tests.tokens import token_plan
 from gpu_tests.work import block_of, every_group, mlp_of, reference_of, run_case, shards_of
@@ -71,6 +72,22 @@ def record(ranks: Ranks, case: Case) -> list[Call]:
     return recorder.calls
 
 
+def _collective(ranks: Ranks, what: str, tensor: Tensor, extra: Any) -> None:
+    """The backend's own call; what it has none for (uneven rows) as `Ranks` composes it."""
+    group, *rows = extra
+    handle = ranks.handle(group)
+    if what == "all_reduce":
+        dist.all_reduce(tensor, group=handle)
+    elif len(set(rows[0])) > 1:
+        getattr(ranks, what)(tensor, *extra)
+    elif what == "all_gather":
+        whole = tensor.new_empty(len(tensor) * len(group), *tensor.shape[1:])
+        all_gather_into(whole, tensor, group=handle)
+    else:
+        own = tensor.new_empty(len(tensor) // len(group), *tensor.shape[1:])
+        reduce_scatter_into(own, tensor, group=handle)
+
+
 @torch.inference_mode()
 def replay(ranks: Ranks, item: tuple[Case, list[list[Call]]]) -> None:
     """The calls alone, after the reference; the item holds every rank's."""
@@ -105,7 +122,7 @@ def replay(ranks: Ranks, item: tuple[Case, list[list[Call]]]) -> None:
                 group, to, of = extra
                 ranks.all_to_all(tensor, group, to=to, of=of)
             case _:
-                getattr(ranks, what)(tensor, *extra)
+                _collective(ranks, what, tensor, extra)
     if ranks.device.type == "cuda":
         # as a case waits for its answer
         torch.cuda.synchronize(ranks.device)

@@ -15,7 +15,7 @@ def drill(ranks: Any, item: tuple[str, int]) -> float:
         ranks.say("experts")
         _go_wrong(what)
     rows = 3 if what == "shape" and ranks.rank == victim else 2
-    total = ranks.all_reduce(torch.ones(rows, 4), tuple(range(ranks.size)))
+    total = ranks.all_reduce(torch.ones(rows, 4, device=ranks.device), tuple(range(ranks.size)))
     ranks.say("judging")
     return float(total[0, 0])
 
