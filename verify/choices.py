@@ -82,16 +82,15 @@ def statistics(report: Report) -> Report:
     """How many findings each rule has, most first, instead of the findings."""
     counts = Counter(finding.rule for finding in report.findings)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    table = TableSection(
+        title="Findings by rule",
+        columns=("findings", "rule", "means"),
+        rows=tuple((str(count), name, rule(name).title) for name, count in ordered),
+    )
     return replace(
         report,
         payload={"statistics": [{"rule": name, "findings": count} for name, count in ordered]},
-        sections=(
-            TableSection(
-                title="Findings by rule",
-                columns=("findings", "rule", "means"),
-                rows=tuple((str(count), name, rule(name).title) for name, count in ordered),
-            ),
-        ),
+        sections=(table,) if ordered else (),
         findings=(),
     )
 

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 from verify.errors import VerifyError
 
+PLAIN = str.maketrans({"─": "-", "━": "-", "│": "|", "—": "-", "…": "...", "→": "->"})
+
 
 def check_outputs(outputs: Sequence[Path | None]) -> None:
     """Raise `VerifyError` for what could not be written to, before any work is done.
@@ -69,13 +71,22 @@ def discard_stdout() -> None:
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.write(_encodable(text, encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         discard_stdout()
         raise VerifyError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """The text in what the stream can hold: its lines and dots drawn plainly, the rest as `?`."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def _replace(output: Path, text: str) -> None:

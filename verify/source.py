@@ -147,7 +147,7 @@ def _directory(path: Path, below: str) -> SourceTree:
     package = next(
         (
             candidate
-            for candidate in (path / "python" / PACKAGE, path / PACKAGE, path)
+            for candidate in (path / "python" / PACKAGE, path / PACKAGE, path, *_holders(path))
             if (candidate / "srt").is_dir()
         ),
         None,
@@ -183,6 +183,12 @@ def _directory(path: Path, below: str) -> SourceTree:
         skipped=tuple(sorted(skipped)),
         _load=lambda shown: _read_file(files[shown], shown),
     )
+
+
+def _holders(path: Path) -> tuple[Path, ...]:
+    """The folder around `srt`, where it is `srt` itself that was given."""
+    folder = path.resolve()
+    return (folder.parent,) if folder.name == "srt" else ()
 
 
 def _revision(revision: Revision, below: str) -> SourceTree:

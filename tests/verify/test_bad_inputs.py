@@ -162,6 +162,8 @@ CASES = [
     case("explain qwen3_moe/nope", 2, "no site 'qwen3_moe/nope'"),
     case("report --model qwen3", 2, "did you mean"),
     case("prove --max-ranks 0", 2, "choose from 1 to 256"),
+    case("prove --subject= --max-ranks 2", 2, "--subject is empty"),
+    case("replay M --jobs 0", 2, "at least one child process"),
     case("prove --max-ranks abc", 2, "invalid int value"),
     case("prove --subject zzz --max-ranks 2", 2, "zzz"),
     # what is no source
@@ -201,6 +203,7 @@ CASES = [
     case("scan M", 1, "not read", made=fifo_inside),
     case("scan M --fail-on default --select lost-sum", 1, "not read", made=latin_1),
     # odd, and read
+    case("scan M/sglang/srt", 1, "1 finding"),
     case("scan M", 1, "1 finding", made=loop_of_links),
     case("scan M", 1, "1 finding", made=bom_and_crlf),
     case("scan sglang-0.5.99.tar.gz", 1, "1 finding", made=sdist),

@@ -109,6 +109,8 @@ def test_an_ascii_terminal_is_no_traceback() -> None:
     done = verify("report", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert done.stdout.isascii()
+    assert b"-----" in done.stdout
+    assert b"???" not in done.stdout
 
 
 def test_a_device_is_written_to_not_replaced() -> None:

@@ -100,6 +100,11 @@ def test_pytest_chooses_among_sites(run, choice, outcomes):
     run("--moe-verify-source=here", *choice).assert_outcomes(**outcomes)
 
 
+def test_what_is_left_out_is_counted_among_what_there_is(run):
+    result = run("--moe-verify-source=here", "--collect-only", "-k", "cedar")
+    result.stdout.fnmatch_lines(["*3/5 tests collected (2 deselected)*"])
+
+
 def test_a_baseline_accepts(run, pytester):
     pytester.makefile(
         ".json",

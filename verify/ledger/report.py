@@ -55,6 +55,8 @@ def build(
 
 def chosen(subjects: Sequence[Subject], only: Sequence[str]) -> tuple[Subject, ...]:
     """Subjects whose name contains one of the texts; all when there are none."""
+    if "" in only:
+        raise VerifyError("--subject is empty: leave it out to judge all")
     kept = tuple(s for s in subjects if not only or any(text in s.name for text in only))
     if not kept:
         known = ", ".join(subject.name for subject in subjects)

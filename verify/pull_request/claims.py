@@ -141,7 +141,7 @@ def _all_migrated(evidence: Evidence) -> tuple[Verdict, str]:
         models = len({c.site.model for c in evidence.comparisons})
         return "conditional", (
             f"{models} models with {len(evidence.comparisons)} sites are known here; "
-            "`verify report --source` decides it for a release that has the helper"
+            "`report --source` decides it for a release that has the helper"
         )
     places = [f"{site.id} reads {', '.join(site.skips_on)}" for site in release.open_coded]
     because = (
@@ -169,7 +169,7 @@ def _latent_fixes(evidence: Evidence) -> tuple[Verdict, str]:
     if evidence.judged is None:
         return "conditional", (
             f"{len(changed)} sites change in a row; whose answer is right there is decided by "
-            "`verify report --judge`"
+            "`report --judge`"
         )
     count = len(flag_names())
     meanings = {(row.block, row.row): row.meaning for row in evidence.judged.rows}
@@ -202,7 +202,7 @@ def _fi_and_ep(evidence: Evidence) -> tuple[Verdict, str]:
     return "fails", (
         f"with {in_words(witnesses[0])} FI is true and ep_size > 1, so {len(reducing)} of "
         f"{len(sites)} EP sites reduce what the dispatcher's combine has summed over the whole TP "
-        "group; `verify report --judge` counts it"
+        "group; `report --judge` counts it"
     )
 
 

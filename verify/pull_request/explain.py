@@ -20,7 +20,7 @@ from verify.report import Report, TableSection
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The site."""
-    parser.add_argument("site", metavar="SITE", help="a site's id as `verify report` prints it")
+    parser.add_argument("site", metavar="SITE", help="a site's id as `report` prints it")
 
 
 def run(arguments: argparse.Namespace) -> Report:

@@ -117,7 +117,7 @@ class Release:
         """The oracles' sites and the configuration's flags in this source."""
         absent = [d.flag for d in self.definitions if d.text is None]
         notes = (
-            *([] if self.migrated else ["Laid side by side, not judged: `verify scan` judges."]),
+            *([] if self.migrated else ["Laid side by side, not judged: `scan` judges."]),
             *([f"There is no {_listed(absent)} here: compared where it is False."] * bool(absent)),
         )
         sites = TableSection(

@@ -41,7 +41,7 @@ def row_table(comparison: Comparison, *, reach: Reach) -> TableSection:
         ),
         notes=(
             "More than one name: summed more than once, unless the steps exclude each other; "
-            "`verify prove` decides.",
+            "`prove` decides.",
         ),
     )
 

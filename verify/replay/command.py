@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> Report:
         raise VerifyError("replay needs torch, which is not installed: pip install torch (CPU)")
     if not 1 <= arguments.world_size <= 8:
         raise VerifyError(f"--world-size {arguments.world_size}: 1 to 8 ranks fit here")
+    if arguments.jobs < 1:
+        raise VerifyError(f"--jobs {arguments.jobs}: at least one child process is needed")
     from verify.replay.overview import survey  # noqa: PLC0415 (keeps --help quick)
 
     return survey(
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> Report:
         models=tuple(arguments.model or ()),
         deployments=chosen(arguments.world_size, arguments.deployment or []),
         variables=variables(arguments.env or []),
-        jobs=max(1, arguments.jobs),
+        jobs=arguments.jobs,
     )
 
 

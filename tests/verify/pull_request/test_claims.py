@@ -40,8 +40,7 @@ VERDICTS = {
     ),
     "latent-fixes": (
         "conditional",
-        "6 sites change in a row; whose answer is right there is decided by "
-        "`verify report --judge`",
+        "6 sites change in a row; whose answer is right there is decided by `report --judge`",
     ),
     "hunyuan-ep": (
         "conditional",
@@ -55,7 +54,7 @@ VERDICTS = {
     "all-migrated": (
         "conditional",
         "15 models with 22 sites are known here; "
-        "`verify report --source` decides it for a release that has the helper",
+        "`report --source` decides it for a release that has the helper",
     ),
     "paths-cannot-drift": (
         "holds",
@@ -66,7 +65,7 @@ VERDICTS = {
         "with tp_size=2 ep_size=2 attn_dp_size=2 enable_dp_attention=True "
         "moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 FI is true and "
         "ep_size > 1, so 3 of 3 EP sites reduce what the dispatcher's combine has summed over "
-        "the whole TP group; `verify report --judge` counts it",
+        "the whole TP group; `report --judge` counts it",
     ),
     "counters-are-zero": (
         "holds",

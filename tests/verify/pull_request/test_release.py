@@ -1,4 +1,4 @@
-"""`verify report --source`: the migrated calls in a source, and every way they can be wrong."""
+"""`report --source`: the migrated calls in a source, and every way they can be wrong."""
 
 import json
 from pathlib import Path
@@ -285,7 +285,7 @@ def test_other_shapes_are_said_not_to_be_judged(original_source: Path) -> None:
         "sglang unknown: the helper is not there yet; the guards that are, "
         "against the original ones"
     )
-    assert sites.notes == ("Laid side by side, not judged: `verify scan` judges.",)
+    assert sites.notes == ("Laid side by side, not judged: `scan` judges.",)
 
 
 def test_the_command_with_a_source(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
