@@ -157,6 +157,7 @@ ENTRIES: dict[str, Entry] = {
         why="the engine's class names key-value heads groups and gives no kinds of layers",
         values={
             "num_attention_groups": 4,  # no fewer than ranks: the server pads, on CPU only
+            "num_key_value_heads": 4,
             "layer_types": ["full_attention", "sliding_attention"] * 2,
             "moe_layers_enum": [1, 2, 3],
             "share_expert_dims": 64,
