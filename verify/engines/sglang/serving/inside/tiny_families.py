@@ -180,10 +180,17 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "dbrx": Entry(
-        why="its sizes have names of their own, those of attention and experts in parts",
-        values={"d_model": 128, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": 512},
+        why="its sizes have names of their own, those of attention and experts in parts; heads as "
+        "for deepseek",
+        values={
+            "num_key_value_heads": 4,
+            "d_model": 128,
+            "n_heads": 4,
+            "n_layers": LAYERS,
+            "max_seq_len": 512,
+        },
         after={
-            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+            "attn_config": {"kv_n_heads": 4, "clip_qkv": 8.0, "rope_theta": 10000.0},
             "ffn_config": {
                 "ffn_hidden_size": 64,
                 "moe_num_experts": 8,
@@ -252,6 +259,10 @@ ENTRIES: dict[str, Entry] = {
     "xverse_moe": Entry(
         why="as deepseek: padded key-value heads would have another width",
         values={"num_key_value_heads": 4},
+    ),
+    "zaya": Entry(
+        why="a rank without a whole group of queries is refused (zaya.py:921)",
+        values={"num_key_value_heads": 4, "num_query_groups": 4},
     ),
     "grok": Entry(
         why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
