@@ -135,6 +135,20 @@ def test_a_mixture_is_what_one_token_and_expert_at_a_time_give(
     assert not torch.allclose(found, experts.mixture(*other, **how, biases=biases))
 
 
+def test_a_clamped_gate_beside_its_up():
+    tensors, _ = some()
+    x, w13, w2, weights, ids = tensors
+    found = experts.mixture(
+        *tensors, activation="silu", gated=True, weight_on_input=False, swiglu=(1.7, 0.5)
+    )
+    token, expert = 1, 3  # its other expert is another rank's
+    gate, up = w13[expert][:INNER] @ x[token], w13[expert][INNER:] @ x[token]
+    gate, up = torch.minimum(gate, torch.tensor(0.5)), torch.clamp(up, -0.5, 0.5)
+    inner = gate / (1 + torch.exp(-1.7 * gate)) * (up + 1)
+    torch.testing.assert_close(found[token], weights[token, 0] * (w2[expert] @ inner))
+    assert ids[token].tolist() == [expert, -1]
+
+
 def test_an_activation_that_is_not_known_is_named():
     tensors, _ = some()
     with pytest.raises(NotImplementedError, match="the activation swish of a mixture"):

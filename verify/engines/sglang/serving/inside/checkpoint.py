@@ -17,6 +17,7 @@ from verify.engines.sglang.serving.inside import drive, record
 REFERENCE = "reference.rows"
 
 load = drive.load
+PROGRAMS = drive.PROGRAMS
 rank = drive.rank
 
 

@@ -43,8 +43,11 @@ def mixture(
     gated: bool,
     weight_on_input: bool,
     biases: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+    swiglu: tuple[float, float] | None = None,
 ) -> torch.Tensor:
     """The sum of each token's experts; `w13` is (expert, gate and up, hidden).
+
+    `swiglu` is the slope and the limit of a clamped gate, and up plus one (MiniMax-M3).
 
     Raises NotImplementedError for an activation that is not known here.
     """
@@ -56,10 +59,17 @@ def mixture(
         weight = weights[token, slot, None].to(x.dtype)
         rows = x[token] * weight if weight_on_input else x[token]
         bias13, bias2 = (None if bias is None else bias[expert] for bias in biases)
-        inner = _activated(functional.linear(rows, w13[expert], bias13), activation, gated=gated)
+        inner = functional.linear(rows, w13[expert], bias13)
+        inner = _clamped(inner, *swiglu) if swiglu else _activated(inner, activation, gated=gated)
         out = functional.linear(inner, w2[expert], bias2)
         total.index_add_(0, token, out if weight_on_input else out * weight)
     return total
+
+
+def _clamped(inner: torch.Tensor, slope: float, limit: float) -> torch.Tensor:
+    gate, up = inner.chunk(2, dim=-1)
+    gate = gate.clamp(max=limit)
+    return gate * torch.sigmoid(slope * gate) * (up.clamp(-limit, limit) + 1)
 
 
 def _activated(inner: torch.Tensor, activation: str, *, gated: bool) -> torch.Tensor:

@@ -22,7 +22,8 @@ ALL: dict[str, str] = {
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
     "each its own, as in later releases",
     "native-moe": "the native MoE knows no expert of another rank (-1) and no empty batch, which "
-    "add zero as in the Triton kernel, no expert twice, no weight on the input, no ungated expert",
+    "add zero as in the Triton kernel, no expert twice, no weight on the input, no ungated expert, "
+    "and takes every clamped gate to alternate with its up",
     "fused-experts": "the Triton mixture looks for a GPU's tuning; its products and sums, in torch",
     "rotary": "latent attention's rotary embedding for CPU knows one scaling only; for any other, "
     "the one that every other device takes",
@@ -98,7 +99,10 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
             return torch.zeros_like(x)
         weights, ids, _ = topk
         ids = _held(layer, ids)
-        if config.apply_router_weight_on_input or not getattr(config, "is_gated", True):
+        gated = getattr(config, "is_gated", True)
+        slope = getattr(config, "gemm1_alpha", None)
+        halves = slope is not None and not getattr(config, "gate_up_interleaved", True)
+        if config.apply_router_weight_on_input or not gated or halves:
             return experts.mixture(
                 x,
                 layer.w13_weight,
@@ -106,8 +110,9 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
                 weights,
                 ids,
                 activation=config.activation,
-                gated=getattr(config, "is_gated", True),
+                gated=gated,
                 weight_on_input=config.apply_router_weight_on_input,
+                swiglu=(slope, config.gemm1_clamp_limit) if halves else None,
             )
         foreign = ids < 0
         ordered = ids.sort(dim=1).values

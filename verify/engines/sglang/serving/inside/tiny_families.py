@@ -157,6 +157,7 @@ ENTRIES: dict[str, Entry] = {
         why="the engine's class names key-value heads groups and gives no kinds of layers",
         values={
             "num_attention_groups": 4,  # no fewer than ranks: the server pads, on CPU only
+            "num_key_value_heads": 4,
             "layer_types": ["full_attention", "sliding_attention"] * 2,
             "moe_layers_enum": [1, 2, 3],
             "share_expert_dims": 64,
@@ -179,10 +180,17 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "dbrx": Entry(
-        why="its sizes have names of their own, those of attention and experts in parts",
-        values={"d_model": 128, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": 512},
+        why="its sizes have names of their own, those of attention and experts in parts; heads as "
+        "for deepseek",
+        values={
+            "num_key_value_heads": 4,
+            "d_model": 128,
+            "n_heads": 4,
+            "n_layers": LAYERS,
+            "max_seq_len": 512,
+        },
         after={
-            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
+            "attn_config": {"kv_n_heads": 4, "clip_qkv": 8.0, "rope_theta": 10000.0},
             "ffn_config": {
                 "ffn_hidden_size": 64,
                 "moe_num_experts": 8,
@@ -218,14 +226,9 @@ ENTRIES: dict[str, Entry] = {
         },
     ),
     "hunyuan": Entry(
-        why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169)",
-        after={
-            "head_dim": 32,
-            "attention_head_dim": 32,
-            "use_mixed_mlp_moe": True,
-            "use_qk_norm": True,
-        },
-        attention="triton",  # torch_native wants a row a token, the norm leaves a row a head
+        why="the hub's file names a head_dim twice, and a shared expert (hunyuan.py:169); without "
+        "its QK norm, whose rows of one head no backend for CPU takes (hunyuan.py:361)",
+        after={"head_dim": 32, "attention_head_dim": 32, "use_mixed_mlp_moe": True},
     ),
     "mistral_large_3": Entry(
         why="a DeepSeek-V3, whose rotary embedding for CPU wants a scaling",
@@ -251,6 +254,10 @@ ENTRIES: dict[str, Entry] = {
     "xverse_moe": Entry(
         why="as deepseek: padded key-value heads would have another width",
         values={"num_key_value_heads": 4},
+    ),
+    "zaya": Entry(
+        why="a rank without a whole group of queries is refused (zaya.py:921)",
+        values={"num_key_value_heads": 4, "num_query_groups": 4},
     ),
     "grok": Entry(
         why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
