@@ -26,6 +26,7 @@ LOCAL_PATH = "model"
 # what reads the record through what was declared about it: the record itself here
 _VIEWS = ("resolving_view", "resolved_view", "record_of", "ResolvedView", "ResolvingConfig")
 _MODEL = ("model_config_of", "get_model_config", "get_hf_config")
+_NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
 _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 
 Options = Mapping[str, Any]
@@ -72,7 +73,10 @@ class Arguments:
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Every option with its default; unknown where it is made by a call."""
+        """Every option with its default; unknown where it is made by a call.
+
+        A field that has no word on the command line, made or written by hand, is no option.
+        """
         classes = [*(self.server.ancestors if self.server else ())]
         for path in self.index.tree.under(FIELDS):
             module = self.index.module(path)
@@ -81,7 +85,10 @@ class Arguments:
         follower = Follower(self.index, {})
         found_defaults: dict[str, Any] = {}
         for cls in reversed(classes):
+            hidden = frozenset(_NO_WORD.findall(cls.text)) - self._by_hand
             for name, written in cls.assigned.items():
+                if name in hidden:
+                    continue
                 constant = isinstance(written, ast.Constant | ast.UnaryOp)
                 found_defaults[name] = follower.value(written) if constant else UNKNOWN
         return found_defaults
@@ -100,11 +107,21 @@ class Arguments:
         return found
 
     @cached_property
+    def _by_hand(self) -> frozenset[str]:
+        """The options whose word on the command line is written out."""
+        words = re.findall(r"[\"']--([\w-]+)[\"']", self._text)
+        return frozenset(word.replace("-", "_") for word in words)
+
+    @cached_property
+    def _text(self) -> str:
+        """The argument handling, all of it."""
+        paths = (SERVER_ARGS_FILE, *self.index.tree.under(ARGUMENTS))
+        return "\n".join(module.text for module in map(self.index.module, paths) if module)
+
+    @cached_property
     def _told(self) -> frozenset[str]:
         """The words in the argument handling that may be part of a model's name."""
-        paths = (SERVER_ARGS_FILE, *self.index.tree.under(ARGUMENTS))
-        texts = [module.text for module in map(self.index.module, paths) if module]
-        quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", "\n".join(texts))
+        quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
         return frozenset(quoted)
 
     def told_apart(self, model: Model) -> frozenset[str]:

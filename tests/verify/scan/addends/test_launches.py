@@ -200,6 +200,28 @@ def test_a_vocabulary_that_is_split_over_all_ranks_refuses(judged: Judge, change
     assert told.rules == [("lost-addend", "0000")]
 
 
+@pytest.mark.parametrize(
+    ("field", "launch"),
+    [
+        ("x: int = 1", ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")),
+        ("dp_size: A[int, Arg(no_cli=True)] = 1", ()),
+    ],
+)
+def test_a_row_of_flags_has_its_launch_in_words_that_the_server_has(
+    request: Any, field: str, launch: tuple[str, ...]
+) -> None:
+    sample = request.getfixturevalue("sample")
+    reads = "            use_reduce_scatter=use_reduce_scatter,\n"
+    files = server("pass")
+    text = files["server_args.py"]
+    line = "    dp_size: int = 1\n" if launch == () else ""
+    files["server_args.py"] = text.replace(line, "").replace("Args:\n", f"Args:\n    {field}\n", 1)
+    block = sample.changed(sample.block, reads, "")
+    scan = request.getfixturevalue("scanned")
+    (finding,) = scan(block, sample.layer, library=files).findings
+    assert (finding.row, finding.launch) == ("0100", launch)
+
+
 MANAGER = """
 class Manager:
     def setup(self, model):
