@@ -144,6 +144,8 @@ def test_it_is_told_by_no_name(judged: Judge, change: Any, refusal: str) -> None
         "if config.hidden_size > 4096:\n            raise ValueError",
         "try:\n            raise ValueError\n        except ValueError:\n            pass",
         "for name in config.names:\n            raise ValueError(name)",
+        "most = 8\n        if get_platform().is_cuda:\n            most = 1\n"
+        "        if self.dwdp_size > most:\n            raise ValueError",
         "if self.tp_size > 1:\n            raise ValueError('what ends every launch is misread')",
     ],
 )
