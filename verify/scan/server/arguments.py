@@ -161,7 +161,7 @@ class Arguments:
             "parse_connector_type": lambda *_: None,
             "declare_resolution": _declare,
             "run_post_process_pass": _post_process,
-            "run_hook": lambda follower, _, given, named: follower.call(given[0], given[1:], named),
+            "run_hook": _hook,
             "collect_model_override_declarations": self._declared_for,
         }
 
@@ -169,7 +169,7 @@ class Arguments:
         self, follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
     ) -> Any:
         """What is declared for an architecture, in the order in which it was registered."""
-        architecture, *rest = given
+        architecture, *rest = given or (UNKNOWN,)
         if not isinstance(architecture, str):
             return UNKNOWN
         found = []
@@ -186,9 +186,15 @@ def _declare(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[st
     return None
 
 
+def _hook(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return follower.call(given[0], given[1:], named) if given else UNKNOWN
+
+
 def _post_process(
     follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
 ) -> Any:
+    if len(given) < 2:
+        return UNKNOWN
     record, function = given[:2]
     declared = follower.call(function, (record,), {})
     if isinstance(record, Thing) and isinstance(declared, Mapping):

@@ -20,6 +20,7 @@ from verify.scan.server.values import (
     Native,
     Thing,
     Unknown,
+    bounded,
     known,
     truth_of,
 )
@@ -344,7 +345,7 @@ class Evaluator(Operators):
 
 def _plain(value: Any) -> Any:
     """A result of Python's own functions: lists are tuples here."""
-    return tuple(value) if isinstance(value, list) else value
+    return bounded(tuple(value) if isinstance(value, list) else value)
 
 
 def _first(function: Function) -> str:

@@ -6,7 +6,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from verify.scan.server.values import UNKNOWN, Frame, Member, Unknown, joined, known, truth_of
+from verify.scan.server.values import (
+    UNKNOWN,
+    Frame,
+    Member,
+    Unknown,
+    bounded,
+    joined,
+    known,
+    truth_of,
+)
 
 MAX_ITEMS = 64  # of a collection that is looked through
 
@@ -96,7 +105,7 @@ class Operators:
         if run is None or not (numbers or (lists and run is operator.add)):
             return UNKNOWN
         try:
-            return run(left, right)
+            return bounded(run(left, right))
         except (ArithmeticError, ValueError):
             return UNKNOWN
 
@@ -131,7 +140,7 @@ class Operators:
                 items += value
             else:
                 return UNKNOWN
-        return tuple(items)
+        return bounded(tuple(items))
 
     def _mapping(self, node: ast.Dict) -> Any:
         found: dict[Any, Any] = {}

@@ -155,6 +155,24 @@ def test_what_is_not_refused_for_sure_is_a_finding(
     assert scanned(judged, change, server(refusal)).rules == [("lost-addend", "0000")]
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "x = (1,)\n" + "        x = x + x\n" * 60,
+        "x = 3\n" + "        x = x * x\n" * 60,
+        "x = 'ab'\n" + "        x = x.replace('a', 'aaaaaaaaaa')\n" * 60,
+        "x = 1\n" + "        x = (x, x)\n" * 60 + "        y = x == x\n",
+        "while True:\n            self._finish()",
+        "self.__post_init__()",
+        "run_hook()\n        run_post_process_pass(self)\n        declare_resolution()\n"
+        "        collect_model_override_declarations()",
+        "min()\n        int('x')\n        [][0]\n        1 // 0\n        {}['a']",
+    ],
+)
+def test_a_hostile_source_costs_a_moment(judged: Judge, change: Any, hostile: str) -> None:
+    assert scanned(judged, change, server(hostile)).rules == [("lost-addend", "0000")]
+
+
 def test_a_source_without_argument_handling_refuses_nothing(judged: Judge, change: Any) -> None:
     (finding,) = scanned(judged, change, {"configs/oak.py": CONFIG}).findings
     assert (finding.launch, finding.reach) == ((), None)
