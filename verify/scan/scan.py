@@ -96,7 +96,8 @@ def _scan(index: Index) -> ScanResult:
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
     index.unread |= broken(index)
-    _ask_launches(index, roots, tally)
+    launcher = Launcher(index, roots)
+    _ask_launches(launcher, tally)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
@@ -114,14 +115,14 @@ def _scan(index: Index) -> ScanResult:
     found = [finding(broken) for broken in _broken(tally, guards, calls)]
     advice = [one for one in found if one.rule == ADVICE]
     found = [one for one in found if one.rule != ADVICE]
+    found += lost_at_pipeline(roots, tally.fusing)
+    found = [launcher.shown(one, _layers_of(roots, one)) for one in found]
     return ScanResult(
         name=tree.name,
         version=tree.version,
         generation=tree.generation,
         sites=sites,
-        findings=_in_order(
-            *found, *lost_at_pipeline(roots, tally.fusing), *tally.addends.findings(meant=True)
-        ),
+        findings=_in_order(*found, *tally.addends.findings(meant=True)),
         advice=_in_order(*advice, *tally.addends.findings(meant=False)),
         refused=_in_order(*tally.addends.refused),
         untold=tuple(sorted(tally.addends.untold)),
@@ -131,14 +132,19 @@ def _scan(index: Index) -> ScanResult:
     )
 
 
-def _ask_launches(index: Index, roots: Roots, tally: Tally) -> None:
+def _ask_launches(launcher: Launcher, tally: Tally) -> None:
     """What the server refuses is no finding."""
-    launcher = Launcher(index, roots)
     asked = tally.addends.asked()
     with side_by_side(
         lambda one: launcher.judged(*one), asked, what="launches followed"
     ) as answers:
         tally.addends.launched(dict(zip(asked, answers(), strict=True)))
+
+
+def _layers_of(roots: Roots, finding: Finding) -> Iterable[Class]:
+    """The layers that a finding names."""
+    names = finding.subject.split(", ")
+    return (layer for layer in roots.layers if layer.name in names)
 
 
 def _in_order(*findings: Finding) -> tuple[Finding, ...]:

@@ -26,6 +26,7 @@ LOCAL_PATH = "model"
 # what reads the record through what was declared about it: the record itself here
 _VIEWS = ("resolving_view", "resolved_view", "record_of", "ResolvedView", "ResolvingConfig")
 _MODEL = ("model_config_of", "get_model_config", "get_hf_config")
+_NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
 _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 
 Options = Mapping[str, Any]
@@ -72,7 +73,10 @@ class Arguments:
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
-        """Every option with its default; unknown where it is made by a call."""
+        """Every option with its default; unknown where it is made by a call.
+
+        A field that has no word on the command line, made or written by hand, is no option.
+        """
         classes = [*(self.server.ancestors if self.server else ())]
         for path in self.index.tree.under(FIELDS):
             module = self.index.module(path)
@@ -81,7 +85,10 @@ class Arguments:
         follower = Follower(self.index, {})
         found_defaults: dict[str, Any] = {}
         for cls in reversed(classes):
+            hidden = frozenset(_NO_WORD.findall(cls.text)) - self._by_hand
             for name, written in cls.assigned.items():
+                if name in hidden:
+                    continue
                 constant = isinstance(written, ast.Constant | ast.UnaryOp)
                 found_defaults[name] = follower.value(written) if constant else UNKNOWN
         return found_defaults
@@ -100,11 +107,21 @@ class Arguments:
         return found
 
     @cached_property
+    def _by_hand(self) -> frozenset[str]:
+        """The options whose word on the command line is written out."""
+        words = re.findall(r"[\"']--([\w-]+)[\"']", self._text)
+        return frozenset(word.replace("-", "_") for word in words)
+
+    @cached_property
+    def _text(self) -> str:
+        """The argument handling, all of it."""
+        paths = (SERVER_ARGS_FILE, *self.index.tree.under(ARGUMENTS))
+        return "\n".join(module.text for module in map(self.index.module, paths) if module)
+
+    @cached_property
     def _told(self) -> frozenset[str]:
         """The words in the argument handling that may be part of a model's name."""
-        paths = (SERVER_ARGS_FILE, *self.index.tree.under(ARGUMENTS))
-        texts = [module.text for module in map(self.index.module, paths) if module]
-        quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", "\n".join(texts))
+        quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
         return frozenset(quoted)
 
     def told_apart(self, model: Model) -> frozenset[str]:
@@ -144,7 +161,7 @@ class Arguments:
             "parse_connector_type": lambda *_: None,
             "declare_resolution": _declare,
             "run_post_process_pass": _post_process,
-            "run_hook": lambda follower, _, given, named: follower.call(given[0], given[1:], named),
+            "run_hook": _hook,
             "collect_model_override_declarations": self._declared_for,
         }
 
@@ -152,7 +169,7 @@ class Arguments:
         self, follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
     ) -> Any:
         """What is declared for an architecture, in the order in which it was registered."""
-        architecture, *rest = given
+        architecture, *rest = given or (UNKNOWN,)
         if not isinstance(architecture, str):
             return UNKNOWN
         found = []
@@ -169,9 +186,15 @@ def _declare(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[st
     return None
 
 
+def _hook(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return follower.call(given[0], given[1:], named) if given else UNKNOWN
+
+
 def _post_process(
     follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
 ) -> Any:
+    if len(given) < 2:
+        return UNKNOWN
     record, function = given[:2]
     declared = follower.call(function, (record,), {})
     if isinstance(record, Thing) and isinstance(declared, Mapping):

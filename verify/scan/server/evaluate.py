@@ -1,7 +1,6 @@
 """Expressions: what is known is worked out, everything else is unknown."""
 
 import ast
-import operator
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from verify.scan.index import Class, Function, Index, Module, UnreadableError
+from verify.scan.server.operators import Operators
 from verify.scan.server.values import (
     UNKNOWN,
     Backend,
@@ -20,7 +20,7 @@ from verify.scan.server.values import (
     Native,
     Thing,
     Unknown,
-    joined,
+    bounded,
     known,
     truth_of,
 )
@@ -28,26 +28,7 @@ from verify.scan.server.values import (
 MAX_DEPTH = 25
 MAX_ACTIVE = 2  # calls of one function inside each other
 MAX_STEPS = 60_000
-MAX_ITEMS = 64  # of a collection that is looked through
 
-_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-}
-_ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv,
-    ast.Mod: operator.mod,
-}
 _TEXT_METHODS = frozenset({"lower", "upper", "startswith", "endswith", "strip", "split", "replace"})
 _BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "len": len,
@@ -64,15 +45,11 @@ _BUILT_IN: Mapping[str, Callable[..., Any]] = {
 }
 
 
-class DeadError(Exception):
-    """This way ends in a raise; another may not."""
-
-
 class TooMuchError(Exception):
     """The source takes more steps than are allowed."""
 
 
-class Evaluator:
+class Evaluator(Operators):
     """Evaluates expressions in the innermost frame.
 
     `natives` are done in place of a call; objects are built of classes under `builds` only.
@@ -340,125 +317,6 @@ class Evaluator:
             return _BUILT_IN[name](*values)
         return UNKNOWN
 
-    def _compare(self, node: ast.Compare) -> Any:
-        left, result = self.value(node.left), True
-        for op, right_node in zip(node.ops, node.comparators, strict=True):
-            right = self.value(right_node)
-            one = _compared(op, left, right)
-            if one is None:
-                return UNKNOWN
-            result, left = result and one, right
-        return result
-
-    def _connected(self, node: ast.BoolOp) -> Any:
-        stops = isinstance(node.op, ast.Or)
-        certain, unknown, last = self.certain, False, UNKNOWN
-        try:
-            for item in node.values:
-                last = self.value(item)
-                truth = truth_of(last)
-                if truth is stops:
-                    return stops if unknown else last
-                if truth is None:
-                    # whether the next one is asked is not known
-                    unknown, self.certain = True, False
-        except DeadError:
-            if self.certain == certain:
-                raise
-            return UNKNOWN
-        finally:
-            self.certain = certain
-        return UNKNOWN if unknown else last
-
-    def _unary(self, node: ast.UnaryOp) -> Any:
-        value = self.value(node.operand)
-        if isinstance(node.op, ast.Not):
-            truth = truth_of(value)
-            return UNKNOWN if truth is None else not truth
-        if isinstance(node.op, ast.USub) and isinstance(value, int | float):
-            return -value
-        return UNKNOWN
-
-    def _binary(self, node: ast.BinOp) -> Any:
-        left, right = self.value(node.left), self.value(node.right)
-        if isinstance(node.op, ast.BitOr) and isinstance(left, Mapping):
-            return {**left, **right} if isinstance(right, Mapping) else UNKNOWN
-        run = _ARITHMETIC.get(type(node.op))
-        numbers = isinstance(left, int | float) and isinstance(right, int | float)
-        lists = isinstance(left, tuple) and isinstance(right, tuple)
-        if run is None or not (numbers or (lists and run is operator.add)):
-            return UNKNOWN
-        try:
-            return run(left, right)
-        except (ArithmeticError, ValueError):
-            return UNKNOWN
-
-    def _subscript(self, node: ast.Subscript) -> Any:
-        owner, key = self.value(node.value), self.value(node.slice)
-        if not isinstance(owner, Mapping | tuple) or not known(key):
-            return UNKNOWN
-        try:
-            return owner[key]
-        except (LookupError, TypeError):
-            return UNKNOWN
-
-    def _choice(self, node: ast.IfExp) -> Any:
-        test = truth_of(self.value(node.test))
-        if test is not None:
-            return self.value(node.body if test else node.orelse)
-        certain, self.certain = self.certain, False
-        try:
-            return joined(self.value(node.body), self.value(node.orelse))
-        except DeadError:
-            return UNKNOWN
-        finally:
-            self.certain = certain
-
-    def _collection(self, node: ast.List | ast.Tuple | ast.Set) -> Any:
-        items: list[Any] = []
-        for item in node.elts:
-            value = self.value(item.value if isinstance(item, ast.Starred) else item)
-            if not isinstance(item, ast.Starred):
-                items.append(value)
-            elif isinstance(value, tuple | frozenset):
-                items += value
-            else:
-                return UNKNOWN
-        return tuple(items)
-
-    def _mapping(self, node: ast.Dict) -> Any:
-        found: dict[Any, Any] = {}
-        for key, item in zip(node.keys, node.values, strict=True):
-            value = self.value(item)
-            if key is None:
-                if not isinstance(value, Mapping):
-                    return UNKNOWN
-                found.update(value)
-                continue
-            name = self.value(key)
-            if not isinstance(name, str | int | Member):
-                return UNKNOWN
-            found[name] = value
-        return found
-
-    def _comprehension(self, node: ast.GeneratorExp | ast.ListComp | ast.SetComp) -> Any:
-        first, *more = node.generators
-        items = self.value(first.iter)
-        if more or not isinstance(first.target, ast.Name) or not isinstance(items, tuple):
-            return UNKNOWN
-        before, found = dict(self.frame.env), []
-        try:
-            for item in items[:MAX_ITEMS]:
-                self.frame.env[first.target.id] = item
-                tests = [truth_of(self.value(test)) for test in first.ifs]
-                if None in tests:
-                    return UNKNOWN
-                if all(tests):
-                    found.append(self.value(node.elt))
-        finally:
-            self.frame.env = before
-        return tuple(found)
-
     def _lambda(self, node: ast.Lambda) -> Any:
         function = Function("<lambda>", self.frame.module, self.frame.owner, node)
         return Code(function, None, dict(self.frame.env))
@@ -468,57 +326,31 @@ class Evaluator:
         ast.Name: _name,
         ast.Attribute: _attribute,
         ast.Call: _call,
-        ast.Compare: _compare,
-        ast.BoolOp: _connected,
-        ast.UnaryOp: _unary,
-        ast.BinOp: _binary,
-        ast.Subscript: _subscript,
-        ast.IfExp: _choice,
-        ast.List: _collection,
-        ast.Tuple: _collection,
-        ast.Set: _collection,
-        ast.Dict: _mapping,
-        ast.GeneratorExp: _comprehension,
-        ast.ListComp: _comprehension,
-        ast.SetComp: _comprehension,
+        ast.Compare: Operators._compare,
+        ast.BoolOp: Operators._connected,
+        ast.UnaryOp: Operators._unary,
+        ast.BinOp: Operators._binary,
+        ast.Subscript: Operators._subscript,
+        ast.IfExp: Operators._choice,
+        ast.List: Operators._collection,
+        ast.Tuple: Operators._collection,
+        ast.Set: Operators._collection,
+        ast.Dict: Operators._mapping,
+        ast.GeneratorExp: Operators._comprehension,
+        ast.ListComp: Operators._comprehension,
+        ast.SetComp: Operators._comprehension,
         ast.Lambda: _lambda,
     }
 
 
 def _plain(value: Any) -> Any:
     """A result of Python's own functions: lists are tuples here."""
-    return tuple(value) if isinstance(value, list) else value
+    return bounded(tuple(value) if isinstance(value, list) else value)
 
 
 def _first(function: Function) -> str:
     arguments = function.node.args.args
     return arguments[0].arg if arguments else ""
-
-
-def _compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
-    """A comparison; None where it is not known."""
-    if isinstance(op, ast.Is | ast.IsNot):
-        if isinstance(left, Unknown) or isinstance(right, Unknown):
-            return None
-        same = left is right if right is None or left is None else _same(left, right)
-        return None if same is None else same == isinstance(op, ast.Is)
-    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, tuple | frozenset | Mapping):
-        if not known(left):
-            return None
-        there = left in tuple(item for item in right if known(item))
-        if not there and not all(map(known, right)):
-            return None
-        return there == isinstance(op, ast.In)
-    if not known(left) or not known(right):
-        return None
-    try:
-        return bool(_COMPARE[type(op)](left, right))
-    except (KeyError, TypeError):
-        return None
-
-
-def _same(left: Any, right: Any) -> bool | None:
-    return left == right if known(left) and known(right) else None
 
 
 @lru_cache(maxsize=4096)

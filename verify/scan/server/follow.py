@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Any
 
 from verify.scan.index import Function, FunctionNode
-from verify.scan.server.evaluate import DeadError, Evaluator
+from verify.scan.server.evaluate import Evaluator
+from verify.scan.server.operators import DeadError
 from verify.scan.server.values import (
     UNKNOWN,
     Code,

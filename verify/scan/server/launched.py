@@ -8,6 +8,8 @@ from verify.report import Finding, Reach
 from verify.scan.addends.judge import Cause
 
 Options = Mapping[str, Any]
+# what a message says of backends as long as nobody has asked the source
+NOT_READ = " (which of them the server takes for this model was not read)"
 _PARALLEL_SIZES = frozenset({"tp_size", "ep_size", "dp_size", "pp_size", "enable_dp_attention"})
 NEEDS: Mapping[Cause, tuple[str, ...]] = {
     "FI": ("a checkpoint quantised to NVFP4", "a CUDA GPU with FP4 kernels")
@@ -78,6 +80,7 @@ class Launched:
             return replace(finding, refused=self.refusals)
         return replace(
             finding,
+            message=finding.message.replace(NOT_READ, ""),
             reach=reach_of(self.cause, self.launch),
             launch=self.launch.words,
             needs=(*NEEDS.get(self.cause, ()), *self.launch.needs),
@@ -94,7 +97,12 @@ def reach_of(cause: Cause, launch: Launch) -> Reach:
     """What it takes to meet a finding."""
     if cause in NEEDS or launch.needs:
         return "conditional"
-    return "default" if launch.options.keys() <= _PARALLEL_SIZES else "option"
+    return plain_reach(launch.options)
+
+
+def plain_reach(options: Options) -> Reach:
+    """The reach of options that need no checkpoint and no machine of their own."""
+    return "default" if options.keys() <= _PARALLEL_SIZES else "option"
 
 
 def words_of(options: Options) -> Iterator[str]:

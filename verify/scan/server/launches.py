@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from verify.report import Finding
 from verify.scan.addends.judge import Cause
 from verify.scan.index import Class, Index
+from verify.scan.pipeline import RULE as PIPELINE
+from verify.scan.primitives import FLAGS
 from verify.scan.roots import Roots
 from verify.scan.server.arguments import Arguments, Options, Outcome, Refusal
 from verify.scan.server.construct import construct, sizes
 from verify.scan.server.embedding import whole_vocabulary
 from verify.scan.server.idle import nothing_to_act_on
-from verify.scan.server.launched import Judged, Launch, size_of, words_of
+from verify.scan.server.launched import NEEDS, Judged, Launch, plain_reach, size_of, words_of
 from verify.scan.server.models import Model, models_of
 from verify.scan.server.platforms import platform_of
 from verify.scan.server.values import Unknown
@@ -42,6 +45,23 @@ LAUNCHES: Mapping[Cause, tuple[Options, ...]] = {
     "copies": (COPIES,),
     "own-copies": (COPIES,),
     "split": ({**PLAIN, "ep_size": 2},),
+}
+# releases name it one way or the other
+FUSES: tuple[Options, ...] = (
+    {**PLAIN, "enable_flashinfer_allreduce_fusion": True},
+    {**PLAIN, "flashinfer_allreduce_fusion_backend": "auto"},
+)
+# by the flags that hold in a row, the first that does
+BY_FLAG: Mapping[str, tuple[Options, ...]] = {
+    "FI": (FP4,),
+    "DP": ({**ATTENTION_DP, "ep_size": 4},),
+    "RS": (ATTENTION_DP,),
+    "AF": FUSES,
+}
+STAGES: tuple[Options, ...] = tuple({**options, "pp_size": 2} for options in FUSES)
+ROW_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "FI": NEEDS["FI"],
+    "AF": ("a CUDA GPU with the fused all-reduce's kernels",),
 }
 # options that stand for others once the server has read them
 _MOVES = frozenset({"dp_size", "enable_dp_attention"})
@@ -80,6 +100,32 @@ class Launcher:
                 found.backends.add(backend)
                 found.launch = min(found.launch or launch, launch, key=size_of)
         return found
+
+    def shown(self, finding: Finding, layers: Iterable[Class]) -> Finding:
+        """A finding about a row of flags with the launch that leads there.
+
+        One that no layer takes is a finding still: another launch may lead there.
+        """
+        bits = dict(zip(FLAGS, finding.row or "", strict=False))
+        flag = next((name for name in BY_FLAG if bits.get(name) == "1"), None)
+        launches = BY_FLAG[flag] if flag else (PLAIN,)
+        if finding.rule == PIPELINE:
+            launches = STAGES
+        known = self.arguments.defaults.keys()
+        launches = tuple(options for options in launches if options.keys() <= known)
+        if self.arguments.server is None:
+            return finding
+        for layer in layers:
+            launch = self._first(layer, launches, Judged())
+            if launch is not None:
+                needs = ROW_NEEDS.get(flag or "", ())
+                return replace(
+                    finding,
+                    launch=launch.words,
+                    needs=needs,
+                    reach="conditional" if needs else plain_reach(launch.options),
+                )
+        return finding
 
     def _first(self, layer: Class, launches: Sequence[Options], found: Judged) -> Launch | None:
         """The first launch that some model of the layer takes."""

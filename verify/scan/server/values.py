@@ -18,6 +18,8 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
+MAX_PARTS = 2_000  # characters of a text, items of a collection and of those in it
+MOST = 1 << 62
 
 
 @dataclass(eq=False)
@@ -117,14 +119,37 @@ def joined(one: Any, other: Any) -> Any:
     """The value that is one of two."""
     if one is other:
         return one
-    same = type(one) is type(other) and not isinstance(one, Thing | Native) and one == other
-    return one if same else UNKNOWN
+    if type(one) is not type(other) or isinstance(one, Thing | Native):
+        return UNKNOWN
+    collection = isinstance(one, tuple | frozenset | Mapping)
+    if collection and not (known(one) and known(other)):
+        return UNKNOWN
+    return one if one == other else UNKNOWN
 
 
 def known(value: Any) -> bool:
-    """Whether a constant, or a collection of constants, is known throughout."""
-    if isinstance(value, tuple | frozenset):
-        return all(map(known, value))
-    if isinstance(value, Mapping):
-        return all(map(known, value.values()))
-    return value is None or isinstance(value, bool | int | float | str | bytes | Member)
+    """Whether a constant, or a collection of constants that is not too large, is known."""
+    todo, seen = [value], 0
+    while todo:
+        one = todo.pop()
+        seen += 1
+        if seen > MAX_PARTS:
+            return False
+        if isinstance(one, tuple | frozenset):
+            todo += list(one)[:MAX_PARTS]
+        elif isinstance(one, Mapping):
+            todo += list(one.values())[:MAX_PARTS]
+        elif not (one is None or isinstance(one, bool | int | float | str | bytes | Member)):
+            return False
+    return True
+
+
+def bounded(value: Any) -> Any:
+    """The value, unknown where a hostile source has made it grow."""
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < MOST else UNKNOWN
+    if isinstance(value, str | tuple | frozenset) and len(value) > MAX_PARTS:
+        return UNKNOWN
+    return value

@@ -144,6 +144,8 @@ def test_it_is_told_by_no_name(judged: Judge, change: Any, refusal: str) -> None
         "if config.hidden_size > 4096:\n            raise ValueError",
         "try:\n            raise ValueError\n        except ValueError:\n            pass",
         "for name in config.names:\n            raise ValueError(name)",
+        "most = 8\n        if get_platform().is_cuda:\n            most = 1\n"
+        "        if self.dwdp_size > most:\n            raise ValueError",
         "if self.tp_size > 1:\n            raise ValueError('what ends every launch is misread')",
     ],
 )
@@ -151,6 +153,24 @@ def test_what_is_not_refused_for_sure_is_a_finding(
     judged: Judge, change: Any, refusal: str
 ) -> None:
     assert scanned(judged, change, server(refusal)).rules == [("lost-addend", "0000")]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "x = (1,)\n" + "        x = x + x\n" * 60,
+        "x = 3\n" + "        x = x * x\n" * 60,
+        "x = 'ab'\n" + "        x = x.replace('a', 'aaaaaaaaaa')\n" * 60,
+        "x = 1\n" + "        x = (x, x)\n" * 60 + "        y = x == x\n",
+        "while True:\n            self._finish()",
+        "self.__post_init__()",
+        "run_hook()\n        run_post_process_pass(self)\n        declare_resolution()\n"
+        "        collect_model_override_declarations()",
+        "min()\n        int('x')\n        [][0]\n        1 // 0\n        {}['a']",
+    ],
+)
+def test_a_hostile_source_costs_a_moment(judged: Judge, change: Any, hostile: str) -> None:
+    assert scanned(judged, change, server(hostile)).rules == [("lost-addend", "0000")]
 
 
 def test_a_source_without_argument_handling_refuses_nothing(judged: Judge, change: Any) -> None:
@@ -198,6 +218,28 @@ def test_a_vocabulary_that_is_split_over_all_ranks_refuses(judged: Judge, change
     assert "models/sample.py:" in result.refused[0].refused[0]
     told = with_embedding(", use_attn_tp_group=is_dp_attention_enabled()")
     assert told.rules == [("lost-addend", "0000")]
+
+
+@pytest.mark.parametrize(
+    ("field", "launch"),
+    [
+        ("x: int = 1", ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")),
+        ("dp_size: A[int, Arg(no_cli=True)] = 1", ()),
+    ],
+)
+def test_a_row_of_flags_has_its_launch_in_words_that_the_server_has(
+    request: Any, field: str, launch: tuple[str, ...]
+) -> None:
+    sample = request.getfixturevalue("sample")
+    reads = "            use_reduce_scatter=use_reduce_scatter,\n"
+    files = server("pass")
+    text = files["server_args.py"]
+    line = "    dp_size: int = 1\n" if launch == () else ""
+    files["server_args.py"] = text.replace(line, "").replace("Args:\n", f"Args:\n    {field}\n", 1)
+    block = sample.changed(sample.block, reads, "")
+    scan = request.getfixturevalue("scanned")
+    (finding,) = scan(block, sample.layer, library=files).findings
+    assert (finding.row, finding.launch) == ("0100", launch)
 
 
 MANAGER = """
