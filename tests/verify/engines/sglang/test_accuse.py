@@ -33,6 +33,7 @@ def run(*, attention=ATTENTION, mlp=MLP, after=None, rows=slice(None)):
     end = middle + mlp if after is None else after
     names = [
         call("model.layers.0.self_attn", [HIDDEN], attention),
+        call("model.layers.0.mlp.experts", [middle], mlp),
         call("model.layers.0.mlp", [middle], mlp),
         call("model.layers.0", [HIDDEN], end),
         call("model.norm", [end], end * 2),
@@ -86,28 +87,30 @@ def test_only_the_rows_that_differ_are_counted():
 
 def test_parts_that_ranks_add_up_later_are_no_fault():
     first, second = run(), run()
-    first[1]["outputs"], second[1]["outputs"] = [MLP * 0.25], [MLP * 0.75]
+    for place in (1, 2):
+        first[place]["outputs"], second[place]["outputs"] = [MLP * 0.25], [MLP * 0.75]
     assert judged(first, second)["module"] == "what follows the last module"
 
 
 def test_parts_that_do_not_add_up_are_a_fault():
     first, second = run(), run()
     first[1]["outputs"], second[1]["outputs"] = [MLP * 0.3], [SECOND]
-    assert judged(first, second)["module"] == "model.layers.0.mlp"
+    assert judged(first, second)["module"] == "model.layers.0.mlp.experts"
 
 
 def test_parts_add_up_only_within_one_of_the_engines_groups():
     first, second = run(), run()
-    first[1]["outputs"], second[1]["outputs"] = [MLP * 0.25], [MLP * 0.75]
-    assert judged(first, second, partitions=((0,), (1,)))["module"] == "model.layers.0.mlp"
+    for place in (1, 2):
+        first[place]["outputs"], second[place]["outputs"] = [MLP * 0.25], [MLP * 0.75]
+    assert judged(first, second, partitions=((0,), (1,)))["module"] == "model.layers.0.mlp.experts"
 
 
 def test_a_module_that_is_given_parts_nobody_added_up():
     first, second = run(), run()
     end = HIDDEN + ATTENTION + MLP
     for calls, share in ((first, 0.25), (second, 0.75)):
-        calls[2]["outputs"] = [end * share]
-        calls[3]["inputs"], calls[3]["outputs"] = [end * share], [(end * share).tanh()]
+        calls[-2]["outputs"] = [end * share]
+        calls[-1]["inputs"], calls[-1]["outputs"] = [end * share], [(end * share).tanh()]
     found = judged(first, second)
     assert (found["module"], found["what"]) == (
         "model.norm",
@@ -121,7 +124,8 @@ def test_groups_of_attention_data_parallelism_hold_rows_of_their_own():
     assert judged(*ranks, shares=([0], [1]))["module"] == "what follows the last module"
     ranks[1] = run(mlp=2 * MLP, rows=halves[1])
     found = judged(*ranks, shares=([0], [1]))
-    assert (found["module"], found["rank"], found["what"]) == ("model.layers.0.mlp", 1, "2x")
+    assert (found["rank"], found["what"]) == (1, "2x")
+    assert found["module"] == "model.layers.0.mlp.experts"
 
 
 def test_another_ranks_rows():
@@ -132,7 +136,7 @@ def test_another_ranks_rows():
 
 
 def test_not_a_number_is_never_near():
-    assert judged(run(mlp=MLP * float("nan")), run())["module"] == "model.layers.0.mlp"
+    assert judged(run(mlp=MLP * float("nan")), run())["module"] == "model.layers.0.mlp.experts"
 
 
 def test_what_moves_with_rounding_is_no_fault():

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+from verify.engines.sglang.serving.inside import corrupt
+
 SAMPLES = Path(__file__).parent / "samples"
 ROOT = Path(__file__).parents[4]
 RIGHT = [[11.0, 22.0], [1.0, 2.0, 10.0, 20.0]]
@@ -37,6 +39,25 @@ def said(tmp_path_factory):
     finally:
         for rank in ranks:
             rank.kill()
+
+
+PAIRS, CROSS, ALL = [(0, 1)] * 2 + [(2, 3)] * 2, [(0, 2), (1, 3)] * 2, [(0, 1, 2, 3)] * 4
+ALONE = [(0,), (1,), (2,), (3,)]
+GROUPS = {"attn_tp:0": PAIRS, "moe_tp:0": PAIRS, "moe_ep:0": CROSS, "tp:0": ALL, "pp:0": ALONE}
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "own", "names"),
+    [
+        ("all_reduce", 2, PAIRS, ["moe_ep:0", "tp:0"]),
+        ("all_reduce", 4, ALL, ["attn_tp:0", "moe_ep:0"]),
+        ("all_gather", 2, PAIRS, ["moe_ep:0"]),
+        ("all_gather", 4, ALL, []),
+    ],
+)
+def test_another_group_has_other_ranks_and_a_shape_that_fits(function, size, own, names):
+    words = ["srt/models/toy.py:8", "", function, size]
+    assert corrupt.elsewhere(words, own, GROUPS) == names
 
 
 def test_a_site_is_the_caller_of_the_plumbing_and_sizes_are_none(said):

@@ -207,6 +207,7 @@ def _of_a_child(call: Call, value: Value, rank: int, layout: Layout, one: list[C
     bad = _bad(mine, value, rows)
     places = [rows[row] for row in bad]
     excess = mine[bad] - value.one[places]
+    found: list[tuple[int, str]] = []
     for child in one:
         inside = child["step"] == call["step"] and child["name"].startswith(f"{call['name']}.")
         if not inside or len(child["outputs"]) != 1 or child["outputs"][0].shape != value.one.shape:
@@ -217,8 +218,9 @@ def _of_a_child(call: Call, value: Value, rank: int, layout: Layout, one: list[C
                 2.0, float(count)
             ):
                 times = f"{count}x of" if count else "without"
-                return f"{times} {child['name']}"
-    return None
+                found.append((child["name"].count("."), f"{times} {child['name']}"))
+    # a block and the last module in it may say the same: the block is the one that was added
+    return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def _bad(mine: torch.Tensor, value: Value, rows: Map) -> list[int]:

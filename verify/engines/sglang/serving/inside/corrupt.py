@@ -10,7 +10,7 @@ Runs inside the engine's Python (standard library and torch).
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 # what is counted and cannot be corrupted here, so that nobody takes it for covered
 OTHERS = ("all_to_all_single", "all_to_all", "gather", "scatter", "broadcast", "send", "recv")
 
+Ranks = tuple[int, ...]
 DOUBLED, DROPPED, ELSEWHERE, NAN = "doubled", "dropped", "over ", "unset"
 
 
@@ -133,6 +134,24 @@ def hows(site: Site) -> tuple[str, ...]:
         return DOUBLED, DROPPED
     # the largest of the largest is the largest
     return (DROPPED,) if site.function.split(" ")[0] in (*SUMS, *SCATTERS) else ()
+
+
+def elsewhere(
+    words: Sequence[Any], own: Sequence[Ranks], groups: Mapping[str, Sequence[Ranks]]
+) -> list[str]:
+    """The groups, by name, over which a site could be wrong: other ranks than its `own`.
+
+    `own` and `groups` have each rank's ranks. Groups of the same ranks are one, groups of one rank
+    are none, and where values are gathered or scattered another size would be another shape.
+    """
+    _, _, function, size = words
+    found: dict[tuple[Ranks, ...], str] = {}
+    for name in sorted(groups):
+        partition = tuple(groups[name])
+        fits = function in SUMS or len(partition[0]) == size
+        if partition != tuple(own) and len(partition[0]) > 1 and fits:
+            found.setdefault(partition, name)
+    return list(found.values())
 
 
 def _sum(original: Callable[..., Any], arguments: dict[str, Any], how: str) -> Any:

@@ -123,19 +123,17 @@ def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, (mine, _groups()))
     names = sorted(set.intersection(*(set(groups) for _, groups in everyone)))
-    others = {name: tuple(tuple(groups[name]) for _, groups in everyone) for name in names}
+    others = {name: [tuple(groups[name]) for _, groups in everyone] for name in names}
     found = []
     for words in sorted({words for sites, _ in everyone for words in sites}):
-        own = tuple(tuple(sites.get(words, ())) for sites, _ in everyone)
-        elsewhere = {
-            partition: name
-            for name, partition in reversed(others.items())
-            if partition != own and len(partition[0]) > 1
-            if words[2] == "all_reduce" or len(partition[0]) == words[3]
-        }
+        own = [tuple(sites.get(words, ())) for sites, _ in everyone]
         hows = corrupt.hows(corrupt.Site.of(list(words)))
         found.append(
-            {"words": list(words), "hows": list(hows), "elsewhere": sorted(elsewhere.values())}
+            {
+                "words": list(words),
+                "hows": list(hows),
+                "elsewhere": corrupt.elsewhere(words, own, others),
+            }
         )
     return found
 
