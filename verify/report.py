@@ -13,20 +13,35 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 SCHEMA_VERSION = 1
 
 Reach = Literal["default", "option", "conditional"]
+REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Related:
+    """Another place that a finding is about; `what` says what happens there."""
+
+    file: str
+    line: int
+    what: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong, where, the smallest case that shows it, and what to change.
+    """One place that is wrong, the smallest case that shows it, and what to change.
 
-    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order; `counts`
-    holds, per rank, how often each rank's partial sum is counted in what that rank ends up with;
-    `groups` maps a group kind to its rank lists, so that the counts can be drawn. `reach`, `launch`
-    and `needs` say what it takes to meet it on a server; `refused` where the source refuses others.
+    In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
+    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order, `rows` are
+    all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
+    in what that rank ends up with; `groups` maps a group kind to its rank lists, so that the counts
+    can be drawn. `takes` are the settings without which it does not happen (`dwdp_size > 1`), where
+    a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
+    `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
+    source refuses others.
     """
 
     rule: str
     message: str
+    sums: str = ""
     fix: str = ""
     subject: str = ""
     kind: str = ""
@@ -40,10 +55,14 @@ class Finding:
     serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    rows: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     reach: Reach | None = None
     launch: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    related: tuple[Related, ...] = ()
 
     def as_json(self) -> dict[str, Json]:
         """Every key, None where it does not apply."""
