@@ -5,7 +5,7 @@ what is wrong. Renderers know these types and no command.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -75,12 +75,17 @@ Alignment = Literal["left", "right"]
 
 @dataclass(frozen=True, kw_only=True)
 class TableSection:
-    """Columns and rows of text; `notes` are sentences shown below."""
+    """Columns and rows of text; `notes` are sentences shown below.
+
+    `more` where it is not what a reader looks for first: a table in text leaves it out unless all
+    is asked for.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,10 @@ class Report:
     """What one command found. `summary` is the line for stderr.
 
     `file_prefix` before a finding's `file` is its path in the repository that holds the source,
-    `python/`; empty where the source is in no repository.
+    `python/`; empty where the source is in no repository. `code` holds the lines of the source
+    around findings, by file and number; `web` is the address under which its files can be read,
+    empty where nobody has published them. `requirement` names the source for another command.
+    `everything` where a reader asked for all there is.
     """
 
     command: str
@@ -140,6 +148,10 @@ class Report:
     sections: tuple[Section, ...]
     findings: tuple[Finding, ...]
     file_prefix: str = ""
+    code: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    web: str = ""
+    requirement: str = ""
+    everything: bool = False
 
     def as_json(self) -> dict[str, Json]:
         """The command's JSON contract: schema version, payload, findings."""
