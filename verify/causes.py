@@ -3,6 +3,7 @@
 What is wrong is either a setting that many layers do not know (`takes`), and then refusing it or
 minding it in one place ends them all; or one method, and then mending that method does. Both are
 facts that a finding brings along from the source: no model, option or release is named here.
+Findings of prove have no place; there each is a cause already.
 
 A finding keeps its identity (`verify.fingerprint`), so that a baseline accepts findings one by one
 and a new place of a known cause is news. A cause's id follows from what it has in common, so that
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from verify.fingerprint import identity
 from verify.report import REACHES, Finding, Json, Reach, Report
 from verify.rules import rule
 
@@ -92,8 +94,10 @@ def key_of(finding: Finding) -> Key:
     """What findings of one cause have in common."""
     if finding.takes:
         return (finding.rule, *finding.takes)
-    where = (finding.file or "", finding.cls or "", finding.method or "")
-    return (finding.rule, finding.kind, *(where if finding.file else ("", finding.subject)))
+    if finding.file is None:
+        # of no place in a source: whoever found it has put together what belongs together
+        return identity(finding.as_json())
+    return (finding.rule, finding.kind, finding.file, finding.cls or "", finding.method or "")
 
 
 def id_of(finding: Finding) -> str:

@@ -53,9 +53,10 @@ def test_without_a_setting_a_method_is_a_cause():
     assert shape([*same, other, finding("elm")]) == [(0, 1), (2,), (3,)]
 
 
-def test_without_a_file_the_subject_is_a_cause():
-    same = [finding("", file=None, subject="a"), finding("", file=None, subject="a", row="0001")]
-    assert shape([*same, finding("", file=None, subject="b")]) == [(0, 1), (2,)]
+def test_without_a_file_only_equal_findings_are_one_cause():
+    same = [finding("", file=None, subject="a", message=text) for text in ("one", "two")]
+    other = finding("", file=None, subject="a", deployment={"tp": 4})
+    assert shape([*same, finding("", file=None, subject="b"), other]) == [(0, 1), (2,), (3,)]
 
 
 def test_worst_reach_first_then_the_most_models():

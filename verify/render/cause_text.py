@@ -62,7 +62,8 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
         head.append(f"  {asked}" if asked else "")
         yield _cut(head, page)
         yield _cut(Text(f"{INDENT}{one_line(cause.title)}", "bold"), page)
-        yield _cut(Text(f"{INDENT}{_first_places(cause, page)}"), page)
+        where = _first_places(cause, page) if cause.shown.file else _case(cause.shown)
+        yield _cut(Text(f"{INDENT}{where}"), page)
     if len(causes) > FIRST_SCREEN:
         yield Text(f"   and {counted(len(causes) - FIRST_SCREEN, 'cause')} more, below")
     yield Text()
@@ -136,6 +137,11 @@ def _takes(cause: Cause) -> str:
     return " and ".join(map(setting, cause.takes))
 
 
+def _case(finding: Finding) -> str:
+    """What a finding of no place is about: its subject and the case that shows it."""
+    return ": ".join(filter(None, (one_line(few(finding.subject)), shown_by(finding))))
+
+
 def _first_places(cause: Cause, page: Page) -> str:
     """The first few places by their files' own names, with how many more there are."""
     names = [_short(finding) for finding in cause.findings]
@@ -162,10 +168,10 @@ def _places(cause: Cause, page: Page) -> Iterator[Text]:
     """Every place as `file:line`, below the folder that all are in, in columns."""
     files = [finding for finding in cause.findings if finding.file]
     if not files:
-        for finding in cause.findings:
-            yield from _labelled("Where", one_line(finding.subject), page)
+        for subject in dict.fromkeys(one.subject for one in cause.findings):
+            yield from _labelled("Where", subject, page)
         return
-    folder = commonpath([str(one.file).rpartition("/")[0] for one in files]) if files else ""
+    folder = commonpath([str(one.file).rpartition("/")[0] for one in files])
     names = [one_line(place(one)).removeprefix(f"{folder}/") for one in files]
     yield from _labelled("Places", f"in {folder}" if folder else "", page)
     room = page.width - len(INDENT) - LABEL

@@ -1,6 +1,6 @@
 """The source around a finding's places as text: three lines each, the line itself marked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.syntax import Syntax
 from rich.text import Text
@@ -43,7 +43,7 @@ def _style(report: Report, file: str, line: int) -> str:
 
 
 def _numbered(
-    lines: dict[int, str], numbers: list[int], marked: int, page: Page, indent: str
+    lines: Mapping[int, str], numbers: list[int], marked: int, page: Page, indent: str
 ) -> Iterator[Text]:
     texts = [
         printable(lines[number].expandtabs().rstrip()).replace("\n", " ") for number in numbers

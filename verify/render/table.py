@@ -1,7 +1,7 @@
 """Text for people: what is wrong first, cause by cause, then the report's tables.
 
 As wide as COLUMNS says, as the terminal, or 80 characters. Text folds between words; a table that
-does not fit that way is written as records, one line a value.
+does not fit that way has its first column above the others, or is written as records.
 """
 
 import io
@@ -115,7 +115,8 @@ def _table(
     available = on.width - BETWEEN * (len(columns) - 1)
     widths = _widths(lines, available=available)
     if sum(widths) > available:
-        return "\n".join(_records(lines, on))
+        stacked = _stacked(lines, numeric=numeric, on=on)
+        return "\n".join(stacked or _records(lines, on))
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="")
     for index, (title, width) in enumerate(zip(lines[0], widths, strict=True)):
         justify: JustifyMethod = "right" if index in numeric else "left"
@@ -126,6 +127,35 @@ def _table(
     room = sum(widths) + BETWEEN * len(widths)
     Console(file=stream, width=room, no_color=True, highlight=False).print(table)
     return "\n".join(filter(None, (line.rstrip() for line in stream.getvalue().splitlines())))
+
+
+def _stacked(
+    lines: Sequence[Sequence[str]], *, numeric: frozenset[int], on: Page
+) -> list[str] | None:
+    """The first column on lines of its own above the others; None where these do not fit either."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)][1:]
+    if not widths or sum(widths) + BETWEEN * len(widths) > on.width:
+        return None
+    rows = [
+        " " * BETWEEN
+        + (" " * BETWEEN)
+        .join(
+            f"{cell:>{width}}" if index in numeric else f"{cell:<{width}}"
+            for index, (cell, width) in enumerate(zip(line[1:], widths, strict=True), start=1)
+        )
+        .rstrip()
+        for line in lines
+    ]
+    found = [lines[0][0], rows[0]]
+    above = None
+    for line, row in zip(lines[1:], rows[1:], strict=True):
+        if line[0] != above:
+            above = line[0]
+            found += fill(above, on.width, break_on_hyphens=False, break_long_words=False).split(
+                "\n"
+            )
+        found.append(row)
+    return found
 
 
 def _records(lines: Sequence[Sequence[str]], on: Page) -> Iterator[str]:

@@ -55,13 +55,28 @@ def test_columns_count_where_output_is_piped(monkeypatch):
     assert 108 < max(map(len, drawn(("a", "covered", PROSE)))) <= 120
 
 
+def test_a_wide_first_column_stands_above_the_others():
+    name = NAME + "x" * 20
+    lines = drawn((name, "covered", "1"), (name, "", "22"), ("oak", "lost", "3"))
+    assert lines == [
+        "Sites",
+        "site",
+        "   verdict   why",
+        name,
+        "   covered     1",
+        "              22",
+        "oak",
+        "   lost        3",
+    ]
+
+
 def test_a_table_that_does_not_fit_is_records():
-    lines = drawn((NAME, "covered", "w" * 40), (NAME, "", "short"))
+    lines = drawn((NAME, "covered", "w" * 70), (NAME, "", "short"))
     assert lines == [
         "Sites",
         NAME,
         "  verdict  covered",
-        f"  why      {'w' * 40}",
+        f"  why      {'w' * 70}",
         NAME,
         "  why      short",
     ]
