@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 from verify.fingerprint import identity
 from verify.report import REACHES, Finding, Json, Reach, Report
-from verify.rules import rule
+from verify.rules import LEVELS, Level, rule
 
 Key = tuple[str, ...]
 # files that several models have in a folder of their own
@@ -98,6 +98,16 @@ def key_of(finding: Finding) -> Key:
         # of no place in a source: whoever found it has put together what belongs together
         return identity(finding.as_json())
     return (finding.rule, finding.kind, finding.file, finding.cls or "", finding.method or "")
+
+
+def level_of(finding: Finding) -> Level:
+    """How loud a finding is: its rule's level, and no louder than its reach.
+
+    What needs options is a warning, what needs a checkpoint or hardware a note.
+    """
+    law = LEVELS.index(rule(finding.rule).level)
+    reach = REACHES.index(finding.reach) if finding.reach else 0
+    return LEVELS[max(law, reach)]
 
 
 def id_of(finding: Finding) -> str:
