@@ -89,6 +89,7 @@ def finding_from(entry: Mapping[str, Json], path: Path) -> Finding:
             reach=_reach(_value(entry, "reach", str)),
             launch=_texts(entry, "launch"),
             needs=_texts(entry, "needs"),
+            refused=_texts(entry, "refused"),
             related=tuple(map(_related, _value(entry, "related", list) or ())),
         )
     except TypeError as error:

@@ -68,10 +68,10 @@ def test_worst_reach_first_then_the_most_models():
     found = causes.causes_of([unread, *hard, *few, *many, alone])
     assert [(cause.reach, len(cause.models)) for cause in found] == [
         ("default", 1),
+        (None, 1),
         ("option", 3),
         ("option", 1),
         ("conditional", 9),
-        (None, 1),
     ]
 
 

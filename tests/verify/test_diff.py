@@ -219,7 +219,7 @@ def test_damaged_reports_never_raise(on_disk, tmp_path, capsys, seed):
     )
     old = on_disk("old.json", whole)
     codes = set()
-    for _ in range(40):
+    for _ in range(80):
         damaged = json.loads(json.dumps(whole))
         *parents, last = draw.choice(list(places(damaged)))
         part = damaged

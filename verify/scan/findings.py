@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from verify.report import Finding, Reach, Related
+from verify.report import Finding, Related
 from verify.scan.judge import Fault
 from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
 from verify.scan.sites import Call, Guard
@@ -38,9 +38,6 @@ _OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_
 # names that an interpreter gives, not the source
 _OBVIOUS += ("exit.",)
 _OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
-NO_FLAG = "0" * len(FLAGS)
-# sizes that every server has; more copies of the experts are a choice of their own
-PLAIN_SIZES = ("tp_size > 1", "moe_ep_size > 1", "moe_tp_size > 1")
 SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
 
 
@@ -126,25 +123,12 @@ def finding(broken: Broken) -> Finding:
         method=place.method,
         row=fault.row,
         rows=tuple(table_bits(broken.rows, len(FLAGS))),
-        reach=told_reach(fault.row, ()),
         conditions=shown_conditions(fault.conditions),
         related=(
             *(related(other, "sums up again") for other in fault.places[1:]),
             *handed_over(fault.consumer),
         ),
     )
-
-
-def told_reach(row: str, takes: tuple[str, ...]) -> Reach:
-    """The reach as far as flags and settings tell, before anybody asks what a server refuses.
-
-    FI takes a checkpoint quantised to FP4 and a GPU that has its kernels; a row without a flag
-    takes nothing unless a setting does.
-    """
-    if "FI" in takes or row[FLAGS.index("FI")] == "1":
-        return "conditional"
-    plain = row == NO_FLAG and all(name in PLAIN_SIZES for name in takes)
-    return "default" if plain else "option"
 
 
 def shown_consumer(consumer: Consumer) -> str:

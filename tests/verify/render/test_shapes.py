@@ -169,7 +169,7 @@ def test_what_annotations_leave_out_is_in_the_job_summary():
 
 def test_concise_is_a_line_a_finding():
     both = (
-        finding_at(1, sums="nobody", reach="option"),
+        finding_at(1, sums="nobody", reach="default"),
         Finding(rule="a-b", message="no place", subject="s"),
     )
     assert render(replace(EMPTY, findings=both), format_name="concise").splitlines() == [

@@ -12,7 +12,6 @@ from verify.scan.findings import (
     related,
     shown_conditions,
     shown_consumer,
-    told_reach,
 )
 from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
@@ -190,7 +189,6 @@ def _finding(broken: Broken) -> Finding:
         row=fault.row,
         rows=tuple(table_bits(broken.rows, len(FLAGS))),
         takes=TAKES[fault.cause],
-        reach=told_reach(fault.row, TAKES[fault.cause]),
         conditions=shown_conditions(fault.conditions),
         related=(
             *_built(fault.places, place),
