@@ -46,8 +46,8 @@ class Cause:
 
     @property
     def shown(self) -> Finding:
-        """The finding that shows it best: within reach, with counts, on the fewest ranks."""
-        return min(self.findings, key=_plainness)
+        """The finding that shows it best, of which reach, launch and needs are said."""
+        return shown_of(self.findings)
 
     def as_json(self) -> dict[str, Json]:
         """The contract's keys; `findings` are indices into the report's findings."""
@@ -119,15 +119,15 @@ def id_of(finding: Finding) -> str:
 def _cause(key: Key, indices: tuple[int, ...], findings: tuple[Finding, ...]) -> Cause:
     ordered = sorted(zip(indices, findings, strict=True), key=lambda pair: _reach_rank(pair[1]))
     indices, findings = (tuple(column) for column in zip(*ordered, strict=True))
-    first = findings[0]
+    first = shown_of(findings)
     return Cause(
         id=id_of(first),
         rule=first.rule,
         title=rule(first.rule).title,
         reach=first.reach,
         takes=first.takes,
-        launch=min((one.launch for one in findings if one.launch), key=len, default=()),
-        needs=tuple(dict.fromkeys(need for one in findings for need in one.needs)),
+        launch=first.launch,
+        needs=first.needs,
         indices=indices,
         findings=findings,
     )
@@ -151,7 +151,19 @@ def model_of(finding: Finding) -> str:
     return path.parent.name if path.stem in _COMMON else path.stem
 
 
-def _plainness(finding: Finding) -> tuple[int, bool, int, int]:
+def shown_of(findings: Sequence[Finding]) -> Finding:
+    """The one of widest reach, fewest needs, shortest launch, with counts, on the fewest ranks."""
+    return min(findings, key=_plainness)
+
+
+def _plainness(finding: Finding) -> tuple[int, int, bool, int, bool, int, int]:
     counts = finding.counts or ()
-    row = (finding.row or "").count("1")
-    return (_reach_rank(finding), not counts, len(counts), row)
+    return (
+        _reach_rank(finding),
+        len(finding.needs),
+        not finding.launch,
+        len(finding.launch),
+        not counts,
+        len(counts),
+        (finding.row or "").count("1"),
+    )

@@ -80,6 +80,7 @@ def test_a_cause_has_the_worst_reach_of_its_findings_and_shows_them_first():
     easy = finding("elm", takes=("x",), reach="default", launch=("--tp", "2"), needs=("a GPU",))
     (cause,) = causes.causes_of([hard, easy])
     assert (cause.reach, cause.launch, cause.needs) == ("default", ("--tp", "2"), ("a GPU",))
+    assert cause.shown == easy
     assert cause.findings == (easy, hard)
     assert cause.indices == (1, 0)
 

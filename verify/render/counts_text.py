@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from verify.render.page import Page
+from verify.render.words import OTHERS, is_mixed
 from verify.report import Finding
 
 TITLE = "in rank"
@@ -31,15 +32,16 @@ def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]
             count = counts[rank][source]
             line.append(f"{count or LACKING:>{column}}", "" if count == 1 else "bold red")
         yield line
-    yield Text(f"{indent}{_verdict(counts)}")
+    yield Text(f"{indent}{_verdict(finding)}")
     if len(shown) < ranks:
         yield Text(f"{indent}the first {len(shown)} of {ranks} ranks")
 
 
-def _verdict(counts: tuple[tuple[int, ...], ...]) -> str:
+def _verdict(finding: Finding) -> str:
     """What the drawing says, in words: both ways where it is wrong both ways."""
-    flat = [count for row in counts for count in row]
+    flat = [count for row in finding.counts or () for count in row]
     lacking, often = flat.count(0), sum(count > 1 for count in flat)
     said = [f"{lacking} of {len(flat)} missing ({LACKING})"] if lacking else []
     said += [f"{often} of {len(flat)} too often"] if often else []
+    said += [OTHERS] if is_mixed(finding) else []
     return ", ".join(said) or "each once"

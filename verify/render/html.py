@@ -22,8 +22,10 @@ from verify.flags import skip_reasons
 from verify.render.code_text import shown_places
 from verify.render.words import (
     CELL_WORDS,
+    OTHERS,
     REACH_WORDS,
     counted,
+    is_mixed,
     link,
     numeric_columns,
     place,
@@ -116,8 +118,10 @@ def _environment() -> Environment:
         cell_x=_cell_x,
         counts_of=_counts_of,
         finding_facets=_finding_facets,
+        is_mixed=is_mixed,
         level_of=level_of,
         link=link,
+        others=OTHERS,
         reach_words=REACH_WORDS,
         findings_of=findings_of,
         group_letters=_group_letters,

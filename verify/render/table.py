@@ -36,7 +36,8 @@ def render(report: Report, *, on: Page | None = None) -> str:
     on = on or page()
     blocks = [_folded(one_line(report.title), on)]
     if report.findings:
-        blocks.append(written(cause_lines(report, on), on).rstrip("\n"))
+        # without a blank line between: six causes and what to type are 24 lines
+        blocks[0] += "\n" + written(cause_lines(report, on), on).rstrip("\n")
     for section in report.sections:
         if report.everything or not (isinstance(section, TableSection) and section.more):
             notes = "\n".join(_folded(one_line(note), on) for note in section.notes)

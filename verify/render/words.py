@@ -9,6 +9,7 @@ from verify.report import Cell, Finding, GridLine, RanksSection, Report, TableSe
 # a row such as 0010 is a name, not a number
 NUMBER = re.compile(r"[-+]?(0|[1-9][\d,]*)(\.\d+)?%?")
 MOST_NAMES = 3
+OTHERS = "other tokens are in the sums as well"
 
 CELL_MARKS: dict[Cell, str] = {
     "skip": "s",
@@ -98,6 +99,11 @@ def link(report: Report, file: str, line: int | None) -> str:
     """The address of a line at the release's tag; empty where the source is not published."""
     at = f"#L{line}" if line else ""
     return f"{report.web}{quote(file, errors='replace')}{at}" if report.web else ""
+
+
+def is_mixed(finding: Finding) -> bool:
+    """Whether other tokens are in the sums too, which counts of a rank's own tokens do not show."""
+    return "mixed" in (finding.kind, finding.rule.rpartition("-")[2])
 
 
 def few(names: str) -> str:
