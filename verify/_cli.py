@@ -155,7 +155,8 @@ def _main(argv: Sequence[str]) -> int:
     report, stopped = _run(arguments)
     shown = choices.statistics(report) if getattr(arguments, "statistics", False) else report
     for format_name, output in outputs:
-        deliver(render(shown, format_name=format_name), output=output)
+        text = render(shown, format_name=format_name, terminal=output is None)
+        deliver(text, output=output)
     if not arguments.quiet:
         _say(report.summary)
     if stopped is not None:
@@ -195,6 +196,7 @@ def _run(arguments: argparse.Namespace) -> tuple[Report, KeyboardInterrupt | Non
             report: Report = arguments.run(arguments)
         except StoppedError as stop:
             report, stopped = stop.report, stop.cause
+    report = replace(report, everything=arguments.all)
     source = getattr(arguments, "source", None) or getattr(arguments, "new", None)
     folder = checkout_of(source) if source else None
     if folder is not None:
@@ -304,6 +306,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT=FILE",
         help="the same report in another format as well; may be repeated",
     )
+    parser.add_argument("--all", action="store_true", help="tables show all there is, sites too")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from verify.causes import id_of
 from verify.choices import ALWAYS
 from verify.deliver import deliver
 from verify.errors import VerifyError
@@ -53,8 +54,11 @@ def apply(
     stale = tuple(_stale(entry, path) for entry in match.unused)
     accepted = TableSection(
         title=f"Accepted by {path.name}",
-        columns=("rule", "where", "row", "reason"),
-        rows=tuple(_accepted_row(finding, entry) for finding, entry in match.accepted),
+        columns=("cause", "where", "row", "reason"),
+        rows=tuple(
+            _accepted_row(finding, entry)
+            for finding, entry in sorted(match.accepted, key=lambda pair: id_of(pair[0]))
+        ),
     )
     return replace(
         report,
@@ -147,4 +151,4 @@ def _stale(entry: Entry, path: Path) -> Finding:
 
 def _accepted_row(finding: Finding, entry: Entry) -> tuple[str, ...]:
     where = finding.subject if finding.file is None else f"{finding.file}:{finding.line}"
-    return (finding.rule, where, finding.row or "", str(entry.get("reason") or "none given"))
+    return (id_of(finding), where, finding.row or "", str(entry.get("reason") or "none given"))

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from verify.causes import causes_of
 from verify.conjuncts import difference
 from verify.errors import VerifyError
 from verify.fingerprint import numbered
+from verify.render.words import counted
 from verify.report import Json, Report, TableSection
 from verify.saved import as_saved, finding_from, findings_of, load, sites_of
 from verify.scanned import scanned
@@ -97,12 +99,14 @@ def build(old: Side, new: Side) -> Report:
     changes = tuple((a, b, _changes(a, b)) for a, b in (*sites.kept, *sites.moved))
     changed = tuple((a, b, what) for a, b, what in changes if what)
     stayed = len(after) - len(added)
+    findings = tuple(finding_from(entry, Path(new.name)) for entry in added)
+    causes = counted(len(causes_of(findings)), "cause")
     return Report(
         command="diff",
         title=f"{new.title} compared with {old.title}",
-        summary=f"{len(sites.appeared)} sites appeared, {len(sites.vanished)} vanished, "
+        summary=f"{counted(len(sites.appeared), 'site')} appeared, {len(sites.vanished)} vanished, "
         f"{len(sites.moved)} moved, {len(changed)} changed; "
-        f"{len(added)} new findings, {len(fixed)} fixed, {stayed} as before",
+        f"{counted(len(added), 'new finding')} of {causes}, {len(fixed)} fixed, {stayed} as before",
         payload={
             "old": old.name,
             "new": new.name,
@@ -115,7 +119,7 @@ def build(old: Side, new: Side) -> Report:
             "stayed": stayed,
         },
         sections=_sections(sites, changed, added, fixed),
-        findings=tuple(finding_from(entry, Path(new.name)) for entry in added),
+        findings=findings,
     )
 
 

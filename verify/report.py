@@ -5,7 +5,7 @@ what is wrong. Renderers know these types and no command.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -13,20 +13,35 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 SCHEMA_VERSION = 1
 
 Reach = Literal["default", "option", "conditional"]
+REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Related:
+    """Another place that a finding is about; `what` says what happens there."""
+
+    file: str
+    line: int
+    what: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that is wrong, where, the smallest case that shows it, and what to change.
+    """One place that is wrong, the smallest case that shows it, and what to change.
 
-    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order; `counts`
-    holds, per rank, how often each rank's partial sum is counted in what that rank ends up with;
-    `groups` maps a group kind to its rank lists, so that the counts can be drawn. `reach`, `launch`
-    and `needs` say what it takes to meet it on a server; `refused` where the source refuses others.
+    In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
+    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order, `rows` are
+    all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
+    in what that rank ends up with; `groups` maps a group kind to its rank lists, so that the counts
+    can be drawn. `takes` are the settings without which it does not happen (`dwdp_size > 1`), where
+    a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
+    `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
+    source refuses others.
     """
 
     rule: str
     message: str
+    sums: str = ""
     fix: str = ""
     subject: str = ""
     kind: str = ""
@@ -40,10 +55,14 @@ class Finding:
     serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
+    rows: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
     reach: Reach | None = None
     launch: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    related: tuple[Related, ...] = ()
 
     def as_json(self) -> dict[str, Json]:
         """Every key, None where it does not apply."""
@@ -56,12 +75,17 @@ Alignment = Literal["left", "right"]
 
 @dataclass(frozen=True, kw_only=True)
 class TableSection:
-    """Columns and rows of text; `notes` are sentences shown below."""
+    """Columns and rows of text; `notes` are sentences shown below.
+
+    `more` where it is not what a reader looks for first: a table in text leaves it out unless all
+    is asked for.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +135,10 @@ class Report:
     """What one command found. `summary` is the line for stderr.
 
     `file_prefix` before a finding's `file` is its path in the repository that holds the source,
-    `python/`; empty where the source is in no repository.
+    `python/`; empty where the source is in no repository. `code` holds the lines of the source
+    around findings, by file and number; `web` is the address under which its files can be read,
+    empty where nobody has published them. `requirement` names the source for another command.
+    `everything` where a reader asked for all there is.
     """
 
     command: str
@@ -121,6 +148,10 @@ class Report:
     sections: tuple[Section, ...]
     findings: tuple[Finding, ...]
     file_prefix: str = ""
+    code: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    web: str = ""
+    requirement: str = ""
+    everything: bool = False
 
     def as_json(self) -> dict[str, Json]:
         """The command's JSON contract: schema version, payload, findings."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from verify.errors import VerifyError
-from verify.report import SCHEMA_VERSION, Finding, Json, Report
+from verify.report import REACHES, SCHEMA_VERSION, Finding, Json, Reach, Related, Report
 
 T = TypeVar("T")
 
@@ -82,6 +82,15 @@ def finding_from(entry: Mapping[str, Json], path: Path) -> Finding:
             deployment=_value(entry, "deployment", dict),
             counts=_counts(_value(entry, "counts", list)),
             groups=_groups(_value(entry, "groups", dict)),
+            sums=_value(entry, "sums", str) or "",
+            rows=_texts(entry, "rows"),
+            takes=_texts(entry, "takes"),
+            conditions=_texts(entry, "conditions"),
+            reach=_reach(_value(entry, "reach", str)),
+            launch=_texts(entry, "launch"),
+            needs=_texts(entry, "needs"),
+            refused=_texts(entry, "refused"),
+            related=tuple(map(_related, _value(entry, "related", list) or ())),
         )
     except TypeError as error:
         raise VerifyError(f"{path} is not a saved report: in a finding, {error}") from error
@@ -92,6 +101,34 @@ def _value(entry: Mapping[str, Json], key: str, kind: type[T]) -> T | None:
     if value is None or isinstance(value, kind):
         return value
     raise TypeError(f"{key!r} is {type(value).__name__}, not {kind.__name__}")
+
+
+def _texts(entry: Mapping[str, Json], key: str) -> tuple[str, ...]:
+    """A list of texts. Raises `TypeError` for anything else."""
+    values = _value(entry, key, list) or ()
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{key!r} holds something that is no text")
+    return tuple(values)
+
+
+def _reach(value: str | None) -> Reach | None:
+    """One of the three reaches. Raises `TypeError` for another word."""
+    for reach in REACHES:
+        if value == reach:
+            return reach
+    if value is None:
+        return None
+    raise TypeError(f"'reach' is {value!r}, not one of {', '.join(REACHES)}")
+
+
+def _related(entry: Json) -> Related:
+    """A related place. Raises `TypeError` for anything else."""
+    if not isinstance(entry, dict):
+        raise TypeError("'related' holds something that is no object")
+    file, line = _value(entry, "file", str), _value(entry, "line", int)
+    if file is None or line is None:
+        raise TypeError("a related place has no file or no line")
+    return Related(file=file, line=line, what=_value(entry, "what", str) or "")
 
 
 def _counts(rows: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:

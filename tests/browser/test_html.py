@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import Select
 
 from oracles import SITES
 from verify._cli import main
-from verify.report import GridSection
+from verify.report import GridSection, Related, TableSection
 
 KEPT_PICTURE = Path(__file__).parents[2] / "docs" / "images" / "report.png"
 PICTURE_WIDTH = 1200
@@ -91,6 +91,68 @@ def test_filters_hide_what_has_another_value(show, sample_report, label, value, 
     assert status == f"{len(shows)} of 5 shown"
 
 
+def many_places(sample_report):
+    """A report of one cause at thirty places, and of a section that is folded away."""
+    found = tuple(
+        replace(
+            sample_report.findings[1],
+            file=f"sglang/srt/models/m{n}.py",
+            line=n + 1,
+            takes=("x > 1",),
+            reach="option",
+            related=(Related(file=f"sglang/srt/models/m{n}.py", line=40, what="hands it over"),),
+        )
+        for n in range(30)
+    )
+    rows = tuple((f"models/m{n}.py:1", "covered") for n in range(30))
+    table = TableSection(title="Sites", columns=("site", "verdict"), rows=rows, more=True)
+    code = {"sglang/srt/models/m0.py": {1: "x = f(x)", 2: "", 40: "    return g(x)"}}
+    web = "https://example.org/blob/v1/"
+    return replace(sample_report, sections=(table,), findings=found, code=code, web=web)
+
+
+def test_causes_come_first_and_their_places_are_folded_away(show, sample_report):
+    chrome = show(many_places(sample_report))
+    assert chrome.get_log("browser") == []
+    assert len(shown(chrome, ".cause")) == 1
+    assert shown(chrome, ".places li, table tbody td.place") == []
+    assert [one.text for one in shown(chrome, ".code-view .here code")] == [
+        "x = f(x)",
+        "return g(x)",
+    ]
+    link = chrome.find_element(By.CSS_SELECTOR, ".code-view a").get_attribute("href")
+    assert link == "https://example.org/blob/v1/sglang/srt/models/m0.py#L1"
+
+
+def test_the_address_keeps_the_filter_and_finds_a_finding(show, sample_report):
+    chrome = show(many_places(sample_report))
+    page = chrome.current_url
+    choose(chrome, "model", "m7")
+    address = chrome.current_url
+    assert address == f"{page}#?model=m7"
+    assert [one.text.split()[0] for one in shown(chrome, ".places li .where")] == [
+        "sglang/srt/models/m7.py:8"
+    ]
+    chrome.get("about:blank")
+    chrome.get(address)
+    status = chrome.find_element(By.CSS_SELECTOR, "[role=status]").text
+    assert status == "2 of 60 shown"
+    anchor = chrome.execute_script("return document.querySelectorAll('.places li')[3].id")
+    chrome.get("about:blank")
+    chrome.get(f"{page}#{anchor}")
+    (target,) = shown(chrome, ".places li:target")
+    assert "m3.py:4" in target.text
+
+
+def test_the_totals_lead_to_the_causes(show, sample_report):
+    chrome = show(sample_report)
+    links = chrome.find_elements(By.CSS_SELECTOR, ".contents a")
+    ids = [link.get_attribute("href").partition("#")[2] for link in links]
+    assert ids == [
+        one.get_attribute("id") for one in chrome.find_elements(By.CSS_SELECTOR, ".cause")
+    ]
+
+
 def test_text_filter_says_where_nothing_is_left_and_reset_brings_all_back(show, sample_report):
     chrome = show(sample_report)
     status = chrome.find_element(By.CSS_SELECTOR, "[role=status]")
@@ -123,7 +185,7 @@ def test_a_screen_reader_hears_the_truth_table(show, sample_report):
         and "differs unexpectedly in 0010" in name
         for name in summaries
     )
-    assert ("heading", "Findings") in tree
+    assert ("heading", "2 causes, 2 findings") in tree
     assert ("search", "Filter sites and findings") in tree
     assert [name for role, name in tree if role == "columnheader"][-4:] == [
         f"rank {rank}" for rank in range(4)

@@ -62,7 +62,8 @@ def test_nothing_changed_but_the_lines():
     assert report.findings == ()
     assert report.sections == ()
     assert report.summary == (
-        "0 sites appeared, 0 vanished, 0 moved, 0 changed; 0 new findings, 0 fixed, 1 as before"
+        "0 sites appeared, 0 vanished, 0 moved, 0 changed; "
+        "0 new findings of 0 causes, 0 fixed, 1 as before"
     )
 
 
@@ -152,8 +153,8 @@ def test_command_line(on_disk, capsys):
     assert main(["diff", new, old]) == 0
     assert main(["diff", old, old, "--format", "json"]) == 0
     captured = capsys.readouterr()
-    assert "1 new findings, 0 fixed" in captured.err
-    assert "0 new findings, 1 fixed" in captured.err
+    assert "1 new finding of 1 cause, 0 fixed" in captured.err
+    assert "0 new findings of 0 causes, 1 fixed" in captured.err
 
 
 def test_a_source_is_scanned(on_disk, monkeypatch):
@@ -219,7 +220,7 @@ def test_damaged_reports_never_raise(on_disk, tmp_path, capsys, seed):
     )
     old = on_disk("old.json", whole)
     codes = set()
-    for _ in range(40):
+    for _ in range(80):
         damaged = json.loads(json.dumps(whole))
         *parents, last = draw.choice(list(places(damaged)))
         part = damaged

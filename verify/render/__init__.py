@@ -7,6 +7,7 @@ from verify.report import Report
 
 RENDERERS: dict[str, str] = {
     "table": "verify.render.table",
+    "concise": "verify.render.concise",
     "html": "verify.render.html",
     "sarif": "verify.render.sarif",
     "github": "verify.render.github",
@@ -17,7 +18,14 @@ RENDERERS: dict[str, str] = {
 }
 
 
-def render(report: Report, *, format_name: str) -> str:
-    """The report as text; `format_name` is a key of `RENDERERS`."""
-    renderer: Callable[[Report], str] = import_module(RENDERERS[format_name]).render
+def render(report: Report, *, format_name: str, terminal: bool = False) -> str:
+    """The report as text; `format_name` is a key of `RENDERERS`.
+
+    `terminal` where it goes to standard output, which shows colours where it is a terminal.
+    """
+    module = import_module(RENDERERS[format_name])
+    if terminal and format_name == "table":
+        text: str = module.render(report, on=module.page(terminal=True))
+        return text
+    renderer: Callable[[Report], str] = module.render
     return renderer(report)

@@ -6,7 +6,8 @@ the rest.
 
 from collections.abc import Mapping
 
-from verify.render.words import printable, shown_by
+from verify.causes import causes_of, level_of
+from verify.render.words import counted, printable, shown_by
 from verify.report import Finding, Report
 from verify.rules import LEVELS, rule
 
@@ -19,7 +20,7 @@ def render(report: Report) -> str:
     findings = worst_first(report)
     lines = [_annotation(finding, report.file_prefix) for finding in findings[:MOST]]
     if len(findings) > MOST:
-        rest = f"{len(findings) - MOST} more findings; the job summary lists them"
+        rest = f"{counted(len(findings) - MOST, 'more finding')}; the job summary has all"
         lines.append(_command("notice", {"title": "moe-allreduce-verify"}, rest))
     if not findings:
         lines.append(_command("notice", {"title": "moe-allreduce-verify"}, report.summary))
@@ -27,16 +28,19 @@ def render(report: Report) -> str:
 
 
 def worst_first(report: Report) -> list[Finding]:
-    """Errors before warnings before notes; among equals those that are wrong by the most."""
-    return sorted(
-        report.findings,
-        key=lambda finding: (
-            LEVELS.index(rule(finding.rule).level),
-            -_wrongness(finding),
-            finding.file or "",
-            finding.line or 0,
-        ),
-    )
+    """One of each cause, the worst cause first; then the rest in the same order.
+
+    Among a cause's findings those that are wrong by the most.
+    """
+    causes = [sorted(cause.findings, key=_order) for cause in causes_of(report.findings)]
+    first = sorted((one[0] for one in causes), key=lambda finding: _order(finding)[:2])
+    rest = [finding for one in causes for finding in one[1:]]
+    return [*first, *sorted(rest, key=lambda finding: _order(finding)[:2])]
+
+
+def _order(finding: Finding) -> tuple[int, int, str, int]:
+    level = LEVELS.index(level_of(finding))
+    return (level, -_wrongness(finding), finding.file or "", finding.line or 0)
 
 
 def _wrongness(finding: Finding) -> int:
@@ -52,9 +56,11 @@ def _annotation(finding: Finding, prefix: str) -> str:
     case = shown_by(finding)
     where = "" if finding.file is not None else finding.subject
     text = "\n".join(
-        filter(None, (where, finding.message, case and f"Shown by {case}.", finding.fix))
+        filter(
+            None, (where, finding.message, finding.sums, case and f"Shown by {case}.", finding.fix)
+        )
     )
-    return _command(COMMANDS[law.level], {**place, "title": f"{law.id}: {law.title}"}, text)
+    return _command(COMMANDS[level_of(finding)], {**place, "title": f"{law.id}: {law.title}"}, text)
 
 
 def _command(name: str, properties: Mapping[str, str], text: str) -> str:

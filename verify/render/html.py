@@ -16,11 +16,23 @@ from pathlib import PurePosixPath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from verify.causes import causes_of, level_of, model_of
+from verify.fingerprint import fingerprints
+from verify.flags import skip_reasons
+from verify.render.code_text import shown_places
 from verify.render.words import (
     CELL_WORDS,
+    OTHERS,
+    REACH_WORDS,
+    counted,
+    is_mixed,
+    link,
     numeric_columns,
     place,
     printable,
+    rows_words,
+    sentence,
+    setting,
     shown_by,
     spoken,
 )
@@ -63,6 +75,9 @@ def render(report: Report) -> str:
     page = _environment().get_template("html.j2")
     return page.render(
         report=report,
+        causes=causes_of(report.findings),
+        anchors=[f"f-{digest[:12]}" for digest in fingerprints(report.findings)],
+        flags=_flags(report),
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
@@ -86,6 +101,11 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         breakable=_breakable,
+        counted=counted,
+        excerpt=_excerpt,
+        flagged=_flagged,
+        sentence=sentence,
+        setting=setting,
         kind=_kind,
         numeric=numeric_columns,
         place=place,
@@ -98,6 +118,11 @@ def _environment() -> Environment:
         cell_x=_cell_x,
         counts_of=_counts_of,
         finding_facets=_finding_facets,
+        is_mixed=is_mixed,
+        level_of=level_of,
+        link=link,
+        others=OTHERS,
+        reach_words=REACH_WORDS,
         findings_of=findings_of,
         group_letters=_group_letters,
         row_facets=_row_facets,
@@ -186,9 +211,47 @@ def _row_facets(columns: tuple[str, ...], row: tuple[str, ...], rows: int) -> di
 
 def _finding_facets(finding: Finding) -> dict[str, str]:
     facets = {"rule": finding.rule}
+    if finding.reach is not None:
+        facets["reach"] = finding.reach
     if finding.file is not None:
-        facets["model"] = PurePosixPath(finding.file).stem
+        facets["model"] = model_of(finding)
     return facets
+
+
+def _flags(report: Report) -> dict[str, str]:
+    """The flags that occur in a grid or a finding, and what they mean."""
+    names = tuple(reason.flag for reason in skip_reasons())
+    seen = {flag for s in report.sections if isinstance(s, GridSection) for flag in s.flags}
+    for finding in report.findings:
+        seen |= set(finding.takes)
+        for row in (*finding.rows, finding.row or ""):
+            if len(row) == len(names):
+                seen |= {flag for flag, bit in zip(names, row, strict=True) if bit == "1"}
+    return {
+        reason.flag: f"{reason.name}; completed by {reason.completed_by}"
+        for reason in skip_reasons()
+        if reason.flag in seen
+    }
+
+
+def _flagged(rows: tuple[str, ...]) -> str:
+    return rows_words(rows, tuple(reason.flag for reason in skip_reasons()))
+
+
+def _excerpt(finding: Finding, report: Report) -> list[dict[str, object]]:
+    """The places worth seeing with the lines around them: number, text, whether it is the line."""
+    views: list[dict[str, object]] = []
+    for file, line, what in shown_places(finding):
+        lines = report.code.get(file, {})
+        numbers = [n for n in range(line - 1, line + 2) if n in lines]
+        around = [(n, lines[n].expandtabs(), n == line) for n in numbers]
+        if around:
+            margin = min(
+                (len(text) - len(text.lstrip()) for _, text, _ in around if text.strip()), default=0
+            )
+            shown = [(number, text[margin:], here) for number, text, here in around]
+            views.append({"file": file, "line": line, "what": what, "lines": shown})
+    return views
 
 
 # findings and ranks --------------------------------------------------------------------------
@@ -211,7 +274,7 @@ def _method_id(finding: Finding) -> str | None:
 
 def _levels(report: Report) -> dict[str, int]:
     """How many findings of each level there are."""
-    levels = [rule(finding.rule).level for finding in report.findings]
+    levels = [level_of(finding) for finding in report.findings]
     return {level: levels.count(level) for level in ("error", "warning", "note") if level in levels}
 
 

@@ -2,9 +2,10 @@
 
 import json
 
+from verify import causes
 from verify.report import Report
 
 
 def render(report: Report) -> str:
     """The report as one indented JSON document with a final newline."""
-    return json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(causes.as_json(report), indent=1, ensure_ascii=False) + "\n"

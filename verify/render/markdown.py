@@ -2,8 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
+from verify.causes import causes_of
 from verify.render.table import grid_text
-from verify.render.words import LEGEND, numeric_columns, one_line, place, ranks_table, shown_by
+from verify.render.words import (
+    LEGEND,
+    numeric_columns,
+    one_line,
+    place,
+    ranks_table,
+    setting,
+    shown_by,
+)
 from verify.report import Finding, GridSection, RanksSection, Report, Section, TableSection
 
 
@@ -13,14 +22,20 @@ def render(report: Report) -> str:
     for section in report.sections:
         blocks += [f"## {text(section.title)}", _section(section), *map(text, section.notes)]
     if report.findings:
-        blocks += ["## Findings", "\n".join(finding_item(finding) for finding in report.findings)]
+        blocks.append("## Findings")
+        for cause in causes_of(report.findings):
+            takes = " and ".join(map(setting, cause.takes))
+            about = ", ".join(filter(None, (cause.reach, takes, " ".join(cause.launch))))
+            blocks.append(f"### {text(cause.title)}" + (f" ({text(about)})" if about else ""))
+            blocks.append("\n".join(finding_item(finding) for finding in cause.findings))
     return "\n\n".join(blocks) + "\n"
 
 
 def finding_item(finding: Finding, *, longest: int = 10_000) -> str:
     """A finding as a list item; no part of it is longer than `longest` characters."""
-    case, fix = _cut(shown_by(finding), longest), _cut(finding.fix, longest)
-    where, message = _cut(place(finding), longest), _cut(finding.message, longest)
+    case, fix = cut(shown_by(finding), longest), cut(finding.fix, longest)
+    said = "; ".join(filter(None, (finding.message, finding.sums)))
+    where, message = cut(place(finding), longest), cut(said, longest)
     return "".join(
         (
             f"- **{text(finding.rule)}** {code(where)} {text(message)}",
@@ -30,7 +45,8 @@ def finding_item(finding: Finding, *, longest: int = 10_000) -> str:
     )
 
 
-def _cut(words: str, longest: int) -> str:
+def cut(words: str, longest: int) -> str:
+    """The words, cut after so many characters."""
     return words if len(words) <= longest else f"{words[: longest - 1]}…"
 
 

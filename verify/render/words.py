@@ -1,12 +1,15 @@
 """What renderers share: words for cells, text made harmless, what a place is called."""
 
 import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
-from verify.report import Cell, Finding, GridLine, RanksSection, TableSection
+from verify.report import Cell, Finding, GridLine, RanksSection, Report, TableSection
 
 # a row such as 0010 is a name, not a number
 NUMBER = re.compile(r"[-+]?(0|[1-9][\d,]*)(\.\d+)?%?")
 MOST_NAMES = 3
+OTHERS = "other tokens are in the sums as well"
 
 CELL_MARKS: dict[Cell, str] = {
     "skip": "s",
@@ -23,6 +26,51 @@ CELL_WORDS: dict[Cell, str] = {
     "unreachable": "unreachable",
 }
 LEGEND = ", ".join(f"{mark} {CELL_WORDS[cell]}" for cell, mark in CELL_MARKS.items())
+
+
+REACH_WORDS: Mapping[str, str] = {
+    "default": "needs nothing but a parallel size",
+    "option": "needs options of the server",
+    "conditional": "needs a checkpoint, platform or GPU that somebody must have",
+}
+_SETTING = re.compile(r"(\w+) (>|==) (\d+)")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 finding`, `1,200 findings`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def sentence(words: str) -> str:
+    """The words as a sentence of their own: a capital letter first, a full stop last."""
+    shown = one_line(words)
+    if not shown:
+        return ""
+    first = shown[0].upper() if shown[:1].islower() and _is_word(shown) else shown[0]
+    return f"{first}{shown[1:]}{'' if shown[-1] in '.?!:' else '.'}"
+
+
+def _is_word(text: str) -> bool:
+    """Whether the first word is one, and not a name of the source, which keeps its case."""
+    return text.split(" ", 1)[0].rstrip(",:;").isalpha()
+
+
+def setting(name: str) -> str:
+    """A setting of a cause in words: `dwdp_size > 1` is `dwdp_size above 1`."""
+    match = _SETTING.fullmatch(name)
+    if match:
+        return f"{match[1]} {'above ' if match[2] == '>' else ''}{match[3]}"
+    return one_line(name)
+
+
+def rows_words(rows: Sequence[str], flags: Sequence[str]) -> str:
+    """Rows as the flags that are set: `no flag, DP, AF+DP`, the first few of them."""
+    names = [
+        "+".join(flag for flag, bit in zip(flags, row, strict=True) if bit == "1") or "no flag"
+        for row in rows
+        if len(row) == len(flags)
+    ]
+    return few(", ".join(names))
 
 
 def printable(text: str) -> str:
@@ -45,6 +93,17 @@ def place(finding: Finding) -> str:
     if finding.file is None:
         return few(finding.subject)
     return finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+
+
+def link(report: Report, file: str, line: int | None) -> str:
+    """The address of a line at the release's tag; empty where the source is not published."""
+    at = f"#L{line}" if line else ""
+    return f"{report.web}{quote(file, errors='replace')}{at}" if report.web else ""
+
+
+def is_mixed(finding: Finding) -> bool:
+    """Whether other tokens are in the sums too, which counts of a rank's own tokens do not show."""
+    return "mixed" in (finding.kind, finding.rule.rpartition("-")[2])
 
 
 def few(names: str) -> str:

@@ -1,11 +1,15 @@
 """`python -m verify scan SOURCE`: does every reduction's guard agree with its consumer?"""
 
 import argparse
+from dataclasses import replace
 
 from verify import baseline
 from verify.conjuncts import shortened
+from verify.engines.sglang import published
 from verify.errors import VerifyError
+from verify.excerpts import excerpts
 from verify.ignores import apply_ignores, read_ignores
+from verify.render.words import counted
 from verify.report import Finding, Json, Report, TableSection
 from verify.scan.scan import JudgedSite, ScanResult, scan
 from verify.scan.whole import not_analysed
@@ -27,6 +31,7 @@ def run(arguments: argparse.Namespace) -> Report:
     """Scan the source. Raises `VerifyError` where there is nothing to look at."""
     with open_source(arguments.source) as tree:
         result = scan(tree)
+        code = excerpts(tree, result.findings)
         ignores = read_ignores(tree)
     if not result.sites and not result.set_aside:
         unread = f"; {len(result.unread)} not read: {result.unread[0]}" if result.unread else ""
@@ -34,12 +39,13 @@ def run(arguments: argparse.Namespace) -> Report:
             f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
             f"MLP or MoE output{unread}; is it the folder that holds sglang's srt?"
         )
-    return apply_ignores(report(result), ignores)
+    return apply_ignores(replace(report(result), code=code), ignores)
 
 
 def report(result: ScanResult) -> Report:
     """The scan's result for renderers."""
-    counts = ", ".join(f"{count} {name}" for name, count in result.counts.items())
+    names = {"finding": "wrong"}  # a site's verdict; a finding may be of several sites or none
+    counts = ", ".join(f"{n} {names.get(name, name)}" for name, n in result.counts.items())
     total = sum(result.counts.values())
     unread = f"; {len(result.unread)} not read" if result.unread else ""
     findings = (*map(not_analysed, result.unread), *result.findings)
@@ -48,6 +54,7 @@ def report(result: ScanResult) -> Report:
             title="Reductions of MLP and MoE outputs",
             columns=("site", "reduction", "guard", "verdict", "why"),
             rows=tuple(_row(judged) for judged in result.sites),
+            more=True,
         )
     ]
     if result.advice:
@@ -55,7 +62,8 @@ def report(result: ScanResult) -> Report:
             TableSection(
                 title="With a choice the model may not be meant for",
                 columns=("where", "what"),
-                rows=tuple((f"{a.file}:{a.line}", a.message) for a in result.advice),
+                rows=tuple((f"{a.file}:{a.line}", f"{a.message}: {a.sums}") for a in result.advice),
+                more=True,
             )
         )
     if result.unread:
@@ -67,8 +75,8 @@ def report(result: ScanResult) -> Report:
     return Report(
         command="scan",
         title=f"{result.name} {result.version} ({result.generation})",
-        summary=f"{total} reductions in {result.layers} layers: {counts}; "
-        f"{len(findings)} findings{unread}",
+        summary=f"{counted(total, 'reduction')} in {counted(result.layers, 'layer')}: {counts}; "
+        f"{counted(len(findings), 'finding')}{unread}",
         payload={
             "source": {
                 "name": result.name,
@@ -85,6 +93,8 @@ def report(result: ScanResult) -> Report:
         },
         sections=tuple(sections),
         findings=findings,
+        web=published.web(result.name, result.version),
+        requirement=published.requirement(result.name, result.version),
     )
 
 

@@ -35,6 +35,27 @@ _WRITTEN: dict[type[ast.cmpop], tuple[str, bool]] = {
     ast.In: ("in", False),
     ast.NotIn: ("in", True),
 }
+_SIGNS: dict[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.MatMult: "@",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.Pow: "**",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+}
+
+
+def operation(op: ast.operator, left: str, right: str) -> str:
+    """`left op right` as source writes it, operands of more than one word in brackets."""
+    first, second = (f"({text})" if " " in text else text for text in (left, right))
+    return f"{first} {_SIGNS[type(op)]} {second}"
 
 
 def holds(op: ast.cmpop, left: Value, right: Value, *, logic: Logic, written: Written) -> Cond:

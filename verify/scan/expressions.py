@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from verify.scan.comparisons import holds
+from verify.scan.comparisons import holds, operation
 from verify.scan.index import Class, Definition, Function, Module
 from verify.scan.logic import FALSE, TRUE, Cond
 from verify.scan.primitives import FLAG_NAMES, SIZES
@@ -293,8 +293,7 @@ class Expressions(ABC):
         parts = union(self.logic, parts_of(self.logic, left), parts_of(self.logic, right))
         if parts:
             return Tensor(parts)
-        sign = type(node.op).__name__
-        return clipped(f"{self.written(left)} {sign} {self.written(right)}")
+        return clipped(operation(node.op, self.written(left), self.written(right)))
 
     def _compare(self, node: ast.Compare) -> Value:
         left = self.evaluate(node.left)

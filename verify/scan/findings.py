@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from verify.report import Finding
+from verify.report import Finding, Related
 from verify.scan.judge import Fault
 from verify.scan.primitives import A2A_NONE, COMMUNICATOR, FLAGS
 from verify.scan.sites import Call, Guard
@@ -17,8 +17,8 @@ CONSUMERS = {
     "fused norm": "the next layer's fused all-reduce and norm",
     "communicator": "the communicator's scatter after the MLP",
     "boundary": "the stage boundary",
-    "return": "nobody: the layer returns it as it is",
-    "scatter": "dp_scatter, which moves rows and sums nothing",
+    "return": "the layer's caller, which sums nothing up",
+    "scatter": "dp_scatter, which moves rows and sums nothing up",
 }
 MEANING = {
     "AF": "the layer fuses the all-reduce into the next norm",
@@ -35,8 +35,9 @@ _OBVIOUS: tuple[str, ...] = (
     "_dp_size ==",
 )
 _OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_fp4", "_use_aiter")
+# names that an interpreter gives, not the source
+_OBVIOUS += ("exit.",)
 _OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
-MAX_CONDITIONS = 5
 SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
 
 
@@ -108,9 +109,11 @@ class Broken:
 def finding(broken: Broken) -> Finding:
     """The finding for a person and for the JSON contract."""
     fault, place = broken.fault, broken.fault.places[0]
+    what, sums = _said(broken)
     return Finding(
         rule=broken.rule,
-        message=_message(broken),
+        message=what,
+        sums=sums,
         fix=_fix(fault, broken.rule),
         subject=broken.shown_layers,
         kind=fault.kind,
@@ -119,39 +122,82 @@ def finding(broken: Broken) -> Finding:
         cls=place.cls,
         method=place.method,
         row=fault.row,
+        rows=tuple(table_bits(broken.rows, len(FLAGS))),
+        conditions=shown_conditions(fault.conditions),
+        related=(
+            *(related(other, "sums up again") for other in fault.places[1:]),
+            *handed_over(fault.consumer),
+        ),
     )
 
 
 def shown_consumer(consumer: Consumer) -> str:
     """Who takes the tensor, for a sentence."""
-    return f"{CONSUMERS[consumer.kind]} ({consumer.file}:{consumer.line})"
+    return CONSUMERS[consumer.kind]
 
 
-def _message(broken: Broken) -> str:
+def related(place: Place, what: str) -> Related:
+    """A place beside the finding's own."""
+    return Related(file=place.file, line=place.line, what=what)
+
+
+def handed_over(consumer: Consumer) -> tuple[Related, ...]:
+    """Where the tensor is handed to its consumer, where that is a line of the source."""
+    if not consumer.line:
+        return ()
+    what = f"hands it to {shown_consumer(consumer)}"
+    return (Related(file=consumer.file, line=consumer.line, what=what),)
+
+
+def shown_conditions(names: Iterable[str]) -> tuple[str, ...]:
+    """What the layer's code asks for besides, without what the flags themselves imply."""
+    return tuple(
+        "an all-to-all backend" if name == f"not {A2A_NONE}" else _negated(name)
+        for name in names
+        if name == f"not {A2A_NONE}" or not any(word in name for word in _OBVIOUS)
+    )
+
+
+def _negated(name: str) -> str:
+    """`not a is None` as source writes it: `a is not None`."""
+    what = name.removeprefix("not ")
+    for sign, opposite in ((" is ", " is not "), (" in ", " not in "), (" == ", " != ")):
+        if what != name and what.count(sign) == 1 and " and " not in what:
+            return what.replace(sign, opposite)
+    return name
+
+
+def _said(broken: Broken) -> tuple[str, str]:
+    """What happens, and who sums it up when."""
     fault, place = broken.fault, broken.fault.places[0]
     flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
     where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
-    rows = table_bits(broken.rows, len(FLAGS))
-    conditions = [
-        "an all-to-all backend" if name == f"not {A2A_NONE}" else name
-        for name in fault.conditions
-        if name == f"not {A2A_NONE}" or not any(word in name for word in _OBVIOUS)
-    ]
-    case = f"where {where}"
-    if conditions:
-        case += f" ({'; '.join(conditions[:MAX_CONDITIONS])})"
-    consumer = shown_consumer(fault.consumer)
-    sums = {
-        "double": f"{place.collective} has summed the output and {consumer} sums it again",
-        "combined": f"{place.collective} sums what the dispatcher's combine has already summed",
-        "backend": f"{place.collective} sums what the dispatcher's combine has already summed",
-        "past the end": "also the last layer leaves its sum to the next: its communicator is "
-        "not told is_last_layer, and the final norm sums nothing up",
-        "twice": f"{place.collective} sums it, and line {fault.places[-1].line} again",
-        "lost": f"{place.collective} does not sum the output and the one who takes it, "
-        f"{consumer}, does not either",
-    }[fault.kind]
-    return f"{case}: {sums}; rows {' '.join(rows)}; in {broken.shown_layers}"
+    taker = shown_consumer(fault.consumer)
+    match fault.kind:
+        case "double":
+            return f"where {where}, {place.collective} sums the output", f"{taker} sums it again"
+        case "combined" | "backend":
+            return (
+                f"where {where}, {place.collective} sums what is complete",
+                "the dispatcher's combine has summed it before",
+            )
+        case "past the end":
+            return (
+                "also the last layer leaves its sum to the next: its communicator is not told "
+                "is_last_layer",
+                "nobody: the final norm sums nothing up",
+            )
+        case "twice":
+            return (
+                f"where {where}, {place.collective} sums the output",
+                f"line {fault.places[-1].line} sums it again",
+            )
+    return (
+        f"where {where}, {place.collective} does not sum the output",
+        f"nobody: {taker} does not either"
+        if fault.consumer.kind != "return"
+        else "nobody: the layer returns it as it is",
+    )
 
 
 def _fix(fault: Fault, rule: str) -> str:

@@ -29,11 +29,10 @@ def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]
         yield Finding(
             rule=RULE,
             message=(
-                "where the layer fuses the all-reduce into the next norm (several pipeline "
-                "stages): the last layer of a stage leaves its sum to the next layer, but what is "
-                "sent to the next stage no longer says that it is owed, and nobody sums it up; "
-                f"rows {ROW}; in {shown}"
+                "where the layer fuses the all-reduce into the next norm, the last layer of a "
+                "pipeline stage leaves its sum to the next layer"
             ),
+            sums="nobody: what is sent to the next stage no longer says that a sum is owed",
             fix="complete the sum before it is sent, or do not fuse at the end of a stage",
             subject=shown,
             kind="lost",
@@ -42,6 +41,7 @@ def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]
             cls=sender.name,
             method="forward",
             row=ROW,
+            rows=(ROW,),
         )
 
 

@@ -61,7 +61,7 @@ def test_markdown_holds_no_html_and_no_mention(hostile_report, format_name):
 def test_markdown_tables_keep_their_columns(hostile_report):
     for line in render(hostile_report, format_name="digest").splitlines():
         if line.startswith("|"):
-            assert len(re.findall(r"(?<!\\)\|", line)) == 4, line
+            assert len(re.findall(r"(?<!\\)\|", line)) == 5, line
 
 
 def test_digest_fits_a_comment(hostile_report):

@@ -10,7 +10,7 @@ from jsonschema import Draft4Validator, ValidationError
 from sarif import loader
 
 from verify.render.sarif import FINGERPRINT, render
-from verify.report import Finding, Report
+from verify.report import Finding, Related, Report
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +96,12 @@ def finding(**changes):
     return Finding(**{**values, **changes})
 
 
+def report_of(*findings):
+    return Report(command="scan", title="", summary="", payload={}, sections=(), findings=findings)
+
+
 def replace_finding(**changes):
-    report = Report(
-        command="scan",
-        title="",
-        summary="",
-        payload={},
-        sections=(),
-        findings=(finding(**changes),),
-    )
-    return results_of(report)[0]
+    return results_of(report_of(finding(**changes)))[0]
 
 
 def fingerprint(**changes):
@@ -137,3 +133,63 @@ def test_equal_findings_have_fingerprints_of_their_own(sample_report):
     first, second = (result["partialFingerprints"][FINGERPRINT] for result in results_of(twins))
     assert first != second
     assert first == fingerprint()
+
+
+RELATED = (
+    Related(file="sglang/srt/models/cedar.py", line=40, what="hands it to the scatter"),
+    Related(file="sglang/srt/layers/c.py", line=7, what="sums up again"),
+)
+
+
+def test_two_places_that_sum_are_a_flow(validator):
+    twice = finding(kind="double", related=RELATED)
+    log = log_of(report_of(twice))
+    validator.validate(log)
+    (result,) = log["runs"][0]["results"]
+    assert [one["physicalLocation"]["region"] for one in result["relatedLocations"]] == [
+        {"startLine": 40},
+        {"startLine": 7},
+    ]
+    (flow,) = result["codeFlows"][0]["threadFlows"]
+    steps = [step["location"] for step in flow["locations"]]
+    assert [step["physicalLocation"]["region"]["startLine"] for step in steps] == [10, 40, 7]
+
+
+def test_what_nobody_sums_is_no_flow():
+    assert "codeFlows" not in replace_finding(kind="lost", related=RELATED)
+
+
+def test_a_region_is_the_code_of_its_line():
+    code = {"sglang/srt/models/cedar.py": {10: "    x = all_reduce(x)  "}}
+    report = replace(report_of(finding()), code=code)
+    (result,) = results_of(report)
+    assert result["locations"][0]["physicalLocation"]["region"] == {
+        "startLine": 10,
+        "startColumn": 5,
+        "endColumn": 22,
+        "snippet": {"text": "x = all_reduce(x)"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("reach", "level"),
+    [("default", "error"), ("option", "warning"), ("conditional", "note"), (None, "error")],
+)
+def test_levels_follow_the_reach(reach, level):
+    assert replace_finding(reach=reach)["level"] == level
+    assert replace_finding(reach=reach, rule="stale-expectation")["level"] in ("warning", "note")
+
+
+def test_a_release_says_which_revision_it_is(validator):
+    web = "https://github.com/sgl-project/sglang/blob/v0.5.23/python/"
+    log = log_of(replace(report_of(finding()), web=web))
+    validator.validate(log)
+    assert log["runs"][0]["versionControlProvenance"] == [
+        {"repositoryUri": "https://github.com/sgl-project/sglang", "revisionTag": "v0.5.23"}
+    ]
+    assert "versionControlProvenance" not in log_of(report_of(finding()))["runs"][0]
+
+
+def test_rules_say_where_to_read_on(sample_report):
+    rules = log_of(sample_report)["runs"][0]["tool"]["driver"]["rules"]
+    assert all(law["helpUri"].startswith("https://") for law in rules)

@@ -136,11 +136,45 @@ def test_annotations_are_worst_first_and_ten(sample_report):
     stale = Finding(rule="stale-expectation", message="stale")
     many = replace(sample_report, findings=(stale, *(lost,) * 8, *(double,) * 4))
     lines = render(many, format_name="github").splitlines()
+    # one of each cause, then the rest
     assert [line.partition("title=")[2].partition("%")[0] for line in lines[:10]] == (
-        ["missing-skip"] * 4 + ["lost-sum"] * 6
+        ["missing-skip", "lost-sum", "stale-expectation"] + ["missing-skip"] * 3 + ["lost-sum"] * 4
     )
     assert lines[10:] == [
-        "::notice title=moe-allreduce-verify::3 more findings; the job summary lists them"
+        "::notice title=moe-allreduce-verify::3 more findings; the job summary has all"
+    ]
+
+
+def finding_at(number, **changes):
+    values = {"rule": "lost-addend", "message": "m", "file": f"sglang/srt/models/m{number}.py"}
+    return Finding(line=number + 1, **{**values, **changes})
+
+
+def test_reach_makes_annotations_quieter_and_later():
+    hard = finding_at(0, takes=("z",), reach="conditional")
+    some = finding_at(1, takes=("y",), reach="option")
+    easy = finding_at(2, reach="default")
+    lines = render(replace(EMPTY, findings=(hard, some, easy)), format_name="github").splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
+    assert "m2.py" in lines[0]
+
+
+def test_what_annotations_leave_out_is_in_the_job_summary():
+    many = tuple(finding_at(n, takes=("x > 1",), reach="option") for n in range(30))
+    report = replace(EMPTY, findings=many)
+    assert "20 more findings" in render(report, format_name="github")
+    digest = render(report, format_name="digest")
+    assert all(f"`m{n}.py:{n + 1}`" in digest for n in range(30))
+
+
+def test_concise_is_a_line_a_finding():
+    both = (
+        finding_at(1, sums="nobody", reach="default"),
+        Finding(rule="a-b", message="no place", subject="s"),
+    )
+    assert render(replace(EMPTY, findings=both), format_name="concise").splitlines() == [
+        "sglang/srt/models/m1.py:2: lost-addend: m; nobody",
+        "s: a-b: no place",
     ]
 
 

@@ -12,7 +12,7 @@ def test_communicator_that_is_not_told_the_last_layer(
     layer = sample.changed(sample.layer, ", is_last_layer=layer_id == config.last", "")
     (finding,) = scanned(sample.block, layer).findings
     assert (finding.rule, finding.row) == ("lost-past-end", "1000")
-    assert "final norm" in finding.message
+    assert "final norm" in finding.sums
 
 
 def test_layer_that_never_fuses_need_not_know(

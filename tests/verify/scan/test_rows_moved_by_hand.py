@@ -34,7 +34,7 @@ SUMS = """            if should_use_dp_reduce_scatterv():
 def test_block_that_leaves_its_sum_to_a_scatter_by_hand(scanned: Scan, sample: Any) -> None:
     (finding,) = scanned(sample.block, LAYER).findings
     assert (finding.rule, finding.row, finding.cls) == ("lost-sum", "0010", "Block")
-    assert "dp_scatter, which moves rows and sums nothing" in finding.message
+    assert "dp_scatter, which moves rows and sums nothing up" in finding.sums
     scatter = "            dp_scatter(hidden_states, everyones, batch)\n"
     assert scanned(sample.block, sample.changed(LAYER, scatter, SUMS)).findings == ()
     always = sample.changed(

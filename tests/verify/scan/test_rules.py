@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from verify.report import Related
 from verify.scan.scan import ScanResult
 
 Scan = Callable[..., ScanResult]
@@ -162,7 +163,7 @@ def test_every_producer_of_a_layer_counts(scanned: Scan, sample: Any) -> None:
     )
     result = scanned(sample.block, DENSE, layer)
     assert {(f.cls, f.row) for f in result.findings} == {("Dense", "0010")}
-    assert "not config.sparse" in result.findings[0].message
+    assert "not config.sparse" in result.findings[0].conditions
 
 
 def test_without_a_consumer_reducing_is_right(scanned: Scan, sample: Any) -> None:
@@ -207,10 +208,17 @@ def test_message_says_what_where_and_what_to_do(scanned: Scan, sample: Any) -> N
     block = sample.changed(sample.block, "            use_reduce_scatter=use_reduce_scatter,\n", "")
     (finding,) = scanned(block, sample.layer).findings
     assert finding.message == (
-        "where the communicator reduce-scatters: tensor_model_parallel_all_reduce has summed the "
-        "output and the communicator's scatter after the MLP (sglang/srt/models/sample.py:47) "
-        "sums it again; rows 0100; in Layer"
+        "where the communicator reduce-scatters, tensor_model_parallel_all_reduce sums the output"
     )
+    assert finding.sums == "the communicator's scatter after the MLP sums it again"
+    assert finding.related == (
+        Related(
+            file="sglang/srt/models/sample.py",
+            line=47,
+            what="hands it to the communicator's scatter after the MLP",
+        ),
+    )
+    assert finding.rows == ("0100",)
     assert finding.fix == "skip the reduction on RS"
     assert (finding.file, finding.cls, finding.method) == (
         "sglang/srt/models/sample.py",

@@ -5,9 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from verify.report import Finding
+from verify.report import Finding, Related
 from verify.scan.addends.judge import ASKED, Addends, Cause, Fault
-from verify.scan.findings import shown_consumer
+from verify.scan.findings import (
+    handed_over,
+    related,
+    shown_conditions,
+    shown_consumer,
+)
 from verify.scan.index import Class, Index
 from verify.scan.primitives import FLAGS
 from verify.scan.refused import ATTENTION_GROUP
@@ -16,7 +21,6 @@ from verify.scan.values import Place
 from verify.truth import table_bits
 
 REGISTRIES = "sglang/srt/configs/"
-MAX_CONDITIONS = 4
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 _COPIES = re.compile(r"moe_dp|attn_cp|moe_data_parallel|prefill_c(?:ontext_parallel|p\b)")
 # what a module says that is built for a cause. Data-parallel weights come with attention DP; copies
@@ -169,26 +173,35 @@ def _registries(index: Index) -> tuple[str, ...]:
 
 def _finding(broken: Broken) -> Finding:
     place, fault = broken.place, broken.fault
-    layers = ", ".join(sorted(broken.layers)[:4])
-    rows = " ".join(table_bits(broken.rows, len(FLAGS)))
-    what = MESSAGES[broken.rule].format(
-        consumer=shown_consumer(fault.consumer),
-        where=_where(broken),
-    )
-    named = [name for name in fault.conditions if not name.startswith("enable_moe_dense")]
-    needs = f" ({'; '.join(named[:MAX_CONDITIONS])})" if named else ""
+    what, sums = MESSAGES[broken.rule]
+    where, taker = _where(broken), shown_consumer(fault.consumer)
     return Finding(
         rule=broken.rule,
-        message=f"{what}{needs}; rows {rows}; in {layers}",
+        message=what.format(consumer=taker, where=where),
+        sums=sums.format(consumer=taker),
         fix=FIXES[broken.rule],
-        subject=layers,
+        subject=", ".join(sorted(broken.layers)[:4]),
         kind=KINDS[fault.kind],
         file=place.file,
         line=place.line,
         cls=place.cls,
         method=place.method,
         row=fault.row,
+        rows=tuple(table_bits(broken.rows, len(FLAGS))),
+        takes=TAKES[fault.cause],
+        conditions=shown_conditions(fault.conditions),
+        related=(
+            *_built(fault.places, place),
+            *handed_over(fault.consumer),
+        ),
     )
+
+
+def _built(places: tuple[Place, ...], own: Place) -> Iterator[Related]:
+    """The calls around the finding's place, which is one of them: outer ones, then inner ones."""
+    at = places.index(own)
+    yield from (related(place, "builds what holds it") for place in places[:at])
+    yield from (related(place, "leaves the partial sum") for place in places[at + 1 :])
 
 
 def _where(broken: Broken) -> str:
@@ -196,30 +209,43 @@ def _where(broken: Broken) -> str:
         case "FI":
             return "where the FP4 dispatcher sums in combine (FI)"
         case "backend":
-            named = ", ".join(sorted(broken.backends))
+            named = " or ".join(sorted(broken.backends))
             return (
                 f"with the all-to-all backend {named} (which of them the server takes for this "
                 "model was not read)"
             )
         case "local-work":
-            return "with data-parallel expert weights (dwdp_size > 1)"
-        case "dense":
+            return "with data-parallel expert weights (dwdp_size above 1)"
+        case "dense" | "resummed":
             return "with moe_dense_tp_size 1"
         case "split":
-            return "with experts split over two groups (moe_ep_size > 1 and moe_tp_size > 1)"
+            return "with experts split over two groups (moe_ep_size and moe_tp_size above 1)"
         case "declined":
             return "where the fused kernel declines a tensor whose sum was left to it"
         case "fused-local":
             return "with moe_dense_tp_size 1, where the layer leaves its sum to the next norm"
-        case "resummed":
-            return "with moe_dense_tp_size 1"
         case "copies" | "own-copies":
-            return "with several copies of the experts (moe_dp_size > 1)"
+            return "with several copies of the experts (moe_dp_size above 1)"
         case "fused-copies":
-            return "with several copies of the experts (moe_dp_size > 1) and a fused next norm"
+            return "with several copies of the experts (moe_dp_size above 1) and a fused next norm"
     return "where the sum is still owed"
 
 
+# the settings without which each of them does not happen
+TAKES: Mapping[Cause, tuple[str, ...]] = {
+    "gathered": (),
+    "FI": ("FI",),
+    "backend": ("moe_a2a_backend",),
+    "local-work": ("dwdp_size > 1",),
+    "dense": ("moe_dense_tp_size == 1",),
+    "split": ("moe_ep_size > 1", "moe_tp_size > 1"),
+    "declined": ("AF", "moe_ep_size > 1"),
+    "copies": ("moe_dp_size > 1",),
+    "own-copies": ("moe_dp_size > 1",),
+    "fused-copies": ("AF", "moe_dp_size > 1"),
+    "fused-local": ("AF", "moe_dense_tp_size == 1"),
+    "resummed": ("moe_dense_tp_size == 1",),
+}
 RULES: Mapping[str, str] = {
     "replicated": "replicated-addend",
     "lost": "lost-addend",
@@ -234,21 +260,36 @@ KINDS: Mapping[str, str] = {
     "narrow": "lost",
     "wide": "double",
 }
-MESSAGES: Mapping[str, str] = {
-    "replicated-addend": "{where}, every rank adds a value that it holds in full to its partial "
-    "sum, and it is summed up afterwards, handed to {consumer}: it counts once for every rank",
-    "lost-addend": "{where}, each rank has its own rows and {consumer} sums nothing up, but this "
-    "layer beside the routed experts is sharded: of its sum each rank keeps its own slice only",
-    "mixed-addend": "{where}, each rank has its own rows, but this layer beside the routed experts "
-    "is sharded and sums its output up over ranks that hold other tokens",
-    "group-too-narrow": "{where}, {consumer} sums up over fewer ranks than hold slices of the "
-    "layer's output: what the others hold is lost",
-    "group-too-wide": "{where}, the routed experts' output is summed up over the whole "
-    "tensor-parallel group, over every copy: it counts once for each copy",
-    "sums-local-rows": "{where}, what is complete on rows that only this rank has is summed up "
-    "over ranks that hold other tokens",
-    "sharded-dense": "{where}, {consumer} takes a dense MLP for complete on this rank's own rows, "
-    "but this one is sharded: its slices are not summed up, or over other ranks' tokens",
+MESSAGES: Mapping[str, tuple[str, str]] = {
+    "replicated-addend": (
+        "{where}, every rank adds a value that it holds in full to its partial sum",
+        "{consumer} sums it up afterwards, so that it counts once for every rank",
+    ),
+    "lost-addend": (
+        "{where}, each rank has its own rows, but this layer beside the routed experts is sharded",
+        "nobody: {consumer} takes each rank's rows as they are, so that each rank keeps its own "
+        "slice only",
+    ),
+    "mixed-addend": (
+        "{where}, each rank has its own rows, but this layer beside the routed experts is sharded",
+        "it sums its own output up, over ranks that hold other tokens",
+    ),
+    "group-too-narrow": (
+        "{where}, the layer's output is split over more ranks than it is summed over",
+        "{consumer}, over fewer ranks than hold slices: what the others hold is lost",
+    ),
+    "group-too-wide": (
+        "{where}, the routed experts' output is summed up over the whole tensor-parallel group",
+        "every copy is in the sum: it counts once for each copy",
+    ),
+    "sums-local-rows": (
+        "{where}, what is complete on rows that only this rank has is summed up",
+        "the sum runs over ranks that hold other tokens",
+    ),
+    "sharded-dense": (
+        "{where}, a dense MLP works on rows that only this rank has, but this one is sharded",
+        "nobody, or other ranks' tokens are summed: {consumer} takes the MLP's output for complete",
+    ),
 }
 FIXES: Mapping[str, str] = {
     "replicated-addend": "add it on one rank only while the sum is owed, or after the reduction",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from verify.scan.addends.same import SameMachine, fresh
+from verify.scan.comparisons import operation
 from verify.scan.index import Class, Function
 from verify.scan.judge import SIZE_OF
 from verify.scan.logic import FALSE, TRUE, Cond
@@ -194,9 +195,7 @@ class AddendMachine(SameMachine):
     def _binop(self, node: ast.BinOp) -> Value:
         left, right = self.evaluate(node.left), self.evaluate(node.right)
         if not parts_of(self.logic, left) and not parts_of(self.logic, right):
-            return Text(
-                f"{self.written(left)} {type(node.op).__name__} {self.written(right)}"[:120]
-            )
+            return Text(operation(node.op, self.written(left), self.written(right))[:120])
         if isinstance(node.op, ast.Add | ast.Sub):
             return self.added(node, left, right)
         return self.combined(left, right)

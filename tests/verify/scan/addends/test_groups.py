@@ -42,7 +42,7 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     assert result.rules == [("group-too-narrow", "0000")]
     (finding,) = result.findings
     assert (finding.cls, finding.method, finding.kind) == ("Block", "__init__", "lost")
-    assert "moe_dp_size > 1" in finding.message
+    assert finding.takes == ("moe_dp_size > 1",)
     over_all = PICKS.replace(
         "    if parallel.moe_ep_size", "    return parallel.tp_group\n    if 0"
     )

@@ -20,7 +20,7 @@ def test_complete_value_added_before_the_sum_counts_once_a_rank(judged: Judge, c
     assert result.rules == [("replicated-addend", "0000")]
     (finding,) = result.findings
     assert (finding.cls, finding.method) == ("Block", "forward")
-    assert "it counts once for every rank" in finding.message
+    assert "it counts once for every rank" in finding.sums
     assert finding.fix is not None
 
 

@@ -1,0 +1,47 @@
+"""A finding's counts as a small drawing: ranks side by side, how often each partial is in each."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from verify.render.page import Page
+from verify.render.words import OTHERS, is_mixed
+from verify.report import Finding
+
+TITLE = "in rank"
+LACKING = "-"
+
+
+def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]:
+    """A column a rank, a line a partial sum: `1` is right, `-` lacks it, more is too often.
+
+    Ranks that do not fit the page are counted.
+    """
+    counts = finding.counts or ()
+    ranks = len(counts)
+    digits = max(len(str(max((*map(max, counts), ranks - 1), default=0))), 1)
+    label = f"partial of {ranks - 1}"
+    column = digits + 2
+    fits = max((page.width - len(indent) - len(label)) // column, 1)
+    shown = range(min(ranks, fits))
+    head = f"{TITLE:<{len(label)}}" + "".join(f"{rank:>{column}}" for rank in shown)
+    yield Text(f"{indent}{head}", "dim")
+    for source in shown:
+        line = Text(f"{indent}{f'partial of {source}':<{len(label)}}")
+        for rank in shown:
+            count = counts[rank][source]
+            line.append(f"{count or LACKING:>{column}}", "" if count == 1 else "bold red")
+        yield line
+    yield Text(f"{indent}{_verdict(finding)}")
+    if len(shown) < ranks:
+        yield Text(f"{indent}the first {len(shown)} of {ranks} ranks")
+
+
+def _verdict(finding: Finding) -> str:
+    """What the drawing says, in words: both ways where it is wrong both ways."""
+    flat = [count for row in finding.counts or () for count in row]
+    lacking, often = flat.count(0), sum(count > 1 for count in flat)
+    said = [f"{lacking} of {len(flat)} missing ({LACKING})"] if lacking else []
+    said += [f"{often} of {len(flat)} too often"] if often else []
+    said += [OTHERS] if is_mixed(finding) else []
+    return ", ".join(said) or "each once"
