@@ -100,7 +100,7 @@ def native_moe(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
         weights, ids, _ = topk
         ids = _held(layer, ids)
         gated = getattr(config, "is_gated", True)
-        slope = getattr(config, "gemm1_alpha", None)
+        slope: Any = getattr(config, "gemm1_alpha", None)
         halves = slope is not None and not getattr(config, "gate_up_interleaved", True)
         if config.apply_router_weight_on_input or not gated or halves:
             return experts.mixture(
