@@ -54,7 +54,7 @@ def test_open_coded_guards_diverge_in_one_of_them(tmp_path):
 
 
 def test_a_predicate_that_a_dense_mlp_does_not_ask_diverges(tmp_path):
-    """0.5.11's communicator sums by reduce_scatterv; GLM-4-MoE's dense layers have summed before."""
+    """0.5.11's communicator sums by reduce_scatterv; GLM-4-MoE's dense layers summed before."""
     found = served(tmp_path, PREDICATE, "glm4_moe", layouts=[DIVERGES])
     assert found == {DIVERGES: "diverged"}
 
