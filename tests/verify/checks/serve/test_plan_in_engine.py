@@ -53,6 +53,12 @@ def test_open_coded_guards_diverge_in_one_of_them(tmp_path):
     assert found == {**dict.fromkeys(LAYOUTS, "exact"), DIVERGES: "diverged"}
 
 
+def test_a_predicate_that_a_dense_mlp_does_not_ask_diverges(tmp_path):
+    """0.5.11's communicator sums by reduce_scatterv; GLM-4-MoE's dense layers summed before."""
+    found = served(tmp_path, PREDICATE, "glm4_moe", layouts=[DIVERGES])
+    assert found == {DIVERGES: "diverged"}
+
+
 @pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
 @pytest.mark.parametrize(("layout", "wrong"), [("tp2", "none"), ("tp2.ep2", "moe_tp")])
 def test_a_plan_that_sums_over_another_group_diverges(tmp_path, model, layout, wrong):
