@@ -42,7 +42,7 @@ def test_ranks_and_ledger_agree_on_the_original_guards() -> None:
     assert problems(world_size=2, guard="oracle") == []
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_layers_that_follow_the_plan_are_exact(world_size: int) -> None:
     assert problems(world_size=world_size, guard="plan") == []
 
