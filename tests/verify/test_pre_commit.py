@@ -57,7 +57,8 @@ def test_a_finding_stops_the_commit(repository):
     assert done.returncode == 1
     assert "MoE partial sums are added up exactly once" in done.stdout
     assert "Failed" in done.stdout
-    assert "sglang/srt/models/cedar.py:22 [missing-skip]" in done.stdout
+    assert "missing-skip" in done.stdout
+    assert "cedar.py:22" in done.stdout
 
 
 def test_a_baseline_lets_it_pass(repository):
@@ -83,4 +84,5 @@ def test_from_this_repository_as_others_install_it(repository):
     """`language: python`: pre-commit builds the package into an environment of its own."""
     done = run(*PRE_COMMIT, "try-repo", str(ROOT), HOOK["id"], "--all-files", cwd=repository)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "sglang/srt/models/cedar.py:22 [missing-skip]" in done.stdout
+    assert "missing-skip" in done.stdout
+    assert "cedar.py:22" in done.stdout

@@ -34,6 +34,8 @@ def run(pytester, monkeypatch):
 
 
 def test_a_launch_is_an_item_with_a_readable_end(run):
+    # another test of this process may hold a browser
+    before = set(psutil.Process().children(recursive=True))
     result = run("good:tp2", "wrong:tp2", "missing:tp2", "refused:tp2", "good:tp8")
     result.assert_outcomes(passed=1, failed=3, skipped=1)
     result.stdout.fnmatch_lines_random(
@@ -45,7 +47,7 @@ def test_a_launch_is_an_item_with_a_readable_end(run):
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= before
 
 
 @pytest.mark.parametrize("text", ["good", ":tp2", "good:"])

@@ -19,7 +19,7 @@ def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]
     """
     counts = finding.counts or ()
     ranks = len(counts)
-    digits = max(len(str(max((*map(max, counts), ranks - 1), default=0))), 1)
+    digits = max(len(str(max((*(count for row in counts for count in row), ranks - 1)))), 1)
     label = f"partial of {ranks - 1}"
     column = digits + 2
     fits = max((page.width - len(indent) - len(label)) // column, 1)
@@ -29,8 +29,10 @@ def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]
     for source in shown:
         line = Text(f"{indent}{f'partial of {source}':<{len(label)}}")
         for rank in shown:
-            count = counts[rank][source]
-            line.append(f"{count or LACKING:>{column}}", "" if count == 1 else "bold red")
+            # a rank without tokens counts nothing, and lacks nothing
+            count = counts[rank][source] if counts[rank] else 1
+            shown_as = (count or LACKING) if counts[rank] else ""
+            line.append(f"{shown_as:>{column}}", "" if count == 1 else "bold red")
         yield line
     yield Text(f"{indent}{_verdict(finding)}")
     if len(shown) < ranks:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,8 @@ def test_ranks_and_folders_go_with_the_command(tmp_path, number):
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(scratch)},
         stderr=subprocess.PIPE,
         text=True,
+        # tests that run under nohup would hand down a SIGHUP that is ignored
+        preexec_fn=partial(signal.signal, number, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     ) as process:
         # the engine's process, the case's, and its one rank
         family = wait_for(lambda: f if len(f := children(process)) == 3 else None)
