@@ -4,7 +4,7 @@ from importlib import import_module
 
 from verify.engines.engine import Engine
 
-FOLDERS = ("sglang",)
+FOLDERS = ("sglang", "vllm")
 
 
 def engines() -> tuple[Engine, ...]:

@@ -12,6 +12,7 @@ from verify.checks.serve.environment import ready
 from verify.checks.serve.results import Results, Subject, digest
 from verify.checks.serve.session import Session
 from verify.checks.serve.source import Located, locate
+from verify.engines import inside
 from verify.engines.engine import Engine
 from verify.engines.registry import engines
 
@@ -19,9 +20,11 @@ from verify.engines.registry import engines
 def subject_of(located: Located) -> Subject:
     """Digests of the engine's package and of everything here that has a say in a result."""
     judges = (Path(str(module.__file__)) for module in (calibrate, compare, run, zygote))
+    # what every engine's own module may use
+    shared = Path(str(inside.__file__)).parent
     return Subject(
         source=digest(located.folder / located.engine.package),
-        builder=digest(*judges, located.engine.home),
+        builder=digest(*judges, shared, located.engine.home),
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from verify.engines.sglang.serving.inside.accuse import Layout, accused  # noqa: E402
+from verify.engines.inside.accuse import Layout, accused  # noqa: E402
 
 LENGTHS = {"prefill": [2, 2], "decode 1": [1, 1]}
 WIDTH = 3

@@ -1,6 +1,6 @@
 """Which rows a rank may hold."""
 
-from verify.engines.sglang.serving.inside.rows import PADDING, maps, others
+from verify.engines.inside.rows import PADDING, maps, others
 
 LENGTHS = [1, 2, 1]
 SHARES = [[0, 2], [1]]

@@ -3,8 +3,8 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from verify.engines.sglang.serving.inside.modules import Running, pattern  # noqa: E402
-from verify.engines.sglang.serving.inside.witness import Witness  # noqa: E402
+from verify.engines.inside.modules import Running, pattern  # noqa: E402
+from verify.engines.inside.witness import Witness  # noqa: E402
 
 
 class Block(torch.nn.Module):

@@ -13,8 +13,8 @@ dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, worl
 
 from srt.models import toy  # noqa: E402
 
+from verify.engines.inside.modules import Running  # noqa: E402
 from verify.engines.sglang.serving.inside import corrupt  # noqa: E402
-from verify.engines.sglang.serving.inside.modules import Running  # noqa: E402
 
 alone = [dist.new_group([each]) for each in range(2)][rank]
 collectives = corrupt.Collectives(running=Running(), root=parts)

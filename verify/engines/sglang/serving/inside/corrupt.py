@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.sglang.serving.inside.modules import Running
+from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
 PLUMBING = ("srt/distributed/", "srt/layers/dp_attention.py", "srt/runtime_context.py")

@@ -138,7 +138,7 @@ def shares(groups: int) -> list[list[int]]:
 
 def _accused(case: dict[str, Any]) -> dict[str, Any]:
     """What `accuse` makes of the folders that two earlier cases kept as their `witness`."""
-    accuse = importlib.import_module("verify.engines.sglang.serving.inside.accuse")
+    accuse = importlib.import_module("verify.engines.inside.accuse")
     torch, one, several = _ENGINE["torch"], Path(case["one"]), Path(case["accuse"])
     texts, _ = prompts(case["seed"])
     lengths = {step: [1 for _ in texts] for step in record.STEPS}

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from verify.engines.inside.modules import Running, pattern
+from verify.engines.inside.witness import Witness
 from verify.engines.sglang.serving.inside import corrupt
-from verify.engines.sglang.serving.inside.modules import Running, pattern
 from verify.engines.sglang.serving.inside.record import Record, moved
-from verify.engines.sglang.serving.inside.witness import Witness
 
 Change = dict[str, Any]
 """`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from verify.engines.sglang.serving.inside.modules import Running
+from verify.engines.inside.modules import Running
 
 Call = dict[str, Any]
 """`step`, `name`, `call` (its number in the step), `inputs`, `outputs`, `other`: whether some input

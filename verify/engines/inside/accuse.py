@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from verify.engines.sglang.serving.inside.rows import PADDING, Map, maps, others
-from verify.engines.sglang.serving.inside.witness import Call
+from verify.engines.inside.rows import PADDING, Map, maps, others
+from verify.engines.inside.witness import Call
 
 FACTOR = 10.0
 # of the largest value of a table: what float32 may lose in it whatever the weights

@@ -1,0 +1,1 @@
+"""vLLM, served by its own CPU build."""

@@ -1,0 +1,1 @@
+"""What is imported inside vLLM's own Python."""

@@ -1,0 +1,136 @@
+"""Collectives of a forward pass by the place in the engine that asks for them, one at a time wrong.
+
+Every collective of vLLM's groups ends in a method of its CPU communicator. A site is the first file
+and line outside of the engine's own plumbing, with the module that runs. Only tensors of floating
+numbers count: what ranks tell each other about sizes decides, and carries no value.
+
+Runs inside the engine's Python (standard library, torch and vllm).
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verify.engines.inside.modules import Running
+
+# what passes a collective on for others; their callers are the places that matter
+PLUMBING = ("distributed/",)
+
+SUMS = ("all_reduce",)
+SCATTERS = ("reduce_scatter", "reduce_scatterv")
+GATHERS = ("all_gather", "all_gatherv")
+DOUBLED, DROPPED, NAN = "doubled", "dropped", "unset"
+
+Site = tuple[str, str, str, int]
+"""Place, module, function, ranks."""
+
+
+@dataclass(kw_only=True)
+class Collectives:
+    """Counts sites while `active`; at `wrong` a collective does what `how` says instead.
+
+    `root` is the folder of the engine's package.
+    """
+
+    running: Running
+    root: Path
+    active: bool = False
+    wrong: Site | None = None
+    how: str = ""
+    seen: dict[Site, int] = field(default_factory=dict)
+    struck: int = 0
+    _inside: bool = False
+
+    def install(self, communicator: Any) -> None:
+        """Take the places of the methods of `communicator`, a class."""
+        for name in (*SUMS, *SCATTERS, *GATHERS):
+            setattr(communicator, name, self._standing_before(name, getattr(communicator, name)))
+
+    def corrupt(self, site: Site | None, how: str = "") -> None:
+        """From now on `site` is wrong; None: all are right."""
+        self.wrong, self.how, self.struck = site, how, 0
+
+    def _standing_before(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def collective(group: Any, *positional: Any, **named: Any) -> Any:
+            bound = signature.bind(group, *positional, **named)
+            bound.apply_defaults()
+            _, given, *rest = bound.args
+            # a list comes back here tensor by tensor
+            if not self.active or self._inside or isinstance(given, list | tuple):
+                return original(*bound.args)
+            # one of the methods may call another
+            self._inside = True
+            try:
+                return self._meet(name, original, group, given, rest)
+            finally:
+                self._inside = False
+
+        return collective
+
+    def _meet(
+        self, name: str, original: Callable[..., Any], group: Any, given: Any, rest: list[Any]
+    ) -> Any:
+        if not given.is_floating_point() or group.world_size == 1:
+            return original(group, given, *rest)
+        site = (_place(self.root), self.running.inner(), name, int(group.world_size))
+        self.seen[site] = self.seen.get(site, 0) + 1
+        if site != self.wrong:
+            return original(group, given, *rest)
+        self.struck += 1
+        before = given.clone()
+        result = original(group, given, *rest)
+        if self.how == NAN:
+            return result.fill_(float("nan"))
+        if name in GATHERS:
+            _spoil_gathered(result, before, self.how, group, rest)
+        elif self.how == DOUBLED:
+            # every rank sums once more what all have summed
+            result.mul_(group.world_size)
+        else:
+            result.copy_(before if name in SUMS else _own_piece(before, result, group, rest))
+        return result
+
+
+def _own_piece(given: Any, result: Any, group: Any, rest: list[Any]) -> Any:
+    """Of what is scattered, this rank's place in its own part of the sum."""
+    dimension = rest[0] % given.dim()
+    size = result.shape[dimension]
+    sizes = rest[1] if len(rest) > 1 and rest[1] else [size] * group.world_size
+    return given.narrow(dimension, sum(sizes[: group.rank_in_group]), size)
+
+
+def _spoil_gathered(result: Any, given: Any, how: str, group: Any, rest: list[Any]) -> None:
+    """Doubled: the first rank's part in the second's place too. Dropped: only one's own part."""
+    dimension = rest[0] % given.dim()
+    sizes = rest[1] if len(rest) > 1 and rest[1] else [given.shape[dimension]] * group.world_size
+    parts = list(torch.split(result, sizes, dimension))
+    if how == DROPPED:
+        for rank, part in enumerate(parts):
+            if rank != group.rank_in_group:
+                part.zero_()
+    else:
+        size = min(sizes[:2])
+        first = parts[0].narrow(dimension, 0, size).clone()
+        parts[1].narrow(dimension, 0, size).copy_(first)
+
+
+def _place(root: Path) -> str:
+    """The innermost frame of the engine that is not plumbing."""
+    frame: Any = sys._getframe(1)
+    plumbing = "outside the engine"
+    while frame is not None:
+        head, _, inside = frame.f_code.co_filename.partition(f"{root}/")
+        if not head and inside:
+            place = f"{inside}:{frame.f_lineno}"
+            if not inside.startswith(PLUMBING):
+                return place
+            plumbing = place
+        frame = frame.f_back
+    return plumbing
