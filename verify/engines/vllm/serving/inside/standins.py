@@ -20,7 +20,7 @@ ALL = (
     "its weights; each expert as two products in torch",
     "CPU router: refuses a sigmoid or a correction bias without groups; as one group",
     "FusedMoEConfig: refuses experts without a gate on CPU",
-    "RotaryEmbedding.forward_cpu: rotates the first head only of a three-dimensional query; the "
+    "RotaryEmbedding.forward_cpu: wrong for a query of three dimensions with several heads; the "
     "engine's own native form",
     "topk_softmax: CUDA only",
     "oneDNN products: keep a copy of the weight, which could not be changed after loading; "
