@@ -44,7 +44,7 @@ def served(tmp_path, *words):
     output = tmp_path / "report.json"
     command = ["serve", said(WHERE), "--python", PYTHON, "--format", "json"]
     code = _cli.main([*command, "--output", str(output), *words])
-    return code, json.loads(output.read_text())["cases"]
+    return code, json.loads(output.read_text())["cases"] if code < 2 else []
 
 
 def test_a_right_model_is_exact_and_each_collective_counts(tmp_path):
@@ -74,7 +74,7 @@ def test_49122_repaired_in_memory_is_exact(tmp_path):
 def test_a_launch_that_the_server_refuses_is_its_own_words(tmp_path, capsys):
     words = ("--model", "mixtral", "--layout", "tp2", "--", "--max-model-len=100000")
     assert served(tmp_path, *words)[0] == 2
-    assert "max_model_len" in capsys.readouterr().err
+    assert "User-specified max_model_len" in capsys.readouterr().err
 
 
 def test_the_cpu_kernel_that_is_replaced_is_wrong_for_heads_of_their_own():

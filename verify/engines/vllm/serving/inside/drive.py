@@ -96,7 +96,9 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
         log = Path(folder, "log").read_text("utf-8", "replace").strip().splitlines()
         raise RefusedError(log[-1] if log else f"exit {error.code}") from error
     except (ValueError, AssertionError, NotImplementedError) as error:
-        raise RefusedError(f"{type(error).__name__}: {error}") from error
+        # a reason may come after a line that only counts the errors
+        words = " ".join(str(error).split())
+        raise RefusedError(f"{type(error).__name__}: {words}") from error
     return module.EngineArgs.from_cli_args(parser.parse_args(case["launch"]))
 
 
