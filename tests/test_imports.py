@@ -39,6 +39,14 @@ BREAKS = {
         "verify/checks/serve/run.py",
         "import verify.engines.sglang.serving",
     ),
+    "a check that knows the second engine": (
+        "verify/checks/serve/zygote.py",
+        "import verify.engines.vllm.serving",
+    ),
+    "an engine that knows another": (
+        "verify/engines/vllm/serving/tables.py",
+        "from verify.engines.sglang.serving import layouts",
+    ),
     "an engine that knows a check": (
         "verify/engines/sglang/serving/tables.py",
         "import verify.checks.serve.layout",
