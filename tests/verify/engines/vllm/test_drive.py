@@ -1,5 +1,6 @@
 """The drive without the engine: prompts, refusals, and what one generation is made into."""
 
+import re
 import sys
 import types
 from types import SimpleNamespace
@@ -89,13 +90,20 @@ def test_what_the_server_refuses_is_in_its_own_words(monkeypatch, tmp_path):
         drive.prepare({"ranks": 3, "launch": []}, tmp_path)
 
 
-def test_a_fault_of_its_own_is_no_refusal(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (OSError("no memory"), OSError),
+        (ValueError("Model architectures ['A'] failed to be inspected"), NotImplementedError),
+    ],
+)
+def test_a_fault_of_its_own_is_no_refusal(monkeypatch, tmp_path, fault, kind):
     def fail():
-        raise OSError("no memory")
+        raise fault
 
     monkeypatch.setattr(drive.os, "environ", dict(drive.os.environ))
     monkeypatch.setitem(drive._ENGINE, "arguments", server(fail))
-    with pytest.raises(OSError, match="no memory"):
+    with pytest.raises(kind, match=re.escape(str(fault))):
         drive.prepare({"ranks": 1, "launch": []}, tmp_path)
 
 

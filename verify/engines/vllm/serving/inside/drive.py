@@ -19,6 +19,9 @@ DECODE = 3
 VOCABULARY = 250
 STEPS = ("prefill", *(f"decode {number + 1}" for number in range(DECODE)))
 
+# what the engine says of a model whose file it cannot import
+NOT_IMPORTED = "failed to be inspected"
+
 _ENGINE: dict[str, Any] = {}
 _INSIDE = "verify.engines.vllm.serving.inside"
 
@@ -98,6 +101,9 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
     except (ValueError, AssertionError, NotImplementedError) as error:
         # a reason may come after a line that only counts the errors
         words = " ".join(str(error).split())
+        if NOT_IMPORTED in words:
+            # a package is missing here; the server said nothing about the launch
+            raise NotImplementedError(words) from error
         raise RefusedError(f"{type(error).__name__}: {words}") from error
     return module.EngineArgs.from_cli_args(parser.parse_args(case["launch"]))
 
