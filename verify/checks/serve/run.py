@@ -14,6 +14,7 @@ from verify.checks.serve.layout import ONE
 from verify.checks.serve.session import CASE_S, Session
 from verify.engines.engine import Engine
 
+OWN = f"{Path(__file__).resolve().parents[2]}/"
 # what an engine's own Python says of itself, and of the network it was left, where it does
 VERSIONS = ("version", "python", "torch", "transformers", "network")
 
@@ -254,7 +255,8 @@ def _words(answer: dict[str, Any]) -> Iterator[str]:
 def _where(failure: dict[str, Any], package: str) -> str:
     """A failure's words, and the innermost place in the engine, `package/folder/file.py:line`."""
     marker = f"/{package}/"
-    inside = [frame for frame in failure["frames"] if marker in frame]
+    # this tool's own folder for the engine has the package's name too
+    inside = [f for f in failure["frames"] if marker in f and not f.startswith(OWN)]
     at = f" at {package}/{inside[-1].rpartition(marker)[2]}" if inside else ""
     return f"{_short(failure['error'])}{at}"
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from verify.checks.serve import compare
+from verify.checks.serve import compare, run
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.layout import parse
 from verify.checks.serve.report import report
@@ -76,6 +76,15 @@ def test_how_a_run_ended_is_told_by_its_words(changes, outcome, why):
     found, said = classify(answer(**changes), engine=ENGINE)
     assert found == outcome
     assert why is None or why in str(said)
+
+
+def test_the_place_that_is_named_is_the_engine_s_not_this_tool_s():
+    own = str(run.OWN) + "engines/sglang/serving/inside/drive.py:113"
+    failure = {**failed("no"), "frames": ["/x/sglang/srt/a.py:7", own]}
+    assert classify(answer(prepare=failure), engine=ENGINE) == (
+        "cannot-run",
+        "no at sglang/srt/a.py:7",
+    )
 
 
 SUBJECT = Subject(source="s", builder="b")
