@@ -1,7 +1,7 @@
 """Results as a report: nothing is a pass except exact."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
@@ -28,18 +28,24 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
         command="serve",
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
-        payload={
-            "source": {
-                "engine": engine,
-                "version": release.removeprefix(f"{engine} "),
-                "digest": subject.source,
-            },
-            "builder": subject.builder,
-            "cases": [result.as_json() for result in results],
-        },
+        payload=_payload(results, release=release, engine=engine, subject=subject),
         sections=tuple(_sections(results)),
         findings=tuple(_findings(results, named=named)),
     )
+
+
+def _payload(
+    results: Iterable[Result], *, release: str, engine: str, subject: Subject
+) -> dict[str, Json]:
+    return {
+        "source": {
+            "engine": engine,
+            "version": release.removeprefix(f"{engine} "),
+            "digest": subject.source,
+        },
+        "builder": subject.builder,
+        "cases": [result.as_json() for result in results],
+    }
 
 
 def answers_report(
@@ -61,15 +67,7 @@ def answers_report(
         command="serve",
         title=f"{release}: its own answer to each finding",
         summary=f"serve: {release}: {told}",
-        payload={
-            "source": {
-                "engine": engine,
-                "version": release.removeprefix(f"{engine} "),
-                "digest": subject.source,
-            },
-            "builder": subject.builder,
-            "cases": [result.as_json() for result in ran.values()],
-        },
+        payload=_payload(ran.values(), release=release, engine=engine, subject=subject),
         sections=(
             TableSection(
                 title="What the engine says",

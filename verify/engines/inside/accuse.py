@@ -72,6 +72,19 @@ def read(folder: Path, *, ranks: int) -> list[list[Call]]:
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(ranks)]
 
 
+def of_case(
+    case: dict[str, Any], *, lengths: dict[str, list[int]], shares: list[list[int]]
+) -> dict[str, Any]:
+    """What `accused` says of the folders that two earlier cases kept as their `witness`."""
+    one = Path(case["one"])
+    return accused(
+        torch.load(one / "rank0.pt"),
+        [torch.load(file) for file in sorted(one.glob("change*.rank0.pt"))],
+        read(Path(case["accuse"]), ranks=case["ranks"]),
+        Layout(ranks=case["ranks"], lengths=lengths, shares=shares, partitions=case["partitions"]),
+    )
+
+
 def accused(
     one: list[Call], moved: Sequence[list[Call]], ranks: Sequence[list[Call]], layout: Layout
 ) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import types
 import pytest
 
 torch = pytest.importorskip("torch")
+from verify.engines.inside import changes  # noqa: E402
 from verify.engines.sglang.serving.inside import record  # noqa: E402
 
 
@@ -74,7 +75,7 @@ def test_a_parameter_that_nobody_filled_is_named(kept):
 def test_weights_move_by_what_was_asked_and_come_back_to_the_bit(kept):
     before = [each.detach().clone() for each in kept.model.parameters()]
     said = kept.run(kept.batch.test)
-    with record.moved(kept.model, size=0.25, seed=1):
+    with changes.moved(kept.model, size=0.25, seed=1):
         moved = [each.detach().clone() for each in kept.model.parameters()]
         assert kept.run(kept.batch.test) != said
     for old, new in zip(before, moved, strict=True):
@@ -84,7 +85,7 @@ def test_weights_move_by_what_was_asked_and_come_back_to_the_bit(kept):
 
 def test_another_seed_moves_otherwise(kept):
     def weights(seed):
-        with record.moved(kept.model, size=0.25, seed=seed):
+        with changes.moved(kept.model, size=0.25, seed=seed):
             return kept.model.weight.detach().clone()
 
     assert torch.equal(weights(1), weights(1))

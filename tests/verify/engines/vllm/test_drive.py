@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from verify.checks.serve import compare  # noqa: E402
+from verify.engines.inside import changes  # noqa: E402
 from verify.engines.vllm.serving.inside import drive, passes  # noqa: E402
 
 TOKENS = 5
@@ -120,7 +121,7 @@ def test_a_slice_is_spoiled_on_its_rank_only_and_put_back():
 def test_weights_move_by_their_rounding_and_come_back():
     model = torch.nn.Linear(2, 2)
     before = model.weight.detach().clone()
-    with passes._moved(model, size=2.0**-23, seed=0):
+    with changes.moved(model, size=2.0**-23, seed=0):
         moved = ((model.weight - before) / before).abs()
         assert 0 < moved.max() <= 2.0**-22
     assert torch.equal(model.weight, before)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
 from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
@@ -30,7 +31,7 @@ GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 OTHERS = ("all_to_all_single", "all_to_all", "gather", "scatter", "broadcast", "send", "recv")
 
 Ranks = tuple[int, ...]
-DOUBLED, DROPPED, ELSEWHERE, NAN = "doubled", "dropped", "over ", "unset"
+ELSEWHERE = "over "
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -108,7 +109,7 @@ class Collectives:
             return original(**arguments)
         operation = arguments.get("op") or dist.ReduceOp.SUM
         site = Site(
-            place=_place(self.root),
+            place=place(self.root, PLUMBING),
             module=self.running.inner(),
             function=name if operation == dist.ReduceOp.SUM else f"{name} {operation}",
             size=len(ranks),
@@ -198,21 +199,6 @@ def _gather(original: Callable[..., Any], arguments: dict[str, Any], how: str) -
         for part in parts:
             part.fill_(float("nan"))
     return result
-
-
-def _place(root: Path) -> str:
-    """The innermost frame of the engine that is not plumbing, `srt/layers/linear.py:1543`."""
-    frame: Any = sys._getframe(1)
-    plumbing = "outside the engine"
-    while frame is not None:
-        head, _, inside = frame.f_code.co_filename.partition(f"{root}/")
-        if not head and inside:
-            place = f"{inside}:{frame.f_lineno}"
-            if not inside.startswith(PLUMBING):
-                return place
-            plumbing = place
-        frame = frame.f_back
-    return plumbing
 
 
 def _replace(original: Any, new: Any) -> None:

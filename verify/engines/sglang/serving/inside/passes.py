@@ -5,22 +5,17 @@ Runs inside the engine's Python (standard library, torch and sglang).
 
 import contextlib
 import importlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
-from verify.engines.inside.modules import Running, pattern
+from verify.engines.inside.changes import Change, moved, one_slice, parts_held, spoiled
+from verify.engines.inside.modules import Running
 from verify.engines.inside.witness import Witness
 from verify.engines.sglang.serving.inside import corrupt
-from verify.engines.sglang.serving.inside.record import Record, moved
-
-Change = dict[str, Any]
-"""`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
-sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
+from verify.engines.sglang.serving.inside.record import Record
 
 
 def run(
@@ -57,10 +52,10 @@ def run(
     (folder / f"clean{rank}").touch()
     seen = dict(collectives.seen)
     sites = _agreed(collectives) if case["ranks"] > 1 else []
-    slices = _slices(kept.runner.model, Path(case["model"], "shapes.json"))
+    slices = parts_held(kept.runner.model, Path(case["model"], "shapes.json"))
     changes = case.get("changes", [])
     if changes == "own":
-        changes = [*_doubled_and_dropped(sites), *_one_slice(slices, seed=case["seed"])]
+        changes = [*_doubled_and_dropped(sites), *one_slice(slices, seed=case["seed"])]
     variants = []
     for number, change in enumerate(changes):
         # only changes that no layout makes say how near a module's values must be
@@ -89,12 +84,8 @@ def _changed(
         with moved(kept.runner.model, size=change["size"], seed=change["seed"]):
             yield
     elif "slice" in change:
-        tensor = dict(kept.runner.model.named_parameters())[change["slice"]]
-        before = tensor.detach().clone()
-        if rank == change["rank"]:
-            tensor.data.fill_(float("nan") if change.get("how") == corrupt.NAN else 0.0)
-        yield
-        tensor.data.copy_(before)
+        with spoiled(kept.runner.model, change, rank=rank):
+            yield
     else:
         how, group = change["how"], None
         if how.startswith(corrupt.ELSEWHERE):
@@ -106,15 +97,6 @@ def _changed(
 
 def _doubled_and_dropped(sites: list[dict[str, Any]]) -> list[Change]:
     return [{"site": site["words"], "how": how} for site in sites for how in site["hows"]]
-
-
-def _one_slice(mine: list[str], *, seed: int) -> list[Change]:
-    """One parameter of the last rank, another one for another seed."""
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    last = len(everyone) - 1
-    slices = everyone[last]
-    return [{"slice": slices[seed % len(slices)], "rank": last}] if slices else []
 
 
 def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
@@ -147,15 +129,3 @@ def _coordinators() -> dict[str, Any]:
 def _groups() -> dict[str, list[int]]:
     """The engine's groups by name: the ranks of the one that this rank is in."""
     return {name: list(each.ranks) for name, each in _coordinators().items()}
-
-
-def _slices(model: Any, shapes: Path) -> list[str]:
-    """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
-    # a checkpoint was read instead of weights made from names
-    whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
-    found: dict[str, str] = {}
-    for name, tensor in model.named_parameters():
-        part = name in whole and list(tensor.shape) != whole[name]["shape"]
-        if part and torch.is_floating_point(tensor):
-            found.setdefault(pattern(name), name)
-    return list(found.values())

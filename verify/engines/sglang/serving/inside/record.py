@@ -4,7 +4,6 @@ The test can be run several times over one loaded model: `Record.run` gives each
 """
 
 import base64
-import contextlib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -135,19 +134,3 @@ class Record:
 
     def _keep(self, logits: Any) -> None:
         self._logits.append(logits.float().clone()[: len(self._mine)])
-
-
-@contextlib.contextmanager
-def moved(model: Any, *, size: float, seed: int) -> Any:
-    """Every weight larger or smaller by `size` of itself, at random, and then as it was."""
-    torch: Any = importlib.import_module("torch")
-    draw = torch.Generator().manual_seed(seed)
-    parameters = [each for each in model.parameters() if each.is_floating_point()]
-    before = [each.detach().clone() for each in parameters]
-    with torch.no_grad():
-        for parameter in parameters:
-            up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
-            parameter.mul_(1 + size * (2 * up - 1))
-        yield
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.copy_(value)

@@ -8,7 +8,6 @@ Runs inside the engine's Python (standard library, torch and vllm).
 """
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
 from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
@@ -24,7 +24,6 @@ PLUMBING = ("distributed/",)
 SUMS = ("all_reduce",)
 SCATTERS = ("reduce_scatter", "reduce_scatterv")
 GATHERS = ("all_gather", "all_gatherv")
-DOUBLED, DROPPED, NAN = "doubled", "dropped", "unset"
 
 Site = tuple[str, str, str, int]
 """Place, module, function, ranks."""
@@ -79,7 +78,7 @@ class Collectives:
     ) -> Any:
         if not given.is_floating_point() or group.world_size == 1:
             return original(group, given, *rest)
-        site = (_place(self.root), self.running.inner(), name, int(group.world_size))
+        site = (place(self.root, PLUMBING), self.running.inner(), name, int(group.world_size))
         self.seen[site] = self.seen.get(site, 0) + 1
         if site != self.wrong:
             return original(group, given, *rest)
@@ -119,18 +118,3 @@ def _spoil_gathered(result: Any, given: Any, how: str, group: Any, rest: list[An
         size = min(sizes[:2])
         first = parts[0].narrow(dimension, 0, size).clone()
         parts[1].narrow(dimension, 0, size).copy_(first)
-
-
-def _place(root: Path) -> str:
-    """The innermost frame of the engine that is not plumbing."""
-    frame: Any = sys._getframe(1)
-    plumbing = "outside the engine"
-    while frame is not None:
-        head, _, inside = frame.f_code.co_filename.partition(f"{root}/")
-        if not head and inside:
-            place = f"{inside}:{frame.f_lineno}"
-            if not inside.startswith(PLUMBING):
-                return place
-            plumbing = place
-        frame = frame.f_back
-    return plumbing

@@ -142,22 +142,8 @@ def _port() -> str:
 
 
 def _accused(case: dict[str, Any]) -> dict[str, Any]:
-    """What `accuse` makes of the folders that two earlier cases kept as their `witness`."""
     accuse = importlib.import_module("verify.engines.inside.accuse")
-    torch, one, several = _ENGINE["torch"], Path(case["one"]), Path(case["accuse"])
     texts, _ = prompts(case["seed"])
     lengths = {step: [1 for _ in texts] for step in STEPS}
     lengths["prefill"] = [len(text) for text in texts]
-    return dict(
-        accuse.accused(
-            torch.load(one / "rank0.pt"),
-            [torch.load(file) for file in sorted(one.glob("change*.rank0.pt"))],
-            accuse.read(several, ranks=case["ranks"]),
-            accuse.Layout(
-                ranks=case["ranks"],
-                lengths=lengths,
-                shares=shares(case["groups"]),
-                partitions=case["partitions"],
-            ),
-        )
-    )
+    return dict(accuse.of_case(case, lengths=lengths, shares=shares(case["groups"])))

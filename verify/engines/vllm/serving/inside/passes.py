@@ -6,7 +6,6 @@ Runs inside the engine's Python (standard library, torch and vllm).
 import base64
 import contextlib
 import importlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.inside.modules import Running, pattern
+from verify.engines.inside.changes import (
+    DOUBLED,
+    DROPPED,
+    Change,
+    moved,
+    one_slice,
+    parts_held,
+    spoiled,
+)
+from verify.engines.inside.modules import Running
 from verify.engines.inside.witness import Witness
 from verify.engines.vllm.serving.inside import corrupt
 from verify.engines.vllm.serving.inside.drive import DECODE, STEPS
-
-Change = dict[str, Any]
-"""`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
-sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
 
 
 class Test:
@@ -97,11 +101,11 @@ def run(
     (folder / f"clean{rank}").touch()
     seen = dict(collectives.seen)
     sites = _agreed(seen) if case["ranks"] > 1 else []
-    slices = _slices(test.model, shapes)
+    slices = parts_held(test.model, shapes)
     changes = case.get("changes", [])
     if changes == "own":
         changes = [{"site": each["words"], "how": how} for each in sites for how in each["hows"]]
-        changes += _one_slice(slices, seed=case["seed"])
+        changes += one_slice(slices, seed=case["seed"])
     variants = []
     for number, change in enumerate(changes):
         # only changes that no layout makes say how near a module's values must be
@@ -140,15 +144,11 @@ def _changed(
     change: Change, *, model: Any, collectives: corrupt.Collectives, rank: int
 ) -> Iterator[None]:
     if "seed" in change:
-        with _moved(model, size=change["size"], seed=change["seed"]):
+        with moved(model, size=change["size"], seed=change["seed"]):
             yield
     elif "slice" in change:
-        tensor = dict(model.named_parameters())[change["slice"]]
-        before = tensor.detach().clone()
-        if rank == change["rank"]:
-            tensor.data.fill_(float("nan") if change.get("how") == corrupt.NAN else 0.0)
-        yield
-        tensor.data.copy_(before)
+        with spoiled(model, change, rank=rank):
+            yield
     else:
         place, module, function, size = change["site"]
         collectives.corrupt((place, module, function, size), change["how"])
@@ -156,37 +156,13 @@ def _changed(
         collectives.corrupt(None)
 
 
-@contextlib.contextmanager
-def _moved(model: Any, *, size: float, seed: int) -> Iterator[None]:
-    """Every weight larger or smaller by `size` of itself, at random, and then as it was."""
-    draw = torch.Generator().manual_seed(seed)
-    parameters = [each for each in model.parameters() if each.is_floating_point()]
-    before = [each.detach().clone() for each in parameters]
-    with torch.no_grad():
-        for parameter in parameters:
-            up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
-            parameter.data.mul_(1 + size * (2 * up - 1))
-        yield
-        for parameter, value in zip(parameters, before, strict=True):
-            parameter.data.copy_(value)
-
-
 def _agreed(mine: dict[corrupt.Site, int]) -> list[dict[str, Any]]:
     """The sites of all ranks in one order, each with the ways in which it can be wrong."""
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, list(mine))
-    hows = [corrupt.DOUBLED, corrupt.DROPPED]
+    hows = [DOUBLED, DROPPED]
     words = sorted({tuple(site) for sites in everyone for site in sites})
     return [{"words": list(site), "hows": hows, "elsewhere": []} for site in words]
-
-
-def _one_slice(mine: list[str], *, seed: int) -> list[Change]:
-    """One parameter of the last rank, another one for another seed."""
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    last = len(everyone) - 1
-    slices = everyone[last]
-    return [{"slice": slices[seed % len(slices)], "rank": last}] if slices else []
 
 
 def _groups() -> list[list[int]]:
@@ -195,14 +171,3 @@ def _groups() -> list[list[int]]:
     living = [reference() for reference in state._groups.values()]
     found = {tuple(each.ranks) for each in living if each is not None}
     return [list(ranks) for ranks in sorted(found)]
-
-
-def _slices(model: Any, shapes: Path) -> list[str]:
-    """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
-    whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
-    found: dict[str, str] = {}
-    for name, tensor in model.named_parameters():
-        part = name in whole and list(tensor.shape) != whole[name]["shape"]
-        if part and torch.is_floating_point(tensor):
-            found.setdefault(pattern(name), name)
-    return list(found.values())

@@ -1,0 +1,83 @@
+"""One thing changed while a loaded model runs once more: all its weights, or a slice of one.
+
+Runs inside an engine's Python (standard library and torch).
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from verify.engines.inside.modules import pattern
+
+Change = dict[str, Any]
+"""`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
+sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
+
+DOUBLED, DROPPED, NAN = "doubled", "dropped", "unset"
+
+
+@contextlib.contextmanager
+def moved(model: Any, *, size: float, seed: int) -> Iterator[None]:
+    """Every weight larger or smaller by `size` of itself, at random, and then as it was."""
+    draw = torch.Generator().manual_seed(seed)
+    parameters = [each for each in model.parameters() if each.is_floating_point()]
+    before = [each.detach().clone() for each in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
+            parameter.data.mul_(1 + size * (2 * up - 1))
+        yield
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.data.copy_(value)
+
+
+@contextlib.contextmanager
+def spoiled(model: Any, change: Change, *, rank: int) -> Iterator[None]:
+    """The change's slice spoiled on its rank, and then as it was."""
+    tensor = dict(model.named_parameters())[change["slice"]]
+    before = tensor.detach().clone()
+    if rank == change["rank"]:
+        tensor.data.fill_(float("nan") if change.get("how") == NAN else 0.0)
+    yield
+    tensor.data.copy_(before)
+
+
+def parts_held(model: Any, shapes: Path) -> list[str]:
+    """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
+    # a checkpoint was read instead of weights made from names
+    whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
+    found: dict[str, str] = {}
+    for name, tensor in model.named_parameters():
+        part = name in whole and list(tensor.shape) != whole[name]["shape"]
+        if part and torch.is_floating_point(tensor):
+            found.setdefault(pattern(name), name)
+    return list(found.values())
+
+
+def one_slice(mine: list[str], *, seed: int) -> list[Change]:
+    """One parameter of the last rank, another one for another seed."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    last = len(everyone) - 1
+    held = everyone[last]
+    return [{"slice": held[seed % len(held)], "rank": last}] if held else []
+
+
+def place(root: Path, plumbing: tuple[str, ...]) -> str:
+    """The caller's innermost frame below `root` that is not `plumbing`: `folder/file.py:1543`."""
+    frame: Any = sys._getframe(1)
+    found = "outside the engine"
+    while frame is not None:
+        head, _, inside = frame.f_code.co_filename.partition(f"{root}/")
+        if not head and inside:
+            found = f"{inside}:{frame.f_lineno}"
+            if not inside.startswith(plumbing):
+                return found
+        frame = frame.f_back
+    return found
