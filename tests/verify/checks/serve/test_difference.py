@@ -1,6 +1,7 @@
 """`serve --diff`: what became of each case, from saved results and from two sources."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_it_is_told_in_every_format(name):
 
 @pytest.fixture
 def diff(tmp_path):
-    """Runs `serve --diff` on saved results; `diff.save(name, releases...)` writes them."""
+    """Runs `serve --diff`; `diff.save(name, results...)` writes saved ones."""
 
     def run(*words):
         output = tmp_path / "diff.json"
@@ -217,3 +218,14 @@ def test_two_sources_are_served_and_a_report_is_a_side(serve, tmp_path):
     assert changes(SAMPLES, other, *cases) == (1, ["broken", "fixed"])
     assert serve(*cases) == 1
     assert changes(tmp_path / "report.json", other, *cases) == (1, ["broken", "fixed"])
+
+
+@pytest.mark.engine
+@pytest.mark.ranks
+@pytest.mark.timeout(600)
+def test_23734_is_fixed_from_0_5_10_to_0_5_11(diff):
+    python = os.environ.get("SERVE_PYTHON") or pytest.skip("SERVE_PYTHON is not set")
+    words = ["--python", python, "--model", "qwen3_moe"]
+    words += ["--layout", "tp2.dp2.ep2", "--layout", "tp2"]
+    assert diff("sglang==0.5.10.post1", "sglang==0.5.11", *words) == 0
+    assert [case["change"] for case in diff.report["cases"]] == ["fixed", "same"]
