@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from verify.checks.serve.answers import Question, answered, questions
 from verify.checks.serve.case import Case
+from verify.checks.serve.difference import Side, compared, is_saved, side
 from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import answers_report, report
 from verify.checks.serve.sweep import opened
@@ -26,7 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE, which models and layouts, and which Python has the engine's packages."""
     parser.description = WARNING
     parser.add_argument(
-        "source", metavar="SOURCE", help="ENGINE==X, a wheel, a checkout or PATH@REV"
+        "source", nargs="?", metavar="SOURCE", help="ENGINE==X, a wheel, a checkout or PATH@REV"
+    )
+    parser.add_argument(
+        "--diff",
+        nargs=2,
+        metavar=("A", "B"),
+        help="instead of SOURCE: the cases in which two differ; sources, or saved results (.json, "
+        ".jsonl)",
     )
     parser.add_argument("--model", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument(
@@ -64,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patch", type=_absolute, metavar="FILE", help="Python run in each rank before loading"
     )
-    parser.usage = f"{parser.prog} SOURCE [options] [-- SERVER ARGUMENTS]"
+    parser.usage = f"{parser.prog} SOURCE|--diff A B [options] [-- SERVER ARGUMENTS]"
     _keep_server_arguments(parser)
 
 
@@ -85,6 +94,12 @@ def _keep_server_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Serve and report; raises `VerifyError` when it cannot."""
     _check(arguments)
+    if arguments.diff:
+        return compared(
+            arguments.diff,
+            serve=partial(_side, arguments=arguments),
+            named=bool(arguments.model) and not arguments.all_layouts,
+        )
     with opened(
         arguments.source, python=arguments.python, results=arguments.results, tell=tell
     ) as sweep:
@@ -97,8 +112,20 @@ def run(arguments: argparse.Namespace) -> Report:
     return report(ran, engine=engine.name, subject=subject, named=not arguments.all_layouts)
 
 
+def _side(source: str, arguments: argparse.Namespace) -> Side:
+    """One side of `--diff`, served."""
+    with opened(source, python=arguments.python, results=arguments.results, tell=tell) as sweep:
+        ran = [sweep.serve(case) for case in _cases(arguments, sweep.engine)]
+    return side(source, ran, builders=[sweep.subject.builder])
+
+
 def _check(arguments: argparse.Namespace) -> None:
     layouts = arguments.layout or arguments.all_layouts
+    if (arguments.source is None) == (arguments.diff is None):
+        raise VerifyError("serve: say a SOURCE, or --diff A B")
+    if arguments.diff:
+        _check_diff(arguments, layouts=bool(layouts))
+        return
     if arguments.findings and (layouts or arguments.arguments):
         raise VerifyError("serve: a finding says its own launch; --findings takes no layout")
     if arguments.findings and (arguments.corruptions or len(arguments.seed or ()) > 1):
@@ -106,6 +133,22 @@ def _check(arguments: argparse.Namespace) -> None:
     if not arguments.findings and not (arguments.model and layouts):
         raise VerifyError(
             "serve: say which --model, and which --layout or --all-layouts; or --findings FILE"
+        )
+
+
+def _check_diff(arguments: argparse.Namespace, *, layouts: bool) -> None:
+    if arguments.findings or arguments.corruptions:
+        raise VerifyError("serve: --diff takes no --findings and no --corruptions")
+    whole = bool(arguments.model) and layouts
+    sources = [text for text in arguments.diff if not is_saved(text)]
+    if sources and not whole:
+        raise VerifyError(
+            f"serve --diff: {sources[0]} has to be served: say which --model, and which --layout "
+            "or --all-layouts"
+        )
+    if not sources and (arguments.model or layouts or arguments.arguments):
+        raise VerifyError(
+            "serve --diff: saved results have their cases; take --model and the rest away"
         )
 
 
