@@ -34,7 +34,7 @@ def test_the_contracts_are_kept() -> None:
 BREAKS = {
     "an oracle that asks the helper": ("oracles/llama4.py", "from helper import SKIP_REASONS"),
     "a helper that knows the tool": ("helper/reasons.py", "import verify"),
-    "a tool that knows its GPU tests": ("verify/truth.py", "import gpu_tests"),
+    "a tool that knows its GPU tests": ("verify/logic/truth.py", "import gpu_tests"),
     "a check that knows an engine": (
         "verify/checks/serve/run.py",
         "import verify.engines.sglang.serving",
