@@ -15,10 +15,10 @@ from gpu_tests.plan import cases, check_guard
 from gpu_tests.pool import RankFaultError
 from gpu_tests.report import make_report
 from gpu_tests.specs import SPECS
-from verify.deliver import deliver, discard_stdout
 from verify.errors import VerifyError
-from verify.progress import quiet
-from verify.render import RENDERERS, render
+from verify.report.deliver import deliver, discard_stdout
+from verify.report.progress import quiet
+from verify.report.render import RENDERERS, render
 
 DEADLINE = 60.0
 

@@ -10,10 +10,10 @@ from gpu_tests.specs import SPECS, ModelSpec, dense_layer, widened, without_shar
 from gpu_tests.tokens import token_plan
 from helper import should_skip_post_experts_all_reduce, use_config
 from oracles import Site
-from verify import truth
-from verify.flags import flag_names, flag_tables
-from verify.layout import Layout
-from verify.ledger.deployment import Deployment
+from verify.logic import truth
+from verify.logic.flags import flag_names, flag_tables
+from verify.parallel.deployment import Deployment
+from verify.parallel.layout import Layout
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")

@@ -10,12 +10,12 @@ from gpu_tests.blocks import subjects
 from gpu_tests.cases import ON_TORCH, Case, Dtype, Kernels
 from gpu_tests.expect import guards
 from gpu_tests.plan import has_shared_experts, placed_shared
-from verify.ledger.findings import Story, stories
-from verify.ledger.judge import judge
-from verify.ledger.lattice import prove
-from verify.ledger.layer import RELEASE_0_5_11
-from verify.ledger.report import built_in_subjects
-from verify.ledger.subject import Guards
+from verify.checks.prove.findings import Story, stories
+from verify.checks.prove.judge import judge
+from verify.checks.prove.lattice import prove
+from verify.checks.prove.layer import RELEASE_0_5_11
+from verify.checks.prove.report import built_in_subjects
+from verify.checks.prove.subject import Guards
 
 
 @dataclass(frozen=True, kw_only=True)

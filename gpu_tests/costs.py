@@ -34,11 +34,11 @@ from gpu_tests.timing import (
     measure,
     norm_of,
 )
-from verify.deliver import deliver
 from verify.errors import VerifyError
-from verify.progress import quiet, track
-from verify.render import RENDERERS, render
-from verify.report import Json, Report, TableSection
+from verify.report.deliver import deliver
+from verify.report.progress import quiet, track
+from verify.report.render import RENDERERS, render
+from verify.report.report import Json, Report, TableSection
 
 TOKENS = (1, 64, 1024, 4096)
 HIDDEN = (4096, 7168)

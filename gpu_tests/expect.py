@@ -7,17 +7,17 @@ from gpu_tests.blocks import sites_of
 from gpu_tests.cases import Case
 from gpu_tests.planned import PlannedCase
 from oracles import Site
-from verify import truth
-from verify.flags import flag_names, flag_tables
-from verify.ledger.judge import Verdict, judge
-from verify.ledger.planned import judge_plan
-from verify.ledger.subject import (
+from verify.checks.prove.judge import Verdict, judge
+from verify.checks.prove.planned import judge_plan
+from verify.checks.prove.subject import (
     Guards,
     Producer,
     dense_subject,
     helper_guards,
     oracle_guards,
 )
+from verify.logic import truth
+from verify.logic.flags import flag_names, flag_tables
 
 
 def expected(case: Case) -> Verdict:

@@ -16,7 +16,7 @@ from gpu_tests.rank_process import one_thread, own_device
 from gpu_tests.ranks import Ranks
 from gpu_tests.work import run_case
 from verify.errors import VerifyError
-from verify.progress import track
+from verify.report.progress import track
 
 # blocks have no fewer experts than this, so that every EP size leaves each rank one
 MAX_WORLD_SIZE = 16

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from verify.report import Json
+from verify.report.report import Json
 
 
 def describe(backend: str) -> dict[str, Json]:

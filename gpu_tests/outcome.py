@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from gpu_tests.cases import Case
 from gpu_tests.expect import expected
 from gpu_tests.judge import Kind, RankVerdict, together
-from verify.ledger.judge import Verdict
-from verify.report import Finding, Json
+from verify.checks.prove.judge import Verdict
+from verify.report.report import Finding, Json
 
 MAX_LISTED_RANKS = 4
 

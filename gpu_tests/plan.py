@@ -7,9 +7,9 @@ from gpu_tests.blocks import DENSE, subjects
 from gpu_tests.cases import ON_TORCH, Case, Dtype, Kernels
 from gpu_tests.planned import PLAN, planned_cases
 from gpu_tests.specs import SPECS
-from verify import truth
-from verify.flags import flag_names, flag_tables
-from verify.ledger.deployment import Deployment, Shared, deployments
+from verify.logic import truth
+from verify.logic.flags import flag_names, flag_tables
+from verify.parallel.deployment import Deployment, Shared, deployments
 
 
 def check_guard(guard: str) -> None:

@@ -12,8 +12,8 @@ from gpu_tests.tokens import token_plan
 from helper import Layer, Plan, plan_layer
 from helper.layer import Block, Next
 from helper.layer import Group as GroupName
-from verify.ledger.deployment import Deployment, Shared, deployments
-from verify.ledger.planned import ADDENDS, Addend, layers_of
+from verify.checks.prove.planned import ADDENDS, Addend, layers_of
+from verify.parallel.deployment import Deployment, Shared, deployments
 
 PLAN = "plan"
 

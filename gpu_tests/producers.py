@@ -16,7 +16,7 @@ from gpu_tests.mlp import SwiGLU
 from gpu_tests.ranks import Ranks
 from gpu_tests.routing import Routing
 from gpu_tests.witness import Witness
-from verify.layout import Layout
+from verify.parallel.layout import Layout
 
 Producer = Callable[[Tensor], Tensor]
 Dispatch = Callable[["MoE", Tensor, Routing], Tensor]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from gpu_tests.causes import Cause
 from gpu_tests.judge import SEVERITY
 from gpu_tests.outcome import Outcome
-from verify.ledger.findings import in_words
-from verify.report import Json, Report, Section, TableSection
+from verify.checks.prove.findings import in_words
+from verify.report.report import Json, Report, Section, TableSection
 
 KINDS = tuple(reversed(SEVERITY))
 MAX_EXAMPLES = 1

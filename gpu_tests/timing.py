@@ -22,7 +22,7 @@ from gpu_tests.specs import EPSILON, SPECS, ModelSpec
 from gpu_tests.tokens import TokenPlan
 from gpu_tests.witness import Witness
 from helper import MoeConfig
-from verify.ledger.deployment import Deployment
+from verify.parallel.deployment import Deployment
 
 Collective = Literal["all-reduce", "all-gather", "reduce-scatter"]
 COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "all-gather", "reduce-scatter")

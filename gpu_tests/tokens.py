@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from verify.ledger.deployment import Deployment
+from verify.parallel.deployment import Deployment
 
 PADDING = 0
 """The token id of a row that only fills a tensor up; real tokens are numbered from 1."""

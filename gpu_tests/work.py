@@ -20,7 +20,7 @@ from gpu_tests.reference import Inputs, Model, PreparationError, Truth, draw_inp
 from gpu_tests.specs import ModelSpec
 from gpu_tests.tokens import TokenPlan, token_plan
 from gpu_tests.witness import Witness
-from verify.layout import Layout
+from verify.parallel.layout import Layout
 
 
 @torch.inference_mode()

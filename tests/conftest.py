@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from verify.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
+from verify.report.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
 
 # how long an example takes says how busy the machine is, not whether the example is right
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from helper import Consumer, MoeConfig, Placement, Plan, plan_layer
-from verify.ledger.deployment import Deployment
-from verify.ledger.planned import judge_plan, layers_of
+from verify.checks.prove.planned import judge_plan, layers_of
+from verify.parallel.deployment import Deployment
 
 TEXT = (Path(__file__).parent.parent / "docs" / "plan.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

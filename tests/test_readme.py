@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from verify import _cli, choices, configuration, ignores
+from verify.cli import command_line, configuration
+from verify.report import choices, ignores
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -109,7 +110,7 @@ def test_the_ignore_comment_is_one():
 
 
 def test_every_command_and_choice_is_named():
-    for name in (*_cli.COMMANDS, *choices.FAIL_ON):
+    for name in (*command_line.COMMANDS, *choices.FAIL_ON):
         assert re.search(rf"(`|### |, |-m verify |diff |--fail-on ){name}\b", README), name
 
 

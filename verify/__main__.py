@@ -2,7 +2,7 @@
 
 import sys
 
-from verify._cli import main
+from verify.cli.command_line import main
 
 if __name__ == "__main__":
     sys.exit(main())

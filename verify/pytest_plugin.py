@@ -44,11 +44,11 @@ def pytest_collection_modifyitems(
     """Add the source's sites, and the launches that are to be served."""
     source = config.getoption("--moe-verify-source")
     if source:
-        from verify.pytest_items import site_items  # noqa: PLC0415 (only who asks pays for it)
+        from verify.cli.pytest_items import site_items  # noqa: PLC0415 (only who asks pays for it)
 
         items += site_items(session, source, expect=config.getoption("--moe-verify-expect"))
     served = config.getoption("--moe-verify-serve")
     if served:
-        from verify.pytest_serve import serve_items  # noqa: PLC0415
+        from verify.cli.pytest_serve import serve_items  # noqa: PLC0415
 
         items += serve_items(session, source, served)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from helper import MoeConfig, reasons
-from verify.ledger.deployment import Deployment, deployments
-from verify.ledger.judge import judge
-from verify.ledger.lattice import prove
-from verify.ledger.layer import RELEASE_0_5_11, LayerTraits, plan
-from verify.ledger.subject import Subject, helper_guards, helper_subjects, oracle_subjects
+from verify.checks.prove.judge import judge
+from verify.checks.prove.lattice import prove
+from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, plan
+from verify.checks.prove.subject import Subject, helper_guards, helper_subjects, oracle_subjects
+from verify.parallel.deployment import Deployment, deployments
 
 pytestmark = pytest.mark.bench
 
@@ -67,7 +67,7 @@ def test_a_case_costs_the_same_whatever_the_flags(capsys, monkeypatch):
 
 
 def test_against_real_tensors(capsys):
-    path = Path(__file__).parents[1] / "verify" / "ledger" / "real_tensors.py"
+    path = Path(__file__).parents[1] / "verify" / "checks" / "prove" / "real_tensors.py"
     spec = importlib.util.spec_from_file_location("ledger_real_tensors", path)
     real_tensors = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(real_tensors)

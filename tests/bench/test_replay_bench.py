@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from verify.fetch import fetch
-from verify.replay.decoders import Models
-from verify.replay.deployments import executable
-from verify.replay.processes import Case, Child
-from verify.replay.tree import SourceFiles
-from verify.source import open_source
+from verify.checks.replay.decoders import Models
+from verify.checks.replay.deployments import executable
+from verify.checks.replay.processes import Case, Child
+from verify.emulator.tree import SourceFiles
+from verify.source.fetch import fetch
+from verify.source.source import open_source
 
 pytestmark = [pytest.mark.bench, pytest.mark.network, pytest.mark.slow]
 

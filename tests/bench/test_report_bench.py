@@ -10,8 +10,8 @@ from itertools import product
 import pytest
 
 from oracles import SITES
-from verify import truth
-from verify.pull_request.readings import compare
+from verify.checks.pull_request.readings import compare
+from verify.logic import truth
 
 pytestmark = pytest.mark.bench
 

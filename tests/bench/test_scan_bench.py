@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from verify.source import open_source
+from verify.source.source import open_source
 
 VERSION = "0.5.23"
 RUNS = 3
@@ -23,8 +23,8 @@ PARSED = {
 
 PARSE = """
 import ast, sys, time, warnings
-from verify.scan.primitives import COLLECTIVES, PRODUCER
-from verify.source import open_source
+from verify.interpreter.primitives import COLLECTIVES, PRODUCER
+from verify.source.source import open_source
 warnings.simplefilter("ignore")
 words = (*PRODUCER, *COLLECTIVES) if sys.argv[2] == "mention" else ("",)
 with open_source(sys.argv[1]) as tree:
@@ -38,8 +38,8 @@ print(time.perf_counter() - start, time.process_time() - used)
 """
 SCAN = """
 import os, sys, time
-from verify.scan.scan import scan
-from verify.source import open_source
+from verify.checks.scan.scan import scan
+from verify.source.source import open_source
 start, used = time.perf_counter(), sum(os.times()[:4])
 with open_source(sys.argv[1]) as tree:
     scan(tree)
@@ -47,7 +47,7 @@ print(time.perf_counter() - start, sum(os.times()[:4]) - used)
 """
 PEAK = """
 import resource, sys
-from verify._cli import main
+from verify.cli.command_line import main
 main(["scan", sys.argv[1], "-q", "--output", "/dev/null"])
 own, largest = (resource.getrusage(who).ru_maxrss // 1024 for who in (0, -1))
 print(own, largest)

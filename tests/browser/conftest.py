@@ -6,7 +6,7 @@ import shutil
 import pytest
 from selenium import webdriver
 
-from verify.render.html import render
+from verify.report.render.html import render
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = (

@@ -11,8 +11,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from oracles import SITES
-from verify._cli import main
-from verify.report import GridSection, Related, TableSection
+from verify.cli.command_line import main
+from verify.report.report import GridSection, Related, TableSection
 
 KEPT_PICTURE = Path(__file__).parents[2] / "docs" / "images" / "report.png"
 PICTURE_WIDTH = 1200

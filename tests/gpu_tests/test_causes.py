@@ -11,11 +11,11 @@ from gpu_tests.job import on_this_machine
 from gpu_tests.outcome import Outcome
 from gpu_tests.report import make_report
 from helper import MoeConfig
-from verify.ledger.deployment import Deployment
-from verify.ledger.findings import stories
-from verify.ledger.lattice import prove
-from verify.ledger.layer import RELEASE_0_5_11
-from verify.ledger.report import built_in_subjects
+from verify.checks.prove.findings import stories
+from verify.checks.prove.lattice import prove
+from verify.checks.prove.layer import RELEASE_0_5_11
+from verify.checks.prove.report import built_in_subjects
+from verify.parallel.deployment import Deployment
 
 on_ranks = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(600)]
 WORLDS = (2, 4)

@@ -12,8 +12,8 @@ from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
 from gpu_tests.work import run_case
 from helper import MoeConfig
-from verify.ledger import steps
-from verify.ledger.deployment import Deployment
+from verify.checks.prove import steps
+from verify.parallel.deployment import Deployment
 
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(300)]
 

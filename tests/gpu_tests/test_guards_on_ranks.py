@@ -7,7 +7,7 @@ from gpu_tests.cases import Case
 from gpu_tests.job import on_this_machine
 from gpu_tests.plan import runnable
 from helper import SKIP_REASONS
-from verify.ledger.deployment import Deployment
+from verify.parallel.deployment import Deployment
 
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
 

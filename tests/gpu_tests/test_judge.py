@@ -13,8 +13,8 @@ from gpu_tests.reference import draw_inputs, model
 from gpu_tests.report import make_report
 from gpu_tests.specs import SPECS
 from helper import MoeConfig
-from verify.ledger.deployment import Deployment
-from verify.render import render
+from verify.parallel.deployment import Deployment
+from verify.report.render import render
 
 SHARDS = tuple(Shard(tp_rank=rank, tp_size=4, shared_rank=rank, shared_size=4) for rank in range(4))
 TOKENS = 3

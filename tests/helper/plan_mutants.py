@@ -150,7 +150,7 @@ def _changes(node: ast.AST) -> Iterator[Callable[[], None]]:
 TESTS = (
     "tests/helper/test_plan.py",
     "tests/helper/test_reasons.py",
-    "tests/verify/ledger/test_planned_reasons.py",
+    "tests/verify/checks/prove/test_planned_reasons.py",
     # seconds each, and what they prove is proved before
     *("-k", "not the_proof_follows and not what_no_layer_does"),
 )
@@ -180,7 +180,7 @@ def _judge(folder: str) -> int:
     sys.path[:0] = [folder, str(ROOT)]
     os.environ["PYTHONPATH"] = folder
     try:
-        from verify.ledger.planned import prove_plan  # noqa: PLC0415 (not before the fork)
+        from verify.checks.prove.planned import prove_plan  # noqa: PLC0415 (not before the fork)
 
         if prove_plan(max_world_size=4).faults:
             return 1

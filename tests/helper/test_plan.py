@@ -1,11 +1,11 @@
-"""The plan's own promises; that every sum is made once is shown in tests/verify/ledger."""
+"""The plan's own promises; that every sum is made once is shown in tests/verify/checks/prove."""
 
 from dataclasses import replace
 
 import pytest
 
 from helper import Layer, MoeConfig, PlanError, plan_layer
-from verify.ledger.deployment import layouts, with_backends
+from verify.parallel.deployment import layouts, with_backends
 
 CONFIGS = [
     config for size in range(1, 17) for sizes in layouts(size) for config, _ in with_backends(sizes)

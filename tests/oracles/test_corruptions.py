@@ -8,7 +8,7 @@ import pytest
 
 from helper import SKIP_REASONS
 from oracles import SITES, Site
-from verify.pull_request.readings import compare
+from verify.checks.pull_request.readings import compare
 
 FLAGS = [reason.flag for reason in SKIP_REASONS]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.engines.layout import Layout
-from verify.report import Json
+from verify.report.report import Json
 
 
 @dataclass(frozen=True, kw_only=True)

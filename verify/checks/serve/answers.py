@@ -7,8 +7,8 @@ from pathlib import Path
 
 from verify.checks.serve.case import Case, Result
 from verify.engines.engine import Asked, Engine
-from verify.report import Finding, Json
-from verify.saved import finding_from, findings_of, load
+from verify.report.report import Finding, Json
+from verify.report.saved import finding_from, findings_of, load
 
 CONFIRMED, REFUTED, REFUSED, CANNOT = "confirmed", "refuted", "refused", "cannot run"
 SAID = (CONFIRMED, REFUTED, REFUSED, CANNOT)

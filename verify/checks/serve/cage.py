@@ -11,7 +11,7 @@ import struct
 from collections.abc import Collection
 from pathlib import Path
 
-from verify.replay import cage
+from verify.emulator import cage
 
 # what ranks are and do: processes of ours that talk to each other, and are ended by us
 NEEDED = ("socket.", "os.fork", "os.kill")

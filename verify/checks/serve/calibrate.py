@@ -7,7 +7,7 @@ from typing import Any
 
 from verify.checks.serve import compare
 from verify.checks.serve.case import Outcome
-from verify.report import Json
+from verify.report.report import Json
 
 # Half a unit in the last place of a float32 up to one, of every weight, up or down at random: a
 # sum in another order is off by about as much. The largest of three draws.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from verify.checks.serve.layout import Layout
-from verify.report import Json
+from verify.report.report import Json
 
 Outcome = Literal["exact", "diverged", "refused", "sizes-differ", "ill-conditioned", "cannot-run"]
 OUTCOMES: tuple[Outcome, ...] = (

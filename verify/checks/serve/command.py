@@ -14,8 +14,8 @@ from verify.checks.serve.report import answers_report, report
 from verify.checks.serve.sweep import opened
 from verify.engines.engine import Engine
 from verify.errors import VerifyError
-from verify.progress import tell
-from verify.report import Report
+from verify.report.progress import tell
+from verify.report.report import Report
 
 WARNING = (
     "This command IMPORTS and RUNS SOURCE, whole, in child processes with limits, no network but "

@@ -16,7 +16,7 @@ from verify.checks.serve.layout import parse
 from verify.checks.serve.report import WRONG, what
 from verify.checks.serve.results import BEGINNING, read
 from verify.errors import VerifyError
-from verify.report import Finding, Json, Report, TableSection
+from verify.report.report import Finding, Json, Report, TableSection
 
 Change = Literal["broken", "fixed", "elsewhere", "other", "one side", "same"]
 CHANGES: tuple[Change, ...] = ("broken", "fixed", "elsewhere", "other", "one side", "same")

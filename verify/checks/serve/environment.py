@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from verify import cache
-from verify.ending import end_with_parent
 from verify.errors import VerifyError
-from verify.fetch import UNREACHABLE
-from verify.progress import waiting
+from verify.report.ending import end_with_parent
+from verify.report.progress import waiting
+from verify.source import cache
+from verify.source.fetch import UNREACHABLE
 
 TIME_LIMIT_S = 1800
 LOCK = "lock.txt"

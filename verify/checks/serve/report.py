@@ -7,7 +7,7 @@ from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
 from verify.checks.serve.results import Subject
 from verify.errors import VerifyError
-from verify.report import Finding, Json, Report, TableSection
+from verify.report.report import Finding, Json, Report, TableSection
 
 WRONG = ("diverged", "sizes-differ")
 

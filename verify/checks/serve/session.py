@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 import verify
+from verify.emulator.exchange import exchange
 from verify.errors import VerifyError
-from verify.exchange import exchange
 
 START_S = 180.0
 CASE_S = 120.0

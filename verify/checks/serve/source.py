@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from verify.engines.engine import Engine
 from verify.errors import VerifyError
-from verify.fetch import fetch
-from verify.revision import Revision, contents, listing, revision_of
+from verify.source.fetch import fetch
+from verify.source.revision import Revision, contents, listing, revision_of
 
 MAX_BYTES = 1 << 30
 

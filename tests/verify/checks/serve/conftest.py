@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from verify import _cli
 from verify.checks.serve import session, sweep
+from verify.cli import command_line
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -32,7 +32,7 @@ def serve(monkeypatch, tmp_path):
     def run(*words):
         output = tmp_path / "report.json"
         whole = ["serve", SAMPLES, "--python", sys.executable, "--format", "json"]
-        code = _cli.main([*map(str, [*whole, "--output", output, *words])])
+        code = command_line.main([*map(str, [*whole, "--output", output, *words])])
         run.report = json.loads(output.read_text()) if code < 2 else None
         return code
 

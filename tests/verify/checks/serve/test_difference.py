@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from verify import _cli
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.difference import difference, side
 from verify.checks.serve.layout import parse
+from verify.cli import command_line
 from verify.errors import VerifyError
-from verify.render import RENDERERS, render
+from verify.report.render import RENDERERS, render
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -102,7 +102,7 @@ def diff(tmp_path):
     def run(*words):
         output = tmp_path / "diff.json"
         words = ["serve", "--diff", *words, "--format", "json", "--output", output, "-q"]
-        code = _cli.main([str(word) for word in words])
+        code = command_line.main([str(word) for word in words])
         run.report = json.loads(output.read_text()) if code < 2 else None
         return code
 
@@ -133,7 +133,7 @@ def test_saved_results_are_compared_without_serving(diff, capsys):
     assert [case["change"] for case in diff.report["cases"]] == ["same", "fixed"]
     assert diff(new, old) == 1
     assert diff.report["findings"][0]["subject"] == "m:tp4"
-    assert _cli.main(["serve", "--diff", str(old), str(new)]) == 0
+    assert command_line.main(["serve", "--diff", str(old), str(new)]) == 0
     assert "A was wrong and B is exact" in capsys.readouterr().out
 
 
@@ -142,7 +142,7 @@ def test_the_last_row_of_a_case_counts_and_other_tools_are_said(diff, capsys):
     new = diff.save("new.jsonl", result("diverged"), builder="another")
     assert diff(old, new) == 1
     assert diff.report["cases"][0]["old"]["outcome"] == "exact"
-    assert _cli.main(["serve", "--diff", str(old), str(new)]) == 1
+    assert command_line.main(["serve", "--diff", str(old), str(new)]) == 1
     assert "not made by one version of this tool" in " ".join(capsys.readouterr().out.split())
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_is_not_there_is_one_line(diff, tmp_path, capsys):
     ],
 )
 def test_what_makes_no_sense_is_said(words, capsys):
-    assert _cli.main(words) == 2
+    assert command_line.main(words) == 2
     assert capsys.readouterr().err.startswith("verify: ")
 
 
@@ -210,7 +210,7 @@ def test_two_sources_are_served_and_a_report_is_a_side(serve, tmp_path):
     def changes(old, new, *more):
         output = tmp_path / "diff.json"
         command = ["serve", "--diff", old, new, *words, "--output", output, *more]
-        code = _cli.main([str(word) for word in command])
+        code = command_line.main([str(word) for word in command])
         report = json.loads(output.read_text())
         return code, [case["change"] for case in report["cases"]]
 

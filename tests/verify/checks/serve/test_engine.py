@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from verify import _cli
+from verify.cli import command_line
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(600)]
 
@@ -40,7 +40,7 @@ def served(tmp_path, release, *words, model="qwen3_moe"):
         pytest.skip("SERVE_PYTHON is not set")
     output = tmp_path / "report.json"
     command = ["serve", f"sglang=={release}", "--python", PYTHON, "--model", model, *words]
-    code = _cli.main([*command, "--format", "json", "--output", str(output)])
+    code = command_line.main([*command, "--format", "json", "--output", str(output)])
     return code, json.loads(output.read_text())["cases"]
 
 

@@ -75,7 +75,7 @@ def test_what_pip_refuses_is_one_line_and_nothing_is_left(wheels, tmp_path):
 PROGRAM = """
 import sys
 from verify.checks.serve import environment
-from verify.ending import ending_by_signal
+from verify.report.ending import ending_by_signal
 def slow(python, *, wanted, report):
     return [sys.executable, "-c", sys.argv[1]]
 environment.pip_command = slow

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import helper
-from verify import _cli
+from verify.cli import command_line
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(900)]
 
@@ -36,7 +36,7 @@ def served(tmp_path, release, model, *, layouts, patch=None):
         file = tmp_path / "patch.py"
         file.write_text(FIND_HELPER + patch, encoding="utf-8")
         words += ["--patch", str(file)]
-    _cli.main(["serve", *words, "--format", "json", "--output", str(output)])
+    command_line.main(["serve", *words, "--format", "json", "--output", str(output)])
     cases = json.loads(output.read_text(encoding="utf-8"))["cases"]
     return {case["layout"]: case["outcome"] for case in cases}
 

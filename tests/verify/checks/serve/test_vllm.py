@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from verify import _cli
+from verify.cli import command_line
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(600)]
 
@@ -43,7 +43,7 @@ def said(code):
 def served(tmp_path, *words):
     output = tmp_path / "report.json"
     command = ["serve", said(WHERE), "--python", PYTHON, "--format", "json"]
-    code = _cli.main([*command, "--output", str(output), *words])
+    code = command_line.main([*command, "--output", str(output), *words])
     return code, json.loads(output.read_text())["cases"] if code < 2 else []
 
 

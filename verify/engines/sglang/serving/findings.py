@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from verify.engines.engine import Asked
 from verify.engines.layout import Layout
 from verify.engines.sglang.serving.layouts import illegal
-from verify.report import Json
+from verify.report.report import Json
 
 OPTIONS = {
     "--tp-size": "tp",

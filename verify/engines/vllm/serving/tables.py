@@ -7,7 +7,7 @@ from pathlib import Path
 
 from verify.engines.engine import Asked
 from verify.engines.layout import Layout
-from verify.report import Json
+from verify.report.report import Json
 
 PACKAGE = "vllm"
 DRIVE = "verify.engines.vllm.serving.inside.drive"

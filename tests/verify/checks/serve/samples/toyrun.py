@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from verify import _cli
 from verify.checks.serve import sweep
+from verify.cli import command_line
 from verify.engines.sglang.serving import ENGINE
 
 SAMPLES = Path(__file__).parent
@@ -28,4 +28,4 @@ def toy():
 
 if __name__ == "__main__":
     sweep.engines = lambda: (toy(),)
-    sys.exit(_cli.main(sys.argv[1:]))
+    sys.exit(command_line.main(sys.argv[1:]))

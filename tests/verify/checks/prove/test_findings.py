@@ -1,0 +1,120 @@
+"""What a person reads: every cause in one sentence, pinned and looked at once."""
+
+import pytest
+
+from verify.checks.prove.findings import FIXES, READERS, in_words, stories
+from verify.checks.prove.lattice import prove
+from verify.checks.prove.layer import RELEASE_0_5_11, Release
+from verify.checks.prove.subject import Subject, dense_subject, helper_guards
+from verify.report.rules import RULES
+
+
+@pytest.fixture(scope="module")
+def told():
+    subjects = (
+        Subject(name="one", guards=helper_guards("one-site")),
+        Subject(name="two", guards=helper_guards("two-site")),
+        dense_subject(),
+    )
+    tally = prove(subjects, max_world_size=4)
+    return stories(tuple(tally.faults.values()), subjects, RELEASE_0_5_11)
+
+
+SENTENCES = {
+    "fusion with EP and MoE-TP": (
+        "tp=4 ep=2 fusion=flashinfer: the block reduces nothing, the next layer's fused norm sums "
+        "over EP only; each rank lacks 2 of 4 partial sums"
+    ),
+    "a declined kernel": (
+        "tp=2 fusion=flashinfer-declined: the block reduces nothing, the fused kernel declines "
+        "the tensor and the norm runs without a sum; each rank lacks 1 of 2 partial sums"
+    ),
+    "a pipeline stage's end": (
+        "tp=2 fusion=flashinfer position=stage-end: the block reduces nothing, the tag that asks "
+        "the next layer to sum is lost on the way to the next stage; each rank lacks 1 of 2 "
+        "partial sums"
+    ),
+    "no fused norm": (
+        "tp=2 ep=2 fusion=no-fused-norm: the block reduces nothing, prepare_attn cannot fuse and "
+        "sums over MoE-TP only; each rank lacks 1 of 2 partial sums"
+    ),
+    "EP after combine": (
+        "tp=2 ep=2 dp=2 moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4"
+        ": the dispatcher's combine has completed the sum, the block "
+        "reduces over EP, no later step sums; tensors of different tokens are added to each other"
+    ),
+    "copies of the experts": (
+        "tp=2 moe_dp=2 cp=2: the block reduces over the TP group, which holds several copies of "
+        "the experts, no later step sums; partial sums are counted 2 times"
+    ),
+    "sizes that do not fit": (
+        "tp=4 ep=2 dp=2: the block reduces nothing, "
+        "LayerCommunicator sums by reduce_scatterv over the TP group; it stops: a list of 2 sizes "
+        "for a group of 4 ranks"
+    ),
+    "a dense layer under DP": (
+        "tp=2 ep=2 dp=2 allow_reduce_scatter=False: the dense MLP "
+        "reduces over the TP group, LayerCommunicator sums by reduce_scatterv over the TP group; "
+        "partial sums are counted 2 times"
+    ),
+    "a sharded shared expert under FI": (
+        "tp=2 ep=2 dp=2 moe_runner_backend=flashinfer_cutlass quantization=modelopt_fp4 "
+        "shared=sharded: the dispatcher's combine has completed the "
+        "sum, the block reduces nothing, no later step sums; each rank lacks 1 of 2 shared "
+        "expert's parts"
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", SENTENCES.values(), ids=SENTENCES)
+def test_sentences(told, sentence):
+    assert sentence in {story.finding.message for story in told}
+
+
+def test_a_cause_is_told_once_with_its_smallest_deployment_and_everyone_who_has_it(told):
+    messages = [story.finding.message for story in told]
+    assert len(messages) == len(set(messages))
+    declined = next(
+        story for story in told if story.finding.message == SENTENCES["a declined kernel"]
+    )
+    assert declined.subjects == ("one", "two")
+    assert declined.finding.subject == "one, two"
+    assert declined.finding.counts == ((1, 0), (0, 1))
+
+
+def test_whose_doing_it_is(told):
+    whose = {
+        name: next(story.own_doing for story in told if story.finding.message == sentence)
+        for name, sentence in SENTENCES.items()
+    }
+    assert {name for name, own in whose.items() if own} == {
+        "EP after combine",
+        "copies of the experts",
+        "a dense layer under DP",
+    }
+
+
+def test_findings_can_be_told_apart_by_a_baseline(told):
+    keys = [
+        (story.finding.kind, story.finding.subject, story.finding.row, in_words(story.deployment))
+        for story in told
+    ]
+    assert len(keys) == len(set(keys))
+
+
+def test_every_rule_has_its_help(told):
+    assert {story.finding.rule for story in told} <= set(RULES)
+    assert set(READERS) == set(FIXES)
+    assert all(story.finding.fix for story in told)
+
+
+def test_a_release_that_refuses_hybrid_fusion_has_no_such_finding():
+    subjects = (Subject(name="one", guards=helper_guards("one-site")),)
+    fixed = Release(fuses_hybrid=False)
+    tally = prove(subjects, max_world_size=4, release=fixed)
+    told = stories(tuple(tally.faults.values()), subjects, fixed)
+    assert not any(
+        "sums over EP only" in s.finding.message
+        for s in told
+        if s.deployment.config.moe_a2a_backend == "none"
+    )

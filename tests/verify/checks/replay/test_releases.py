@@ -1,0 +1,69 @@
+"""What is publicly known about releases, seen by executing them."""
+
+from dataclasses import replace
+
+import pytest
+
+from helper import MoeConfig
+from verify.checks.replay.decoders import Models
+from verify.checks.replay.deployments import Execution
+from verify.checks.replay.processes import Case, Child
+from verify.emulator.tree import SourceFiles
+from verify.source.fetch import fetch
+from verify.source.source import open_source
+
+pytestmark = [pytest.mark.network, pytest.mark.slow]
+
+DP_EP = Execution(config=MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True))
+SCATTER = Execution(
+    config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=4, enable_dp_attention=True)
+)
+SCATTER_TP = Execution(config=MoeConfig(tp_size=4, attn_dp_size=4, enable_dp_attention=True))
+DENSE_WHOLE = replace(DP_EP, dense_fully_dp=True)
+EXCHANGE = Execution(config=DP_EP.config, all_to_all="mooncake")
+FETCHED = Execution(config=DP_EP.config, dwdp=True, dense_fully_dp=True)
+STAGES = Execution(config=MoeConfig(tp_size=2), stages=2, fusion="flashinfer")
+HYBRID_FUSED = Execution(config=MoeConfig(tp_size=4, ep_size=2), fusion="flashinfer")
+
+
+def execute(version, model, deployment):
+    location = str(fetch(f"sglang=={version}"))
+    with open_source(location, below="") as tree:
+        decoder = next(Models(SourceFiles(tree)).decoders(model))
+    with Child(location) as child:
+        return child.run(Case(decoder=decoder, index=0, deployment=deployment))
+
+
+@pytest.mark.parametrize(
+    ("version", "model", "deployment", "kind", "count"),
+    [
+        # sgl-project/sglang#37199: four ranks, four times
+        ("0.5.11", "gpt_oss", DP_EP, "double", 4),
+        ("0.5.19", "gpt_oss", DP_EP, "double", 4),
+        ("0.5.20", "gpt_oss", DP_EP, "exact", 1),
+        ("0.5.23", "gpt_oss", DP_EP, "exact", 1),
+        # sgl-project/sglang#11665: the block is never told that a reduce-scatter follows
+        ("0.5.3.post3", "glm4_moe", SCATTER_TP, "double", 4),
+        ("0.5.4", "glm4_moe", SCATTER_TP, "exact", 1),
+        # sgl-project/sglang#23734: the EP all-reduce ignores the reduce-scatter
+        ("0.5.10.post1", "qwen3_moe", SCATTER, "double", 2),
+        ("0.5.11", "qwen3_moe", SCATTER, "exact", 1),
+        # sgl-project/sglang#32963: the fused kernel covers one of two groups
+        ("0.5.11", "gpt_oss", HYBRID_FUSED, "missing", 1),
+        ("0.5.18", "gpt_oss", HYBRID_FUSED, "exact", 1),
+        # the sum that a pipeline stage ends with is lost
+        ("0.5.20", "deepseek_v2", STAGES, "missing", 1),
+        ("0.5.21", "deepseek_v2", STAGES, "exact", 1),
+        # what docs/findings says of the newest release, and of one before
+        ("0.5.20", "llama4", DENSE_WHOLE, "mixed", 1),
+        ("0.5.23", "llama4", DENSE_WHOLE, "missing", 1),
+        ("0.5.23", "qwen2_moe", EXCHANGE, "missing", 1),
+        ("0.5.23", "deepseek_v2", EXCHANGE, "exact", 1),
+        ("0.5.23", "deepseek_v2", FETCHED, "missing", 1),
+    ],
+)
+def test_known_defects_show_in_the_releases_that_have_them(version, model, deployment, kind, count):
+    result = execute(version, model, deployment)
+    assert result["kind"] == kind, result["why"]
+    assert max(max(row) for row in result["counts"]) == count
+    assert not any("RowParallelLinear.forward" in name for name in result["replaced"])

@@ -1,0 +1,300 @@
+"""What a server refuses is no finding; delete the refusal and it is one again."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from verify.checks.scan.server.idle import nothing_to_act_on
+from verify.interpreter.index import Index
+
+Judge = Callable[..., Any]
+
+SERVER = """
+from sglang.srt.arg_groups.hooks import check_weights
+from sglang.srt.utils import get_platform
+
+
+class ServerArgs:
+    tp_size: int = 1
+    dp_size: int = 1
+    ep_size: int = 1
+    enable_dp_attention: bool = False
+    dwdp_size: int = 1
+    moe_dense_tp_size: int = None
+    moe_a2a_backend: str = "none"
+    model_path: str = None
+
+    def __post_init__(self):
+        config = self.get_model_config().hf_config
+        arch = config.architectures[0]
+        if self.dwdp_size > 1:
+            self.enable_dp_attention = True
+            self.ep_size = self.dp_size = self.tp_size
+        REFUSAL
+        self._finish()
+
+    def _finish(self):
+        pass
+"""
+OAK = (
+    "from elsewhere import kernel\n",
+    """from elsewhere import kernel
+from sglang.srt.configs.oak import OakConfig
+
+EntryClass = [OakForCausalLM]
+
+
+class OakForCausalLM:
+    def __init__(self, config: OakConfig):
+        self.layers = make_layers(config.n, lambda index: Layer(config, index))
+
+
+""",
+)
+CONFIG = 'class OakConfig:\n    model_type = "oak"\n'
+HOOKS = """
+WITHOUT = ("oak", "elm")
+
+
+def check_weights(args, config):
+    if args.dwdp_size <= 1:
+        return
+    kind = config.model_type
+    assert kind not in WITHOUT, "not these"
+"""
+REFUSALS = {
+    "by architecture": """if arch == "OakForCausalLM" and self.dwdp_size > 1:
+            raise ValueError("not this one")""",
+    "by a list": """if self.dwdp_size > 1:
+            if arch in ["ElmForCausalLM", "OakForCausalLM"]:
+                raise ValueError("not these")""",
+    "by what is left": """if self.dwdp_size > 1 and arch not in ("ElmForCausalLM",):
+            raise ValueError("only that one")""",
+    "by another option": """if self.dp_size > 1:
+            assert self.moe_a2a_backend != "none", "needs a backend\"""",
+    "in a helper, by type": "check_weights(self, config)",
+    "on every platform": """if self.dwdp_size > 1:
+            if get_platform().is_cuda:
+                raise ValueError("not on CUDA")
+            else:
+                raise NotImplementedError""",
+    "reset": "self.dwdp_size = 1",
+}
+
+
+def knows_it(change: Any) -> dict[str, str]:
+    """Rows are local with data-parallel weights; the shared expert does not know."""
+    return {
+        path: text.replace(
+            "or should_use_flashinfer_cutlass_moe_fp4_allgather()",
+            "or should_use_flashinfer_cutlass_moe_fp4_allgather() or get_parallel().dwdp_size > 1",
+        )
+        for path, text in change.library.items()
+    }
+
+
+def server(refusal: str) -> dict[str, str]:
+    return {
+        "server_args.py": SERVER.replace("REFUSAL", refusal),
+        "arg_groups/hooks.py": HOOKS,
+        "configs/oak.py": CONFIG,
+    }
+
+
+def scanned(judged: Judge, change: Any, files: Mapping[str, str], *more: tuple[str, str]) -> Any:
+    return judged(OAK, *more, library={**knows_it(change), **files})
+
+
+def test_a_launch_that_is_taken_is_printed(judged: Judge, change: Any) -> None:
+    (finding,) = scanned(judged, change, server("pass")).findings
+    assert finding.launch == ("--tp-size", "4", "--dwdp-size", "4")
+    assert (finding.reach, finding.refused) == ("option", ())
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_launch_that_is_refused_is_no_finding(judged: Judge, change: Any, refusal: str) -> None:
+    result = scanned(judged, change, server(refusal))
+    assert result.rules == []
+    (refused,) = result.refused
+    (line,) = refused.refused
+    assert re.match(r"sglang/srt/(server_args|arg_groups/hooks)\.py:\d+: --tp-size 4", line)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_it_is_told_by_no_name(judged: Judge, change: Any, refusal: str) -> None:
+    """Every name of the model is another: only names differ in what is refused."""
+
+    def renamed(text: str) -> str:
+        return text.replace("Oak", "Yew").replace("oak", "yew")
+
+    files = {renamed(path): renamed(text) for path, text in server(refusal).items()}
+    result = judged((OAK[0], renamed(OAK[1])), library={**knows_it(change), **files})
+    assert result.rules == []
+    assert len(result.refused) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        'if arch == "ElmForCausalLM" and self.dwdp_size > 1:\n            raise ValueError',
+        "if get_platform().is_cuda:\n            raise ValueError",
+        "if self.dwdp_size > 8:\n            raise ValueError",
+        "if config.hidden_size > 4096:\n            raise ValueError",
+        "try:\n            raise ValueError\n        except ValueError:\n            pass",
+        "for name in config.names:\n            raise ValueError(name)",
+        "most = 8\n        if get_platform().is_cuda:\n            most = 1\n"
+        "        if self.dwdp_size > most:\n            raise ValueError",
+        "if self.tp_size > 1:\n            raise ValueError('what ends every launch is misread')",
+    ],
+)
+def test_what_is_not_refused_for_sure_is_a_finding(
+    judged: Judge, change: Any, refusal: str
+) -> None:
+    assert scanned(judged, change, server(refusal)).rules == [("lost-addend", "0000")]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "x = (1,)\n" + "        x = x + x\n" * 60,
+        "x = 3\n" + "        x = x * x\n" * 60,
+        "x = 'ab'\n" + "        x = x.replace('a', 'aaaaaaaaaa')\n" * 60,
+        "x = 1\n" + "        x = (x, x)\n" * 60 + "        y = x == x\n",
+        "while True:\n            self._finish()",
+        "self.__post_init__()",
+        "run_hook()\n        run_post_process_pass(self)\n        declare_resolution()\n"
+        "        collect_model_override_declarations()",
+        "min()\n        int('x')\n        [][0]\n        1 // 0\n        {}['a']",
+    ],
+)
+def test_a_hostile_source_costs_a_moment(judged: Judge, change: Any, hostile: str) -> None:
+    assert scanned(judged, change, server(hostile)).rules == [("lost-addend", "0000")]
+
+
+def test_a_source_without_argument_handling_refuses_nothing(judged: Judge, change: Any) -> None:
+    (finding,) = scanned(judged, change, {"configs/oak.py": CONFIG}).findings
+    assert (finding.launch, finding.reach) == ((), None)
+
+
+ATTENTION = """
+class Attention:
+    def __init__(self, config):
+        assert get_parallel().attn_tp_size == get_parallel().tp_size
+
+
+class Layer:
+    def __init__(self, config, layer_id):
+        self.attn = Attention(config)
+"""
+
+
+def test_an_assertion_in_the_attention_refuses(judged: Judge, change: Any) -> None:
+    """It is no part of what the scan runs: only the server would meet it."""
+    head = "class Layer:\n    def __init__(self, config, layer_id):\n"
+    result = scanned(judged, change, server("pass"), (head, ATTENTION.lstrip("\n")))
+    assert result.rules == []
+    (refused,) = result.refused
+    assert "models/sample.py:" in refused.refused[0]
+    harmless = ATTENTION.lstrip("\n").replace("== get_parallel().tp_size", "> 0")
+    assert scanned(judged, change, server("pass"), (head, harmless)).rules
+
+
+def test_a_vocabulary_that_is_split_over_all_ranks_refuses(judged: Judge, change: Any) -> None:
+    """dwdp comes with attention data parallelism: its sum is over ranks with other tokens."""
+
+    def with_embedding(arguments: str) -> Any:
+        model = OAK[1].replace(
+            "        self.layers",
+            f"        self.embed = VocabParallelEmbedding(config.n, config.h{arguments})\n"
+            "        self.layers",
+        )
+        files = {**knows_it(change), **server("pass")}
+        return judged((OAK[0], model), library=files)
+
+    result = with_embedding("")
+    assert result.rules == []
+    assert "models/sample.py:" in result.refused[0].refused[0]
+    told = with_embedding(", use_attn_tp_group=is_dp_attention_enabled()")
+    assert told.rules == [("lost-addend", "0000")]
+
+
+@pytest.mark.parametrize(
+    ("field", "launch"),
+    [
+        ("x: int = 1", ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")),
+        ("dp_size: A[int, Arg(no_cli=True)] = 1", ()),
+    ],
+)
+def test_a_row_of_flags_has_its_launch_in_words_that_the_server_has(
+    request: Any, field: str, launch: tuple[str, ...]
+) -> None:
+    sample = request.getfixturevalue("sample")
+    reads = "            use_reduce_scatter=use_reduce_scatter,\n"
+    files = server("pass")
+    text = files["server_args.py"]
+    line = "    dp_size: int = 1\n" if launch == () else ""
+    files["server_args.py"] = text.replace(line, "").replace("Args:\n", f"Args:\n    {field}\n", 1)
+    block = sample.changed(sample.block, reads, "")
+    scan = request.getfixturevalue("scanned")
+    (finding,) = scan(block, sample.layer, library=files).findings
+    assert (finding.row, finding.launch) == ("0100", launch)
+
+
+MANAGER = """
+class Manager:
+    def setup(self, model):
+        found = self._experts(model)
+        if not found:
+            raise RuntimeError("no experts in any layer")
+
+    @staticmethod
+    def _experts(model):
+        return [m for m in model.modules()
+                if isinstance(m, FusedMoE)]
+"""
+BLOCK = """
+class Block:
+    def __init__(self, config):
+        self.experts = FusedMoE(num_experts=config.n)
+
+
+class Base:
+    def __init__(self, config):
+        self.mlp = Block(config)
+
+
+class Own(Base):
+    def __init__(self, config):
+        super().__init__(config)
+
+
+class Handed(Base):
+    def __init__(self, config):
+        nn.Module.__init__(self)
+        self.mlp = shared_bank(config)
+"""
+DEFAULTS = {"dwdp_size": 1, "tp_size": 1}
+
+
+@pytest.mark.parametrize(
+    ("layer", "manager", "asked", "refused"),
+    [
+        ("Handed", MANAGER, {"dwdp_size": 4}, True),
+        ("Own", MANAGER, {"dwdp_size": 4}, False),
+        ("Handed", MANAGER, {"tp_size": 4}, False),
+        ("Handed", MANAGER.replace("raise", "print"), {"dwdp_size": 4}, False),
+        ("Handed", "", {"dwdp_size": 4}, False),
+    ],
+)
+def test_an_option_with_nothing_to_act_on_is_refused(
+    source: Any, layer: str, manager: str, asked: Mapping[str, int], refused: bool
+) -> None:
+    """The experts are handed to the layer: what looks for them in it finds none."""
+    with source(BLOCK, library={"layers/moe/dwdp/manager.py": manager}) as tree:
+        index = Index(tree)
+        module = index.module("sglang/srt/models/sample.py")
+        cls = module.lookup(layer)
+        found = nothing_to_act_on(index, cls, asked, DEFAULTS)
+    assert str(found) == ("sglang/srt/layers/moe/dwdp/manager.py:6" if refused else "None")

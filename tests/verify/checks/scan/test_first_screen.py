@@ -1,0 +1,20 @@
+"""The newest release's default output: six causes on the first screen, all of it short."""
+
+import pytest
+
+from verify.cli.command_line import main
+
+
+@pytest.mark.network
+def test_a_release_is_short_and_its_first_screen_says_it(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["scan", "sglang==0.5.23", "-q"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 300
+    assert max(map(len, lines)) <= 80
+    first = "\n".join(lines[:24])
+    assert "6 causes" in lines[1]
+    assert lines[2].startswith(" 1 default")
+    assert "longcat_flash.py:335" in first
+    assert "python -m verify replay sglang==0.5.23 --model longcat_flash" in first
+    assert "--format html" in lines[23]

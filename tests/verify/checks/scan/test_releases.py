@@ -1,0 +1,151 @@
+"""Released wheels: public bugs are found where they are, and are gone where they were fixed."""
+
+import os
+import random
+from contextlib import suppress
+from functools import lru_cache, partial
+
+import pytest
+
+from oracles import SITES
+from verify.checks.prove.source import read as read_subjects
+from verify.checks.pull_request.readings import compare
+from verify.checks.pull_request.release import read_release
+from verify.checks.scan.scan import ScanResult, scan
+from verify.checks.scan.sites import read_sites
+from verify.errors import VerifyError
+from verify.interpreter.index import Index
+from verify.source.source import SourceTree, open_source
+
+pytestmark = pytest.mark.network
+
+# files under layers/ and beside them that say what a model's flags, groups and consumers are
+STOOD_ON = (
+    "layers/communicator.py",
+    "layers/dp_attention.py",
+    "layers/layernorm.py",
+    "layers/linear.py",
+    "layers/moe/utils.py",
+    "layer_boundary/exit.py",
+    "layer_boundary/factories.py",
+    "srt/server_args.py",
+)
+# public bug -> releases with it, file, class, method, row, first release without it
+BUGS = {
+    "#23734": (
+        ("0.5.10", "0.5.10.post1"),
+        "qwen3_moe.py",
+        "Qwen3MoeSparseMoeBlock",
+        "0100",
+        "0.5.11",
+    ),
+    "#37199": (("0.5.11", "0.5.19"), "gpt_oss.py", "GptOssSparseMoeBlock", "0010", "0.5.20"),
+    "#11665": (("0.5.1", "0.5.3.post3"), "glm4_moe.py", "Glm4MoeSparseMoeBlock", "0100", "0.5.4"),
+}
+# public bug of what layers share -> releases with it, rule, words, first release without it
+SHARED = {
+    "#19918": (("0.5.1", "0.5.12.post1"), "sums-local-rows", "to the next norm", "0.5.13"),
+    "#27191": (("0.5.12", "0.5.12.post1"), "lost-sum", "dp_scatter", "0.5.13"),
+    "#32963": (("0.5.11", "0.5.17"), "group-too-narrow", "split over two groups", "0.5.18"),
+}
+
+
+@lru_cache(maxsize=4)
+def scanned(version: str) -> ScanResult:
+    with open_source(f"sglang=={version}") as tree:
+        return scan(tree)
+
+
+def rows(version: str, file: str, cls: str) -> set[str | None]:
+    found = scanned(version).findings
+    return {f.row for f in found if f.cls == cls and str(f.file).endswith(f"/{file}")}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_public_bug(bug: str) -> None:
+    releases, file, cls, row, fixed = BUGS[bug]
+    for version in releases:
+        assert row in rows(version, file, cls), version
+    assert row not in rows(fixed, file, cls)
+
+
+@pytest.mark.parametrize("bug", SHARED)
+def test_public_bug_of_what_layers_share(bug: str) -> None:
+    releases, rule, words, fixed = SHARED[bug]
+
+    def shown(version: str) -> bool:
+        return any(
+            f.rule == rule and words in f.message + f.sums for f in scanned(version).findings
+        )
+
+    assert all(map(shown, releases))
+    assert not shown(fixed)
+
+
+def test_the_pull_requests_22_sites_are_read() -> None:
+    with open_source("sglang==0.5.11") as tree:
+        read = {site.id: site for site in read_sites(Index(tree))}
+    for wanted in SITES:
+        # the pull request's mimo_v2_flash.py was released as mimo_v2.py
+        site = read[wanted.id.replace("mimo_v2_flash", "mimo_v2")]
+        assert sorted(site.accepts) == sorted(wanted.accepts)
+        assert sorted(site.passes) == sorted(wanted.passes)
+
+
+@pytest.mark.parametrize("version", ["0.5.3", "0.5.10.post1", "0.5.16", "0.5.20", "0.5.21"])
+def test_summary_adds_up(version: str) -> None:
+    result = scanned(version)
+    assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+    assert result.counts["covered"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_mutations_of_real_files_never_raise() -> None:
+    draw = random.Random(11)
+    rounds = int(os.environ.get("VERIFY_MUTATIONS", "10000"))
+    with open_source("sglang==0.5.11") as tree:
+        models = [p for p in tree.under("sglang/srt/models/") if "moe" in p or "deepseek" in p]
+        models = [path for path in models if tree.read(path)]
+        for _ in range(rounds):
+            path = draw.choice(models)
+            result = scan(_with(tree, path, mutated(tree.read(path), draw)))
+            assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("version", ["0.5.20", "0.5.23"])
+def test_mutations_of_what_models_stand_on_never_raise(version: str) -> None:
+    draw = random.Random(12)
+    rounds = int(os.environ.get("VERIFY_MUTATIONS", "10000")) // 20
+    readings = compare(SITES)
+    with open_source(f"sglang=={version}") as tree:
+        paths = [path for path in tree.paths if path.endswith(STOOD_ON)]
+        for _ in range(rounds):
+            path = draw.choice(paths)
+            broken = _with(tree, path, mutated(tree.read(path), draw), models=("qwen2_moe.py",))
+            result = scan(broken)
+            assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+            for command in (read_subjects, partial(read_release, comparisons=readings)):
+                # one that refuses the source says so; nothing else may come out
+                with suppress(VerifyError):
+                    command(broken)
+
+
+def mutated(text: str, draw: random.Random) -> str:
+    """`text` with a few characters replaced somewhere."""
+    at = draw.randrange(len(text) + 1)
+    put = draw.choice(("", "(", ")", ":", "\n", "    ", "self", "=", "*", "\0", "None", "+ 1"))
+    return text[:at] + put + text[at + draw.randrange(12) :]
+
+
+def _with(tree: SourceTree, path: str, text: str, *, models: tuple[str, ...] = ()) -> SourceTree:
+    """The source with one file replaced and the other models, but for `models`, left out."""
+    kept = tuple(p for p in tree.paths if "/models/" not in p or p == path or p.endswith(models))
+
+    def load(shown: str) -> bytes:
+        raw = text if shown == path else tree.read(shown)
+        return raw.encode("utf-8", "surrogatepass")
+
+    return SourceTree(name=tree.name, version=tree.version, paths=kept, _load=load)

@@ -1,0 +1,102 @@
+"""What was read by hand about the newest release's findings, held against the scan."""
+
+import json
+import os
+import re
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from verify.checks.scan.scan import scan
+from verify.errors import VerifyError
+from verify.source.source import open_source
+
+DATA = Path(__file__).parents[4] / "docs" / "findings" / "triage-0.5.23.json"
+# undecided and unreachable are findings still: nothing was read that refuses them
+FOUND = {"right", "undecided", "unreachable"}
+VERDICTS = {*FOUND, "refused", "wrong"}
+CAUSES = {
+    "dwdp": "dwdp_size",
+    "dense": "moe_dense_tp_size",
+    "fp4": "FP4 dispatcher",
+    "a2a": "all-to-all",
+    "copies": "moe_dp_size",
+    "gathered": "still owed",
+}
+
+
+def entries():
+    return json.loads(DATA.read_text())["findings"]
+
+
+def key(entry):
+    return tuple(entry[name] for name in ("rule", "file", "line", "row", "cause"))
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: f"{entry['line']}-{entry['cause']}")
+def test_every_verdict_has_its_evidence(entry):
+    assert entry["verdict"] in VERDICTS
+    assert entry["cause"] in CAUSES
+    assert entry["evidence"][0] == f"{entry['file']}:{entry['line']}"
+    # the place alone is no argument
+    assert len(entry["evidence"]) > 1
+    assert all(re.fullmatch(r"sglang/srt/[\w/]+\.py:\d+", place) for place in entry["evidence"])
+    assert all(re.fullmatch(r"#\d+", reference) for reference in entry["upstream"])
+
+
+def test_nothing_is_said_twice():
+    assert max(Counter(map(key, entries())).values()) == 1
+
+
+@pytest.fixture(scope="module")
+def release():
+    try:
+        with open_source(os.environ.get("TRIAGED", "sglang==0.5.23")) as tree:
+            yield tree, scan(tree)
+    except VerifyError as error:
+        pytest.skip(str(error))
+
+
+def cause_of(message):
+    return next(name for name, words in CAUSES.items() if words in message)
+
+
+@pytest.mark.network
+def test_the_scan_finds_what_was_read_and_nothing_else(release):
+    found = {
+        (one.rule, one.file, one.line, one.row, cause_of(one.message))
+        for one in release[1].findings
+    }
+    said = {key(entry) for entry in entries() if entry["verdict"] in FOUND}
+    assert found == said
+
+
+@pytest.mark.network
+def test_what_was_refuted_is_refused_by_the_source_where_it_says(release):
+    refused = {
+        (one.rule, one.file, one.line, one.row, cause_of(one.message)): {
+            line.partition(": ")[0] for line in one.refused
+        }
+        for one in release[1].refused
+    }
+    said = {
+        key(entry): set(entry["evidence"][1:])
+        for entry in entries()
+        if entry["verdict"] == "refused"
+    }
+    assert refused == said
+
+
+@pytest.mark.network
+def test_the_evidence_is_in_the_release(release):
+    tree, _ = release
+    for entry in entries():
+        for place in entry["evidence"]:
+            file, _, line = place.partition(":")
+            lines = []
+            with suppress(VerifyError):
+                lines = tree.read(file).splitlines()
+            assert 0 < int(line) <= len(lines), place
+            assert lines[int(line) - 1].strip(), place

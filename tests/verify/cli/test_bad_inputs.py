@@ -1,0 +1,309 @@
+"""Bad inputs, and what each costs: one line, the exit code of docs/design.md, no traceback.
+
+A file that a command cannot look at, a place where there is nothing to look at, options that are
+none: as somebody types them who has not read anything.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from verify.cli.command_line import main
+
+TIME_LIMIT_S = 60
+
+
+def verify(*words, cwd, environment=None, shell=""):
+    """The tool as a process; `shell` is what follows the command in a shell, `>&-` say."""
+    command = [sys.executable, "-m", "verify", *map(str, words)]
+    if shell:
+        command = ["bash", "-c", f'"$@" {shell}', "bash", *command]
+    path = os.pathsep.join((str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")))
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": path, "PIP_NO_INDEX": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def place(tmp_path, mini_sglang, monkeypatch):
+    """A folder with the small source as `M`, an empty cache, and many things that are no source."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "place"
+    folder.mkdir()
+    shutil.copytree(mini_sglang, folder / "M")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return folder
+
+
+def models(place):
+    return place / "M" / "sglang" / "srt" / "models"
+
+
+# what must be made first; the words name it
+def empty_folder(place):
+    (place / "empty").mkdir()
+
+
+def empty_srt(place):
+    (place / "empty" / "sglang" / "srt").mkdir(parents=True)
+
+
+def wheel_of_nothing(place):
+    with zipfile.ZipFile(place / "a.whl", "w") as archive:
+        archive.writestr("sglang/srt/models/a.py", "x = 1\n")
+
+
+def other_wheel(place):
+    with zipfile.ZipFile(place / "a.whl", "w") as archive:
+        archive.writestr("numpy/__init__.py", "")
+
+
+def piece_of_a_wheel(place):
+    wheel_of_nothing(place)
+    whole = (place / "a.whl").read_bytes()
+    (place / "a.whl").write_bytes(whole[: len(whole) // 2])
+
+
+def text_file(place):
+    (place / "a.txt").write_text("hello\n")
+
+
+def fifo(place):
+    os.mkfifo(place / "ff")
+
+
+def broken_syntax(place):
+    with (models(place) / "cedar.py").open("a") as file:
+        file.write("\n)(\n")
+
+
+def merge_marker(place):
+    cedar = models(place) / "cedar.py"
+    cedar.write_text(cedar.read_text().replace("    def forward", "<<<<<<< HEAD\n    def forward"))
+
+
+def latin_1(place):
+    cedar = models(place) / "cedar.py"
+    cedar.write_bytes(cedar.read_bytes() + b"# caf\xe9\n")
+
+
+def fifo_inside(place):
+    os.mkfifo(models(place) / "pipe.py")
+
+
+def loop_of_links(place):
+    (models(place) / "loop").symlink_to(models(place))
+
+
+def bom_and_crlf(place):
+    cedar = models(place) / "cedar.py"
+    cedar.write_bytes(b"\xef\xbb\xbf" + cedar.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def sdist(place):
+    with tarfile.open(place / "sglang-0.5.99.tar.gz", "w:gz") as archive:
+        archive.add(place / "M" / "sglang", "sglang-0.5.99/sglang")
+
+
+def saved(place):
+    """A report of another command, and files that are no report."""
+    finding = {"rule": "missing-skip", "message": "", "file": "a.py"}
+    wrong = {"schema_version": 1, "command": "report", "findings": [finding]}
+    (place / "report.json").write_text(json.dumps(wrong))
+    (place / "list.json").write_text("[]")
+    (place / "null.json").write_text("null")
+    (place / "object.json").write_text("{}")
+    (place / "broken.json").write_text("{")
+    (place / "deep.json").write_text("[" * 100_000)
+    (place / "utf16.json").write_bytes("{}".encode("utf-16"))
+    (place / "nan.json").write_text('{"findings": [{"rule": "a-b", "file": "x", "line": NaN}]}')
+    (place / "line.json").write_text('{"findings": [{"rule": "a-b", "file": "x", "line": "22"}]}')
+    (place / "future.json").write_text('{"schema_version": 99, "findings": []}')
+
+
+def nothing(_place):
+    pass
+
+
+def case(words, code, says, *, made=nothing):
+    return pytest.param((words, code, says, made), id=f"{words} {made.__name__}".strip())
+
+
+CASES = [
+    # no command, no option, no value
+    case("", 2, "required: COMMAND"),
+    case("reprot", 2, "invalid choice: 'reprot'"),
+    case("scan", 2, "required: SOURCE"),
+    case("scan M --nope", 2, "unrecognized arguments: --nope"),
+    case("scan M --form json", 2, "unrecognized arguments: --form"),
+    case("scan M --out x", 2, "unrecognized arguments: --out"),
+    case("scan M --format xml", 2, "invalid choice: 'xml'"),
+    case("scan M --also json", 2, "is not FORMAT=FILE"),
+    case("scan M --fail-on error", 2, "invalid choice: 'error'"),
+    case("scan M --select missing-skp", 2, "did you mean missing-skip?"),
+    case("scan M --ignore not-analysed", 2, "cannot be ignored"),
+    case("rule missing", 2, "did you mean missing-skip"),
+    case("cache empty", 2, "invalid choice: 'empty'"),
+    case("explain qwen3_moe/nope", 2, "no site 'qwen3_moe/nope'"),
+    case("report --model qwen3", 2, "did you mean"),
+    case("prove --max-ranks 0", 2, "choose from 1 to 256"),
+    case("prove --subject= --max-ranks 2", 2, "--subject is empty"),
+    case("replay M --jobs 0", 2, "at least one child process"),
+    case("prove --max-ranks abc", 2, "invalid int value"),
+    case("prove --subject zzz --max-ranks 2", 2, "zzz"),
+    # what is no source
+    case("scan nowhere", 2, "no such file or directory: nowhere"),
+    case("scan no/where", 2, "no such file or directory: no/where"),
+    case("scan mini_sglang_typo", 2, "no such file or directory: mini_sglang_typo"),
+    case("scan numpy", 2, "no such file or directory: numpy"),
+    case("scan numpy==1.26.4", 2, "by name only sglang"),
+    case("scan vllm", 2, "by name only sglang"),
+    case("replay numpy", 2, "no such file or directory: numpy"),
+    case("diff M M@HEAD", 2, "git knows no such commit"),
+    case("scan git+https://example.invalid/x", 2, "SOURCE is no URL"),
+    case("scan https://example.invalid/x.whl", 2, "SOURCE is no URL"),
+    case("scan file:///x", 2, "SOURCE is no URL"),
+    case("scan ''", 2, "SOURCE is empty"),
+    case("scan -- -", 2, "neither a directory, an archive nor a requirement"),
+    case("scan /dev/null", 2, "neither a directory nor a regular file"),
+    case("scan /dev/zero", 2, "neither a directory nor a regular file"),
+    case("scan ff", 2, "neither a directory nor a regular file", made=fifo),
+    case("scan a.txt", 2, "neither a directory, a wheel nor a sdist", made=text_file),
+    case("scan a.whl", 2, "neither a directory, a wheel nor a sdist", made=piece_of_a_wheel),
+    case("scan a.whl", 2, "not an archive of sglang", made=other_wheel),
+    case("scan sglang==0.5.1*", 2, "nor a requirement like sglang==0.5.11"),
+    case("scan sglang[all]", 2, "only a name and versions"),
+    case("scan sglang==99", 2, "pip found no wheel for sglang==99"),
+    case("scan sglang==0.5.*", 2, "pip found no wheel for sglang==0.5.*"),
+    case("scan sglang==0.5.11 --offline", 2, "not in the cache"),
+    case("scan -- --index-url=x", 2, "nor a requirement like sglang==0.5.11"),
+    # nothing to look at
+    case("scan empty", 2, "expected python/sglang/srt", made=empty_folder),
+    case("scan empty", 2, "nothing to look at", made=empty_srt),
+    case("scan a.whl", 2, "nothing to look at", made=wheel_of_nothing),
+    # what could not be looked at is a finding
+    case("scan M", 1, "not read", made=broken_syntax),
+    case("scan M", 1, "not read", made=merge_marker),
+    case("scan M", 1, "not read", made=latin_1),
+    case("scan M", 1, "not read", made=fifo_inside),
+    case("scan M --fail-on default --select lost-sum", 1, "not read", made=latin_1),
+    # odd, and read
+    case("scan M/sglang/srt", 1, "1 finding"),
+    case("scan M", 1, "1 finding", made=loop_of_links),
+    case("scan M", 1, "1 finding", made=bom_and_crlf),
+    case("scan sglang-0.5.99.tar.gz", 1, "1 finding", made=sdist),
+    # outputs, before the work
+    case("scan nowhere --output /nodir/x.html", 2, "cannot write /nodir/x.html: No such file"),
+    case("scan nowhere --output M", 2, "cannot write M: Is a directory"),
+    case("scan nowhere --output a.txt/x", 2, "Not a directory", made=text_file),
+    case("scan nowhere --output s.json --also html=s.json", 2, "two outputs would be one file"),
+    case("scan nowhere --also json=-", 2, "cannot write -: "),
+    case("scan nowhere --write-expect /nodir/x", 2, "cannot write /nodir/x"),
+    case("scan M --output /dev/full", 2, "cannot write /dev/full: No space left"),
+    # baselines
+    case("scan M --expect report.json", 2, "a baseline is of one command", made=saved),
+    case("scan M --expect list.json", 2, "holds no JSON object", made=saved),
+    case("scan M --expect null.json", 2, "holds no JSON object", made=saved),
+    case("scan M --expect object.json", 2, "'findings' is not a list", made=saved),
+    case("scan M --expect broken.json", 2, "is not JSON", made=saved),
+    case("scan M --expect deep.json", 2, "is not JSON", made=saved),
+    case("scan M --expect utf16.json", 2, "is not JSON", made=saved),
+    case("scan M --expect nan.json", 2, "NaN is no JSON", made=saved),
+    case("scan M --expect line.json", 2, "'line' is str, not int", made=saved),
+    case("scan M --expect future.json", 2, "schema_version 99", made=saved),
+    case("scan M --expect missing.json", 2, "cannot read missing.json"),
+    case("scan M --expect M", 2, "cannot read M: Is a directory"),
+    case("diff report.json M", 2, "compare reports of one command", made=saved),
+]
+
+
+@pytest.mark.parametrize("bad", CASES)
+def test_a_bad_input_is_one_line_and_its_exit_code(bad, place, capsys):
+    """In this process, as the command's entry point is called: a process a case is a minute."""
+    words, code, says, made = bad
+    made(place)
+    try:
+        ended = main(["" if word == "''" else word for word in words.split()])
+    except SystemExit as left:
+        ended = left.code
+    out, err = capsys.readouterr()
+    assert (ended, says in err) == (code, True), err
+    assert "Traceback" not in err
+    if code == 2:
+        assert out == ""
+        said = [line for line in err.splitlines() if not line.startswith((" ", "usage:"))]
+        assert len(said) == 1, err
+
+
+def test_the_version_is_said(place):
+    done = verify("--version", cwd=place)
+    assert done.returncode == 0
+    assert done.stdout.startswith("moe-allreduce-verify ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands_and_options(place, shell):
+    done = verify("--print-completion", shell, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("moe-allreduce-verify", "scan", "--write-expect"))
+    if shell == "bash":
+        checked = subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False)
+        assert checked.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "says"),
+    [(">&-", 2, "standard output is closed"), (">&- --output x", 1, "1 finding"), ("2>&-", 1, "")],
+)
+def test_a_closed_stream_is_said_and_no_finding(shell, code, says, place):
+    done = verify("scan", "M", cwd=place, shell=shell)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_with_standard_error_closed_no_source_is_still_2(place):
+    assert verify("scan", "/nope", cwd=place, shell="2>&-").returncode == 2
+
+
+def test_what_a_reader_that_left_does_not_see_is_in_the_files(place):
+    done = verify("scan", "M", "--also", "json=a.json", cwd=place, shell="| true")
+    assert "Traceback" not in done.stderr
+    assert json.loads((place / "a.json").read_text())["command"] == "scan"
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads it all")
+def test_what_may_not_be_read_is_no_pass(place):
+    """As another user: root may read everything."""
+    drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [*drop, sys.executable, "-m", "verify"]
+    # not in pytest's own folder, which is for its user alone
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        shutil.copytree(place / "M", Path(folder, "M"))
+        (models(Path(folder)) / "cedar.py").chmod(0)
+        settings = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+        able = subprocess.run([*command, "--version"], check=False, **settings)
+        if able.returncode:
+            pytest.skip("this Python may not be used by another user")
+        done = subprocess.run(
+            [*command, "scan", "M"], check=False, timeout=TIME_LIMIT_S, **settings
+        )
+    assert done.returncode == 1, done.stderr
+    assert "not read" in done.stderr

@@ -1,0 +1,112 @@
+"""The first screen says what is wrong, where and what to type; drawings say what words say."""
+
+from dataclasses import replace
+
+import pytest
+
+from verify.report.render import table
+from verify.report.render.counts_text import counts_lines
+from verify.report.render.page import Page
+from verify.report.report import Finding, Related, Report
+
+PAGE = Page(width=80)
+EMPTY = Report(command="scan", title="t", summary="s", payload={}, sections=(), findings=())
+OAK = Finding(
+    rule="lost-addend",
+    message="with x, each rank has its own rows",
+    sums="nobody: it stays as it is",
+    fix="build it replicated",
+    kind="lost",
+    file="sglang/srt/models/oak.py",
+    line=2,
+    cls="Block",
+    method="forward",
+    row="0010",
+    rows=("0000", "0010"),
+    takes=("x_size > 1",),
+    reach="option",
+    launch=("--tp-size", "2", "--x-size", "2"),
+    related=(Related(file="sglang/srt/models/oak.py", line=5, what="hands it to the next"),),
+)
+CODE = {"sglang/srt/models/oak.py": {1: "def f():", 2: "    a = 1", 3: "", 5: "    return a"}}
+
+
+def shown(*findings, **changes):
+    report = replace(EMPTY, findings=findings, code=CODE, requirement="sglang==9.9.9", **changes)
+    return table.render(report, on=PAGE).splitlines()
+
+
+def test_the_first_screen_of_six_causes_is_24_lines():
+    many = [replace(OAK, takes=(f"x{n} > 1",)) for n in range(6)]
+    lines = shown(*many)
+    assert lines[23].startswith("The rest")
+    first = "\n".join(lines[:24])
+    assert "oak.py:2" in first
+    assert "--tp-size 2 --x-size 2" in first
+    assert "python -m verify replay sglang==9.9.9 --model oak" in first
+
+
+def test_a_block_says_what_who_and_what_to_do_with_the_source():
+    text = "\n".join(shown(OAK))
+    for part in (
+        "   What     With x, each rank has its own rows.",
+        "   Who sums Nobody: it stays as it is.",
+        "   Repair   Build it replicated.",
+        "   Reach    option: needs options of the server; x_size above 1",
+        "   Launch   --tp-size 2 --x-size 2",
+        "   Flags    no flag, DP",
+        "   >     2      a = 1",
+        "   sglang/srt/models/oak.py:5  hands it to the next",
+        "   >     5  return a",
+        "DP  dp_reduce_scatterv;",
+    ):
+        assert part in text
+    assert "AF  should" not in text
+
+
+def test_one_is_singular():
+    assert "1 cause, 1 finding, 1 model" in shown(OAK)
+    assert "1 cause, 2 findings, 2 models" in shown(OAK, replace(OAK, file="sglang/a/elm.py"))
+
+
+def test_all_shows_each_finding_by_itself():
+    other = replace(OAK, file="sglang/srt/models/elm.py", conditions=("config.n > 1",))
+    assert "config.n > 1" not in "\n".join(shown(OAK, other))
+    assert "config.n > 1" in "\n".join(shown(OAK, other, everything=True))
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (((1, 1), (1, 1)), "each once"),
+        (((1, 0), (0, 1)), "2 of 4 missing (-)"),
+        (((2, 2), (2, 2)), "4 of 4 too often"),
+        (((2, 0), (1, 1)), "1 of 4 missing (-), 1 of 4 too often"),
+    ],
+)
+def test_a_drawing_says_what_the_words_say(counts, words):
+    lines = [line.plain for line in counts_lines(replace(OAK, counts=counts), PAGE, indent="")]
+    assert lines[-1] == words
+    drawn = [line.split()[3:] for line in lines[1:-1]]
+    for source, row in enumerate(drawn):
+        assert row == [str(counts[rank][source] or "-") for rank in range(2)]
+
+
+def test_mixed_says_that_other_tokens_are_in_it():
+    mixed = replace(OAK, kind="mixed", counts=((2, 2), (2, 2)))
+    lines = [line.plain for line in counts_lines(mixed, PAGE, indent="")]
+    assert lines[-1] == "4 of 4 too often, other tokens are in the sums as well"
+
+
+def test_more_ranks_than_fit_are_counted():
+    counts = tuple((1,) * 64 for _ in range(64))
+    lines = [line.plain for line in counts_lines(replace(OAK, counts=counts), PAGE, indent="  ")]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].strip().startswith("the first ")
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_every_line_fits(width):
+    report = replace(EMPTY, findings=(replace(OAK, message="word " * 60),), code=CODE)
+    lines = table.render(report, on=Page(width=width)).splitlines()
+    assert max(map(len, lines)) <= width

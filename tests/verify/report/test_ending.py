@@ -1,0 +1,205 @@
+"""Told to end, by SIGTERM or SIGHUP: no process and no folder is left, whatever was going on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import psutil
+import pytest
+
+from verify.cli import command_line
+from verify.report.ending import EndedError, ending_by_signal
+
+ROOT = Path(__file__).parents[3]
+SMALL_SERVER = ROOT / "tests" / "verify" / "checks" / "replay" / "samples" / "small_server"
+START_S = 60.0
+END_S = 10.0
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ends with its parent on Linux")
+
+
+@contextmanager
+def started(tmp_path, *words, module="verify", **environment):
+    """The command, with a temporary folder and a cache of its own."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, words)],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "TMPDIR": str(scratch),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        for one in [*children(process), process]:
+            one.kill()
+        process.communicate(timeout=END_S)
+
+
+def children(process):
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for(what, *, seconds=START_S):
+    """The first true answer."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        answer = what()
+        if answer:
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def alive(processes):
+    return [one for one in processes if one.is_running() and one.status() != "zombie"]
+
+
+def ends(process, number, family):
+    """Sends the signal; the process ends by it, and soon there is nobody of its family."""
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=END_S)
+    assert process.returncode == -number, err
+    assert "Traceback" not in err
+    wait_for(lambda: not alive(family), seconds=END_S)
+    return out
+
+
+def busy(family):
+    """Whether these processes do more than start."""
+    return len(family) >= 2 and all(one.cpu_times().user > 0.3 for one in family[-2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_prove_ends_with_its_workers(tmp_path, number):
+    with started(tmp_path, "prove", "--max-ranks", "64") as process:
+        family = wait_for(lambda: f if busy(f := children(process)) else None)
+        ends(process, number, family)
+
+
+@pytest.mark.slow
+def test_prove_killed_outright_leaves_no_worker(tmp_path):
+    with started(tmp_path, "prove", "--max-ranks", "64") as process:
+        family = wait_for(lambda: f if busy(f := children(process)) else None)
+        process.kill()
+        process.communicate(timeout=END_S)
+        wait_for(lambda: not alive(family), seconds=END_S)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_replay_ends_with_its_children_and_folders(tmp_path, number):
+    with started(tmp_path, "replay", SMALL_SERVER, "--jobs", "2") as process:
+        scratch = tmp_path / "scratch"
+        family = wait_for(lambda: f if busy(f := children(process)) else None)
+        assert list(scratch.iterdir())
+        ends(process, number, family)
+        # nobody can tidy up who is killed
+        assert number == signal.SIGKILL or not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("told", [EndedError(signal.SIGTERM), KeyboardInterrupt()])
+def test_a_replay_that_is_ended_says_what_it_has_done(tmp_path, monkeypatch, capsys, told):
+    pytest.importorskip("torch")
+    from verify.checks.replay import overview  # noqa: PLC0415 (needs torch)
+
+    real = overview.run_cases
+
+    def interrupted(*args, **options):
+        yield from islice(real(*args, **options), 3)
+        raise told
+
+    monkeypatch.setattr(overview, "run_cases", interrupted)
+    saved = tmp_path / "saved.json"
+    with pytest.raises(type(told)):
+        command_line._main(["replay", str(SMALL_SERVER), "--jobs", "1", "--also", f"json={saved}"])
+    report = json.loads(saved.read_text())
+    assert len(report["cases"]) == 3
+    (missed,) = [one for one in report["findings"] if one["rule"] == "not-analysed"]
+    assert missed["message"] == "stopped after 3 of 34 cases: nothing is known of the others"
+    out, err = capsys.readouterr()
+    assert "Deployments by outcome" in out
+    assert err.startswith("stopped after 3 of 34 cases; ")
+
+
+def test_serve_ends_with_its_engine_and_folders(tmp_path):
+    engine = tmp_path / "python"
+    engine.write_text("#!/bin/sh\nsleep 600 & wait\n")
+    engine.chmod(0o755)
+    package = tmp_path / "source" / "sglang"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    words = ["serve", tmp_path / "source", "--python", engine, "--model", "qwen3_moe"]
+    with started(tmp_path, *words, "--layout", "tp2") as process:
+        family = wait_for(lambda: f if len(f := children(process)) == 2 else None)
+        assert list((tmp_path / "scratch").iterdir())
+        ends(process, signal.SIGTERM, family)
+        assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_download_ends_with_its_pip_and_piece(tmp_path):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        index = f"http://127.0.0.1:{server.getsockname()[1]}/simple"
+        with started(
+            tmp_path,
+            *("scan", "sglang==0.5.99"),
+            PIP_CONFIG_FILE="/dev/null",
+            PIP_INDEX_URL=index,
+            PIP_EXTRA_INDEX_URL="",
+            PIP_FIND_LINKS="",
+        ) as process:
+            server.settimeout(START_S)
+            server.accept()
+            family = children(process)
+            assert family
+            ends(process, signal.SIGTERM, family)
+            assert not list((tmp_path / "cache" / "moe-allreduce-verify" / "sources").iterdir())
+
+
+@pytest.mark.ranks
+@pytest.mark.xdist_group("ranks")
+def test_gpu_tests_end_with_their_ranks(tmp_path):
+    with started(tmp_path, "--world-size", "2", module="gpu_tests") as process:
+        family = wait_for(lambda: f if busy(f := children(process)) else None)
+        ends(process, signal.SIGTERM, family)
+        assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_hangup_that_was_ignored_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_by_signal():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_handlers_are_put_back():
+    with ending_by_signal():
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

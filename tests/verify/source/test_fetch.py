@@ -1,0 +1,172 @@
+"""What is fetched, what is kept, and what is believed of the cache."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from verify.cli.command_line import main
+from verify.errors import VerifyError
+from verify.source import cache, fetch
+from verify.source.fetch import Policy, fetching
+
+PIECE = "sglang-0.5.99-py3-none-any.whl"
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A folder that pip looks into, and nothing else; the cache is empty."""
+    folder = tmp_path / "shelf"
+    folder.mkdir()
+    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def put(folder: Path, version: str, *, text: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"sglang-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("sglang/srt/a.py", text)
+        info = f"sglang-{version}.dist-info"
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """A pip that does what the shell text says; `$dest` is where it should download to."""
+
+    def install(script: str) -> None:
+        program = tmp_path / "python"
+        find = 'while [ "$1" != --dest ]; do shift; done; dest="$2"\n'
+        program.write_text(f"#!/bin/sh\n{find}{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(fetch.sys, "executable", str(program))
+
+    return install
+
+
+def test_a_star_is_resolved_and_not_looked_up(shelf):
+    put(shelf, "0.5.1")
+    assert fetch.fetch("sglang==0.5.1").name == "sglang-0.5.1-py3-none-any.whl"
+    put(shelf, "0.5.23")
+    assert fetch.fetch("sglang==0.5.*").name == "sglang-0.5.23-py3-none-any.whl"
+
+
+def test_what_a_failed_pip_leaves_enters_no_cache(shelf, pip):
+    pip(f'echo piece > "$dest/{PIECE}"; echo "ERROR: No space left on device" >&2; exit 2')
+    with pytest.raises(VerifyError, match="no space left"):
+        fetch.fetch("sglang==0.5.99")
+    assert list(cache.sources().iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 a piece", "a valid wheel of something else"])
+def test_a_file_in_the_cache_without_its_record_is_fetched_again(shelf, content):
+    good = put(shelf, "0.5.99")
+    cached = put(cache.sources(), "0.5.99", text="0 reductions here")
+    if isinstance(content, bytes):
+        cached.write_bytes(content)
+    found = fetch.fetch("sglang==0.5.99")
+    assert found.read_bytes() == good.read_bytes()
+
+
+def test_a_file_that_changed_since_is_fetched_again(shelf):
+    good = put(shelf, "0.5.99").read_bytes()
+    found = fetch.fetch("sglang==0.5.99")
+    found.write_bytes(good[:-1] + b"\1")
+    assert not cache.is_whole(found)
+    assert fetch.fetch("sglang==0.5.99").read_bytes() == good
+
+
+def test_refresh_asks_again_and_offline_never(shelf):
+    put(shelf, "0.5.99")
+    fetch.fetch("sglang==0.5.99")
+    new = put(shelf, "0.5.99", text="new")
+    assert fetch.fetch("sglang==0.5.99").read_bytes() != new.read_bytes()
+    with fetching(Policy(refresh=True)):
+        assert fetch.fetch("sglang==0.5.99").read_bytes() == new.read_bytes()
+    put(shelf, "0.5.100")
+    with fetching(Policy(offline=True)):
+        assert fetch.fetch("sglang>=0.5").name.startswith("sglang-0.5.99-")
+        with pytest.raises(VerifyError, match=r"not in the cache .*--offline"):
+            fetch.fetch("sglang==0.5.100")
+
+
+@pytest.mark.parametrize("text", ["numpy", "numpy==1.26.4", "vllm", "mini_sglang_typo", "ff"])
+def test_a_name_that_is_no_engine_s_is_never_asked_for(text, shelf, pip):
+    pip("echo asked >&2; exit 1")
+    with pytest.raises(VerifyError, match=f"no such file or directory: {text}"):
+        fetch.fetch(text)
+
+
+def test_a_network_that_is_down_is_said_and_not_tried_twice(shelf, pip, tmp_path):
+    pip(
+        f"echo x >> {tmp_path}/calls; "
+        'echo "WARNING: Retrying (Retry(total=0)) after connection broken by '
+        "'NewConnectionError('<urllib3 object at 0x1>: Failed: [Errno 111] Connection refused')':"
+        ' /simple/sglang/" >&2; '
+        "echo 'ERROR: No matching distribution found for sglang==0.5.99' >&2; exit 1"
+    )
+    with pytest.raises(VerifyError, match=r"index is out of reach \(\[Errno 111\] Connection refu"):
+        fetch.fetch("sglang==0.5.99")
+    assert (tmp_path / "calls").read_text() == "x\n"
+
+
+def test_the_real_pip_is_understood_when_the_index_is_down(shelf, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    # port 9 discards where anything listens at all
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(VerifyError, match="package index is out of reach"):
+        fetch.fetch("sglang==0.5.99")
+
+
+def test_a_record_says_size_and_hash(shelf):
+    wheel = put(shelf, "0.5.99")
+    size = wheel.stat().st_size
+    kept = fetch.fetch("sglang==0.5.99")
+    record = json.loads(kept.with_name(kept.name + cache.RECORD).read_text())
+    assert record["size"] == size
+    assert len(record["sha256"]) == 64
+
+
+def test_an_unfinished_wheel_is_never_the_newest(shelf):
+    put(cache.sources(), "0.5.99")
+    assert cache.newest(Requirement("sglang")) is None
+
+
+# the command -----------------------------------------------------------------------------------
+
+
+def test_the_cache_says_where_it_is_and_what_it_holds(shelf, capsys, tmp_path):
+    assert main(["cache", "dir"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'cache'}\n"
+    put(shelf, "0.5.99")
+    fetch.fetch("sglang==0.5.99")
+    put(cache.sources(), "0.5.98")
+    environment = cache.folder() / "serve" / "sglang-0.5.99"
+    environment.mkdir(parents=True)
+    (environment / "lock.txt").write_text("1234567")
+    assert main(["cache", "list", "--format", "json"]) == 0
+    entries = {one["name"]: one for one in json.loads(capsys.readouterr().out)["entries"]}
+    assert entries["sglang-0.5.99-py3-none-any.whl"]["state"] == "whole"
+    assert "fetched again" in entries["sglang-0.5.98-py3-none-any.whl"]["state"]
+    assert entries["serve/sglang-0.5.99"]["bytes"] == 7
+
+
+def test_the_cache_is_cleaned_and_an_empty_one_is_no_error(shelf, capsys):
+    put(shelf, "0.5.99")
+    fetch.fetch("sglang==0.5.99")
+    assert main(["cache", "clean"]) == 0
+    assert not cache.folder().exists()
+    assert main(["cache", "clean"]) == main(["cache", "list"]) == 0
+    assert "0 entries" in capsys.readouterr().err

@@ -1,0 +1,293 @@
+"""From a deployment to the steps that a layer takes: who reduces, and who reads.
+
+Source: 0.5.11, `layers/communicator.py` (`LayerCommunicator`) and the decoder layers' forward().
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from helper import MoeConfig, Path
+from helper.predicates import uses_dp_reduce_scatterv
+from verify.checks.prove.definitions import Definitions
+from verify.checks.prove.subject import Guards, Producer
+from verify.logic.flags import flag_names
+from verify.parallel.deployment import Deployment, Shared
+from verify.parallel.scene import Mode
+
+Reader = Literal[
+    "nothing",
+    "dp_reduce_scatterv",
+    "dp_reduce_scatter",
+    "dp_scatter",
+    "moe_cp_slice",
+    "fused norm",
+    "aiter norm",
+    "unfused norm",
+    "declined",
+    "untagged",
+    "other stage",
+    "stage completes",
+    "final norm",
+]
+SHARED_STEPS: Mapping[Shared, tuple[str, ...]] = {
+    "none": (),
+    # one more routed expert: its partial is the routed one
+    "fused": (),
+    "sharded": ("shared_sharded",),
+    "replicated": ("shared_replicated",),
+}
+SCATTERS = ("dp_reduce_scatterv", "dp_reduce_scatter", "dp_scatter", "moe_cp_slice")
+FusedGroup = Literal["ep-or-moe-tp", "tp"]
+UnfusedGroup = Literal["moe_tp", "tp", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What differs between releases in the steps around a block.
+
+    `fused_group`: over which ranks the flashinfer all-reduce + norm sums
+    (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
+    norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
+    `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
+    `definitions`: the DP flag as the source defines it (`layers/moe/utils.py`), none where its
+    communicator does not ask; None: as the helper does. `copies_experts` and `splits_contexts`:
+    the server takes MoE data parallelism, and attention context parallelism (`server_args.py`).
+    """
+
+    name: str = "0.5.11"
+    fused_group: FusedGroup = "ep-or-moe-tp"
+    unfused_group: UnfusedGroup = "moe_tp"
+    fuses_hybrid: bool = True
+    definitions: Definitions | None = None
+    copies_experts: bool = True
+    splits_contexts: bool = True
+
+    def takes(self, config: MoeConfig) -> bool:
+        """Whether the server knows these sizes at all."""
+        return (self.copies_experts or config.moe_dp_size == 1) and (
+            self.splits_contexts or config.attn_cp_size == 1
+        )
+
+    def sums_by_scatterv(self, config: MoeConfig) -> bool:
+        """The DP flag as this release defines it."""
+        if self.definitions is None:
+            return uses_dp_reduce_scatterv(config)
+        return self.definitions.holds("DP", config)
+
+
+RELEASE_0_5_11 = Release()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The row that a layer is in and its steps before and after the block's own reductions.
+
+    `reader` is who is left to complete the sum, or why nobody is. `last` are steps that the block
+    takes after its reductions.
+    """
+
+    row: int
+    mode: Mode
+    reader: Reader
+    before: tuple[str, ...]
+    last: tuple[str, ...]
+    after: tuple[str, ...]
+
+    def steps(self, sites: tuple[str, ...]) -> tuple[str, ...]:
+        """All steps, given the block's own reductions."""
+        return self.before + sites + self.last + self.after
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerTraits:
+    """What of a subject decides the steps around its sites."""
+
+    producer: Producer
+    hears_fusion: bool
+    may_reduce_scatter: bool
+    tags_fusion: bool
+    knows_last_layer: bool
+    completes_stage: bool
+    adds_shared: Literal["before", "after"]
+
+    @classmethod
+    def of(cls, guards: Guards) -> "LayerTraits":
+        """The traits of a block with these guards."""
+        return cls(
+            producer=guards.producer,
+            hears_fusion="AF" in guards.accepts,
+            may_reduce_scatter=guards.may_reduce_scatter,
+            tags_fusion=guards.tags_fusion,
+            knows_last_layer=guards.knows_last_layer,
+            completes_stage=guards.completes_stage,
+            adds_shared=guards.adds_shared,
+        )
+
+
+def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
+    """The layer of `deployment` around a block with these traits."""
+    mode = _mode(deployment, traits)
+    fused = _announces_fusion(deployment, traits, release)
+    reduce_scatter = _uses_reduce_scatter(deployment, traits, mode)
+    row = _row(
+        AF=fused,
+        RS=reduce_scatter,
+        DP=release.sums_by_scatterv(deployment.config),
+        FI=deployment.fp4_allgather,
+    )
+    if fused:
+        reader = _fused_reader(deployment, traits)
+        summed = _fused_sum(deployment, reader, release)
+    else:
+        reader = _postprocess_reader(deployment, mode, release, reduce_scatter=reduce_scatter)
+        summed = (reader,) if reader in SCATTERS else ()
+    gathered = ("attention_gather",) if mode == "scattered" else ()
+    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
+    early = traits.adds_shared == "before"
+    return Plan(
+        row=row,
+        mode=mode,
+        reader=reader,
+        before=_producer(deployment, traits) + (shared if early else ()),
+        last=() if early else shared,
+        after=(*summed, "residual_add", *gathered),
+    )
+
+
+def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
+    """The block's own reductions in `row`, in program order; a group of one rank has none."""
+    config = deployment.config
+    gates: tuple[tuple[Path, str, int], ...] = (
+        (("EP", "ep_all_reduce", config.ep_size), ("TP", "moe_tp_all_reduce", config.moe_tp_size))
+        if guards.producer == "two-site"
+        else (("TP", "tp_all_reduce", config.tp_size),)
+    )
+    if guards.producer == "dense":
+        reaches = not deployment.dense_fully_dp
+    else:
+        reaches = config.moe_a2a_backend == "none" or guards.reached_by_all_to_all
+    if not reaches:
+        return ()
+    return tuple(step for path, step, size in gates if size > 1 and not guards.skips(path, row))
+
+
+def _mode(deployment: Deployment, traits: LayerTraits) -> Mode:
+    """`LayerScatterModes._compute_mlp_mode`."""
+    if traits.producer == "dense":
+        return "scattered" if deployment.dense_fully_dp else "full"
+    if deployment.scattered:
+        return "scattered"
+    return "moe_full" if deployment.shares_tokens_across_cp else "full"
+
+
+def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
+    if traits.producer == "dense":
+        return ("dense_mlp_fully_dp",) if deployment.dense_fully_dp else ("dense_mlp",)
+    if deployment.fp4_allgather:
+        return ("fp4_dispatch", "routed_experts", "fp4_combine")
+    if deployment.config.moe_a2a_backend != "none":
+        return ("all_to_all_experts",)
+    return ("routed_experts",)
+
+
+def _announces_fusion(deployment: Deployment, traits: LayerTraits, release: Release) -> bool:
+    """`should_fuse_mlp_allreduce_with_next_layer`, where the layer asks it at all."""
+    config = deployment.config
+    return (
+        traits.hears_fusion
+        and deployment.fusion != "off"
+        and not deployment.shares_tokens_across_cp
+        and not (deployment.position == "last" and traits.knows_last_layer)
+        and (release.fuses_hybrid or config.ep_size == 1 or config.moe_tp_size == 1)
+    )
+
+
+def _uses_reduce_scatter(deployment: Deployment, traits: LayerTraits, mode: Mode) -> bool:
+    """`should_use_reduce_scatter`: the scatter is `_scatter_hidden_states` and padded."""
+    return (
+        deployment.allow_reduce_scatter
+        and traits.may_reduce_scatter
+        and _scatters(deployment, mode)
+        and deployment.padding == "max_len"
+    )
+
+
+def _scatters(deployment: Deployment, mode: Mode) -> bool:
+    """`CommunicateSummableTensorPairFn.get_fn`: whether groups differ in size."""
+    return mode == "full" and deployment.config.attn_dp_size > 1
+
+
+def _postprocess_reader(
+    deployment: Deployment, mode: Mode, release: Release, *, reduce_scatter: bool
+) -> Reader:
+    """`postprocess_layer`: which communication follows the MLP."""
+    if mode == "moe_full" and deployment.context_parallel_extend:
+        return "moe_cp_slice"
+    if not _scatters(deployment, mode):
+        return "nothing"
+    if release.sums_by_scatterv(deployment.config):
+        return "dp_reduce_scatterv"
+    return "dp_reduce_scatter" if reduce_scatter else "dp_scatter"
+
+
+def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
+    """`prepare_attn` of the next layer, and which way its norm takes."""
+    config, fusion = deployment.config, deployment.fusion
+    if not traits.tags_fusion:
+        return "untagged"
+    if deployment.position == "last":
+        return "final norm"
+    # the tag is an attribute of the tensor: sending it to another pipeline stage loses it
+    if deployment.position == "stage-end":
+        return "stage completes" if traits.completes_stage else "other stage"
+    # apply_aiter_all_reduce_fusion asks again, and not under attention data parallelism
+    if fusion == "no-fused-norm" or (fusion.startswith("aiter") and config.enable_dp_attention):
+        return "unfused norm"
+    if fusion == "flashinfer-declined":
+        return "declined"
+    return "aiter norm" if fusion.startswith("aiter") else "fused norm"
+
+
+def _fused_sum(deployment: Deployment, reader: Reader, release: Release) -> tuple[str, ...]:
+    """`_forward_with_allreduce_fusion`: what is summed, over which group."""
+    config = deployment.config
+    # the norm looks at the size of the EP group, else of MoE-TP, before it does anything
+    alone = config.ep_size == 1 and config.moe_tp_size == 1
+    moe_group = "ep_all_reduce" if config.ep_size > 1 else "moe_tp_all_reduce"
+    unfused = release.unfused_group
+    sums: dict[Reader, tuple[str, ...]] = {
+        # models/qwen2_moe.py from 0.5.14 on: the model reduces before it sends the tensors
+        "stage completes": ("ep_all_reduce", "moe_tp_all_reduce"),
+        "unfused norm": () if unfused == "none" else (f"{unfused}_all_reduce",),
+        # tensor_model_parallel_fused_allreduce_rmsnorm, else tensor_model_parallel_all_reduce
+        "aiter norm": () if alone else ("tp_all_reduce",),
+        "fused norm": ()
+        if alone
+        else ("tp_all_reduce" if release.fused_group == "tp" else moe_group,),
+        # the model's own norm after the last layer reads no tag
+        "final norm": (),
+        # flashinfer_allreduce_residual_rmsnorm returned None, and the norm runs without a sum
+        "declined": (),
+    }
+    return sums.get(reader, ())
+
+
+def applies(deployment: Deployment, guards: Guards) -> bool:
+    """Whether a block with these guards can be in this deployment at all."""
+    rule, shared = guards.shared_experts, deployment.shared
+    if rule == "none":
+        return shared == "none"
+    if guards.adds_shared == "after":
+        # what is added to a sum already made has to be whole on every rank
+        return shared != "sharded"
+    if not deployment.scattered:
+        return shared != "replicated"
+    if not deployment.fp4_allgather or rule == "any":
+        return True
+    return shared != ("sharded" if rule == "replicated for FI" else "replicated")
+
+
+def _row(**flags: bool) -> int:
+    # a flag that the helper lists and no layer of this release knows stays false
+    return int("".join(str(int(flags.get(name, False))) for name in flag_names()), 2)

@@ -1,0 +1,297 @@
+"""Addends of the wrong kind become findings, one for a place however many layers show it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
+from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
+from verify.checks.scan.refused import ATTENTION_GROUP
+from verify.checks.scan.server.launched import Judged, Launched
+from verify.interpreter.index import Class, Index
+from verify.interpreter.primitives import FLAGS
+from verify.interpreter.values import Place
+from verify.logic.truth import table_bits
+from verify.report.report import Finding, Related
+
+REGISTRIES = "sglang/srt/configs/"
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+_COPIES = re.compile(r"moe_dp|attn_cp|moe_data_parallel|prefill_c(?:ontext_parallel|p\b)")
+# what a module says that is built for a cause. Data-parallel weights come with attention DP; copies
+# of the experts with context-parallel attention, for which a model that sums by itself must care
+WORDS: Mapping[Cause, re.Pattern[str]] = {
+    "FI": ATTENTION_GROUP,
+    "local-work": ATTENTION_GROUP,
+    "backend": ASKED,
+    "copies": ATTENTION_GROUP,
+    "own-copies": _COPIES,
+}
+Key = tuple[str, Place]
+
+
+@dataclass(eq=False)
+class Broken:
+    """One rule broken at one place, over all layers that show it."""
+
+    rule: str
+    place: Place
+    fault: Fault
+    rows: int = 0
+    backends: set[str] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
+    meant: bool = False
+    shown: list[tuple[Class, Fault, tuple[str, ...]]] = field(default_factory=list)
+
+    def add(self, cls: Class, fault: Fault, backends: tuple[str, ...]) -> None:
+        """Another layer, or another consumer, that shows it."""
+        self.shown.append((cls, fault, backends))
+        if _plainness(fault) < _plainness(self.fault):
+            self.fault = fault
+        self.rows |= fault.rows
+        self.backends |= set(backends)
+        self.layers.add(cls.name)
+        self.meant = self.meant or (fault.meant and _reachable(cls, fault, self.place))
+
+
+Asked = tuple[Class, Cause, tuple[str, ...]]
+
+
+@dataclass(eq=False)
+class Collected:
+    """What all layers showed. Findings are what a layer is meant for; the rest is advice.
+
+    `launches` is what the server takes of it, once somebody has asked.
+    """
+
+    broken: dict[Key, Broken] = field(default_factory=dict)
+    launches: dict[Key, Launched] = field(default_factory=dict)
+    refused: list[Finding] = field(default_factory=list)
+    untold: set[str] = field(default_factory=set)
+
+    def add(self, cls: Class, addends: Addends) -> None:
+        """Count one layer's run."""
+        self.untold |= {f"{place.file}:{place.line}" for place in addends.untold}
+        for fault in addends.faults:
+            backends = tuple(_supported(cls, fault.backends))
+            if fault.cause == "backend" and not backends:
+                continue
+            place = fault.places[-2] if len(fault.places) > 1 else fault.places[-1]
+            rule = rule_of(fault)
+            one = self.broken.setdefault(
+                (f"{rule} {fault.cause}", place), Broken(rule, place, fault)
+            )
+            one.add(cls, fault, backends)
+
+    def asked(self) -> tuple[Asked, ...]:
+        """Every layer with what is wrong in it and the backends with which it is."""
+        found = {
+            (cls, fault.cause, tuple(sorted(backends)))
+            for one in self.broken.values()
+            if one.meant
+            for cls, fault, backends in one.shown
+        }
+        return tuple(sorted(found, key=lambda a: (a[1], a[2], a[0].module.path, a[0].line)))
+
+    def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
+        """Keep what a server can be launched into; the rest is `refused`."""
+        for key, one in [pair for pair in self.broken.items() if pair[1].meant]:
+            kept = Broken(one.rule, one.place, one.fault)
+            launched = Launched(one.fault.cause)
+            for cls, fault, backends in one.shown:
+                judged = answers[cls, fault.cause, tuple(sorted(backends))]
+                left = launched.heard(cls.name, judged, backends)
+                if left is not None:
+                    if not kept.shown:
+                        kept.fault = fault
+                    kept.add(cls, fault, left)
+            if not kept.shown:
+                self.refused.append(replace(_finding(one), refused=launched.refusals))
+                del self.broken[key]
+            else:
+                self.broken[key], self.launches[key] = kept, launched
+
+    def kinds_at(self, key: tuple[str, int, int]) -> set[str]:
+        """What is wrong with the call at (file, line, column), by what happens to the sum."""
+        return {
+            KINDS[one.fault.kind]
+            for one in self.broken.values()
+            if one.meant and one.place.key == key
+        }
+
+    def findings(self, *, meant: bool) -> tuple[Finding, ...]:
+        """The findings, or with `meant` False the advice, in no particular order."""
+        return tuple(
+            self.launches[key].told(_finding(one)) if key in self.launches else _finding(one)
+            for key, one in self.broken.items()
+            if one.meant == meant
+        )
+
+
+def rule_of(fault: Fault) -> str:
+    """The id of the rule that the fault breaks."""
+    if fault.cause == "dense":
+        return "sharded-dense"
+    if fault.cause in ("fused-local", "resummed"):
+        return "sums-local-rows"
+    return RULES[fault.kind]
+
+
+def _plainness(fault: Fault) -> tuple[int, int]:
+    return (fault.row.count("1"), len(fault.conditions))
+
+
+def _reachable(cls: Class, fault: Fault, place: Place) -> bool:
+    """Whether the model is built for what the fault takes: attention DP, backends by name."""
+    words = WORDS.get(fault.cause)
+    own = cls.module.index.module(place.file)
+    texts = [ancestor.module.text for ancestor in cls.ancestors] + ([own.text] if own else [])
+    return words is None or any(words.search(text) for text in texts)
+
+
+def _supported(cls: Class, backends: tuple[str, ...]) -> Iterator[str]:
+    """The backends without those that the source keeps a list of models for, without this one."""
+    named = set(_CLASS.findall(cls.module.text)) if backends else set()
+    for backend in backends:
+        registers = f"def register_{backend}_model"
+        lists = [text for text in _registries(cls.module.index) if registers in text]
+        if not lists or any(f'"{name}"' in text for text in lists for name in named):
+            yield backend
+
+
+@lru_cache(maxsize=1)
+def _registries(index: Index) -> tuple[str, ...]:
+    """The files in which this source may keep lists of models."""
+    found = (index.module(path) for path in index.tree.under(REGISTRIES) if "registry" in path)
+    return tuple(module.text for module in found if module is not None)
+
+
+def _finding(broken: Broken) -> Finding:
+    place, fault = broken.place, broken.fault
+    what, sums = MESSAGES[broken.rule]
+    where, taker = _where(broken), shown_consumer(fault.consumer)
+    return Finding(
+        rule=broken.rule,
+        message=what.format(consumer=taker, where=where),
+        sums=sums.format(consumer=taker),
+        fix=FIXES[broken.rule],
+        subject=", ".join(sorted(broken.layers)[:4]),
+        kind=KINDS[fault.kind],
+        file=place.file,
+        line=place.line,
+        cls=place.cls,
+        method=place.method,
+        row=fault.row,
+        rows=tuple(table_bits(broken.rows, len(FLAGS))),
+        takes=TAKES[fault.cause],
+        conditions=shown_conditions(fault.conditions),
+        related=(
+            *_built(fault.places, place),
+            *handed_over(fault.consumer),
+        ),
+    )
+
+
+def _built(places: tuple[Place, ...], own: Place) -> Iterator[Related]:
+    """The calls around the finding's place, which is one of them: outer ones, then inner ones."""
+    at = places.index(own)
+    yield from (related(place, "builds what holds it") for place in places[:at])
+    yield from (related(place, "leaves the partial sum") for place in places[at + 1 :])
+
+
+def _where(broken: Broken) -> str:
+    match broken.fault.cause:
+        case "FI":
+            return "where the FP4 dispatcher sums in combine (FI)"
+        case "backend":
+            named = " or ".join(sorted(broken.backends))
+            return (
+                f"with the all-to-all backend {named} (which of them the server takes for this "
+                "model was not read)"
+            )
+        case "local-work":
+            return "with data-parallel expert weights (dwdp_size above 1)"
+        case "dense" | "resummed":
+            return "with moe_dense_tp_size 1"
+        case "split":
+            return "with experts split over two groups (moe_ep_size and moe_tp_size above 1)"
+        case "declined":
+            return "where the fused kernel declines a tensor whose sum was left to it"
+        case "fused-local":
+            return "with moe_dense_tp_size 1, where the layer leaves its sum to the next norm"
+        case "copies" | "own-copies":
+            return "with several copies of the experts (moe_dp_size above 1)"
+        case "fused-copies":
+            return "with several copies of the experts (moe_dp_size above 1) and a fused next norm"
+    return "where the sum is still owed"
+
+
+# the settings without which each of them does not happen
+TAKES: Mapping[Cause, tuple[str, ...]] = {
+    "gathered": (),
+    "FI": ("FI",),
+    "backend": ("moe_a2a_backend",),
+    "local-work": ("dwdp_size > 1",),
+    "dense": ("moe_dense_tp_size == 1",),
+    "split": ("moe_ep_size > 1", "moe_tp_size > 1"),
+    "declined": ("AF", "moe_ep_size > 1"),
+    "copies": ("moe_dp_size > 1",),
+    "own-copies": ("moe_dp_size > 1",),
+    "fused-copies": ("AF", "moe_dp_size > 1"),
+    "fused-local": ("AF", "moe_dense_tp_size == 1"),
+    "resummed": ("moe_dense_tp_size == 1",),
+}
+RULES: Mapping[str, str] = {
+    "replicated": "replicated-addend",
+    "lost": "lost-addend",
+    "mixed": "mixed-addend",
+    "narrow": "group-too-narrow",
+    "wide": "group-too-wide",
+}
+KINDS: Mapping[str, str] = {
+    "replicated": "double",
+    "lost": "lost",
+    "mixed": "mixed",
+    "narrow": "lost",
+    "wide": "double",
+}
+MESSAGES: Mapping[str, tuple[str, str]] = {
+    "replicated-addend": (
+        "{where}, every rank adds a value that it holds in full to its partial sum",
+        "{consumer} sums it up afterwards, so that it counts once for every rank",
+    ),
+    "lost-addend": (
+        "{where}, each rank has its own rows, but this layer beside the routed experts is sharded",
+        "nobody: {consumer} takes each rank's rows as they are, so that each rank keeps its own "
+        "slice only",
+    ),
+    "mixed-addend": (
+        "{where}, each rank has its own rows, but this layer beside the routed experts is sharded",
+        "it sums its own output up, over ranks that hold other tokens",
+    ),
+    "group-too-narrow": (
+        "{where}, the layer's output is split over more ranks than it is summed over",
+        "{consumer}, over fewer ranks than hold slices: what the others hold is lost",
+    ),
+    "group-too-wide": (
+        "{where}, the routed experts' output is summed up over the whole tensor-parallel group",
+        "every copy is in the sum: it counts once for each copy",
+    ),
+    "sums-local-rows": (
+        "{where}, what is complete on rows that only this rank has is summed up",
+        "the sum runs over ranks that hold other tokens",
+    ),
+    "sharded-dense": (
+        "{where}, a dense MLP works on rows that only this rank has, but this one is sharded",
+        "nobody, or other ranks' tokens are summed: {consumer} takes the MLP's output for complete",
+    ),
+}
+FIXES: Mapping[str, str] = {
+    "replicated-addend": "add it on one rank only while the sum is owed, or after the reduction",
+    "lost-addend": "build it replicated wherever rows are rank-local, by the same condition",
+    "mixed-addend": "build it replicated wherever rows are rank-local, by the same condition",
+    "group-too-narrow": "sum it up over the group that it is sharded over",
+    "group-too-wide": "sum it up over the expert and the MoE tensor-parallel group",
+    "sums-local-rows": "do not sum, and do not leave a sum, where rows are rank-local",
+    "sharded-dense": "build it replicated where the flag is set, or refuse the flag for this model",
+}

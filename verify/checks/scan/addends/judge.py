@@ -1,0 +1,280 @@
+"""Is what is added into a partial sum of the right kind? Judged where the tensor is consumed.
+
+- *replicated*: every rank adds the same complete value and the sum is completed afterwards;
+- *lost*: a slice that is sharded over the group is left where each rank has its own rows, which
+  nobody sums up: every rank keeps its own slice and misses the others;
+- *mixed*: such a slice is summed up there, over ranks that hold different tokens.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from verify.checks.scan.addends.machine import SPARSE, AddendMachine
+from verify.checks.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
+from verify.checks.scan.judge import SIZE_OF, smallest_row
+from verify.interpreter.index import Class, Index
+from verify.interpreter.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK, UTILS_FILE
+from verify.interpreter.state import MODELS, Consumer, Sink
+from verify.interpreter.values import NONE, Place, Primitive, Truth
+from verify.logic.diagrams import FALSE, TRUE, Cond
+
+Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
+# what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
+# expert weights that every rank holds, or a server flag that runs dense MLPs on local rows
+Rows = Literal["gathered", "FI", "backend", "local-work", "dense"]
+# why a sum runs over a wrong group: experts are split over two groups of which a fused norm, or
+# what stands in for its kernel, takes one; or there are several copies of them, summed by the
+# engine, by a fused norm or by the model itself
+Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
+# what sums up rows that only this rank has: a fused norm, or a reduction of its own
+Local = Literal["fused-local", "resummed"]
+Cause = Rows | Group | Local
+WIDE = "tp_size > 1"
+BACKEND = A2A_NONE.rpartition(".")[0]
+_RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
+_SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
+_MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
+ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
+_EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One addend of the wrong kind.
+
+    `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
+    table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
+    needs; `chosen`: whether the layer tells backends apart, so that it is meant for some.
+    """
+
+    kind: Kind
+    cause: Cause
+    places: tuple[Place, ...]
+    consumer: Consumer
+    rows: int
+    backends: tuple[str, ...]
+    conditions: tuple[str, ...]
+    meant: bool
+
+    @property
+    def row(self) -> str:
+        """The smallest row in which it happens."""
+        return smallest_row(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addends:
+    """One run's faults, and the additions to a partial sum of which nothing could be told."""
+
+    faults: tuple[Fault, ...] = ()
+    untold: frozenset[Place] = frozenset()
+
+
+def judged(machine: AddendMachine, theory: Cond) -> Addends:
+    """Judge a run that has ended. Raises `TooLargeError` where its conditions outgrow the limit."""
+    judge = Judge(machine, theory, known_backends(machine.state.index))
+    return Addends(faults=tuple(judge.faults()), untold=frozenset(machine.untold))
+
+
+class Judge:
+    """Judges every sink of one run. `backends` are the all-to-all backends that models know."""
+
+    def __init__(self, machine: AddendMachine, theory: Cond, backends: tuple[str, ...]) -> None:
+        self.machine = machine
+        self.logic = machine.logic
+        self.theory = theory
+        self.backends = backends
+        # where the layer has routed experts at all
+        self.routed = self.logic.any_of(*map(self.routed_in, machine.state.sinks))
+        self.known = frozenset(self.logic.support(theory)) | frozenset(FLAGS) | {WIDE}
+
+    def routed_in(self, sink: Sink) -> Cond:
+        """Where what a consumer gets has routed experts in it, seen or declared outright."""
+        taker = self.machine.stages.get(sink)
+        if sink.kind == "boundary" and taker and taker.setting("sparse") == Truth(TRUE):
+            # the experts may be handed to the layer when it runs
+            return TRUE
+        return self.logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+
+    @staticmethod
+    def _atom(backend: str) -> str:
+        return f"{BACKEND}.is_{backend}()"
+
+    def faults(self) -> Iterator[Fault]:
+        """Every fault of the run."""
+        for sink in self.machine.state.sinks:
+            local = self._local_rows(sink)
+            yield from self._replicated(sink, local)
+            yield from self._sharded(sink, local)
+
+    def _local_rows(self, sink: Sink) -> LocalRows:
+        """What the consumer was told about the layer, and what it makes of it."""
+        taker = self.machine.stages.get(sink)
+        if taker is None:
+            return LocalRows()
+        if sink.kind == "boundary":
+            size = taker.setting("dense_tp_size") or NONE
+            return boundary_rows(self.machine, taker.setting("sparse"), size)
+        modes = taker.setting("layer_scatter_modes")
+        if isinstance(modes, Primitive) and modes.kind == "scatter modes":
+            return communicator_rows(self.machine, modes.setting(SPARSE))
+        # modes of the model's own making are not guessed
+        return LocalRows()
+
+    def _replicated(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
+        """Complete values in a sum that is completed after they were added."""
+        logic = self.logic
+        gathered = logic.negation(local.sparse) if local.sparse is not None else TRUE
+        for part in sink.parts:
+            place = self.machine.addends.get(part.origin)
+            if place is not None:
+                summed = logic.any_of(sink.sums, *part.reduced.values())
+                when = logic.all_of(sink.when, gathered, part.present, summed)
+                yield from self._fault("replicated", "gathered", (place,), sink, when)
+
+    def _sharded(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
+        """Slices of a sharded layer on rows that only this rank has."""
+        logic = self.logic
+        routed = self.routed_in(sink)
+        if self.routed == FALSE:
+            return
+        # the routed experts' own reductions are another rule's business
+        shared_places = {p for part in sink.parts if "EP" in part.axes for p in part.reduced}
+        # what is fused or reduce-scattered later was gathered
+        stays = logic.negation(logic.either(logic.atom("AF"), logic.atom("RS")))
+        # one layer may be called on several paths: what holds on one of them needs no condition
+        found: dict[tuple[Kind, Cause, tuple[Place, ...]], Cond] = {}
+        for part in sink.parts:
+            if part.axes != ("TP",):
+                continue
+            places = self.machine.built.get(part.origin, (part.place,))
+            there = logic.all_of(sink.when, part.present, stays)
+            done = logic.any_of(*part.reduced.values())
+            alone = logic.any_of(
+                *(cond for place, cond in part.reduced.items() if place not in shared_places)
+            )
+            for cause, when in self._cases(
+                local, routed, own=part.origin not in self.machine.inside_block
+            ):
+                lost = logic.all_of(there, when, logic.negation(done))
+                mixed = logic.all_of(there, when, alone)
+                kinds: tuple[tuple[Kind, Cond], ...] = (("lost", lost), ("mixed", mixed))
+                for kind, cond in kinds:
+                    key = (kind, cause, places)
+                    found[key] = logic.either(found.get(key, FALSE), cond)
+        for (kind, cause, places), cond in found.items():
+            yield from self._fault(kind, cause, places, sink, cond)
+
+    def _cases(self, local: LocalRows, routed: Cond, *, own: bool) -> Iterator[tuple[Cause, Cond]]:
+        """Why rows may be local: beside routed experts, or, for an MLP of its own, a dense one."""
+        logic = self.logic
+        none, own_work = logic.atom(A2A_NONE), logic.negation(logic.atom(LOCAL_WORK))
+        plain = logic.both(none, own_work)
+        if local.sparse is not None:
+            # a dispatcher that moves tokens to their experts is expert parallelism
+            shared = logic.all_of(local.sparse, routed, logic.atom(SIZE_OF["EP"]))
+            yield "FI", logic.all_of(shared, plain, logic.atom("FI"))
+            # the FP4 all-gather is a step of the plain dispatcher
+            other = logic.negation(logic.either(none, logic.atom("FI")))
+            yield "backend", logic.all_of(shared, other, own_work)
+            neither = logic.both(none, logic.negation(logic.atom("FI")))
+            yield "local-work", logic.all_of(shared, neither, logic.atom(LOCAL_WORK))
+        if local.dense is not None and own:
+            yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
+
+    def _fault(
+        self, kind: Kind, cause: Cause, places: tuple[Place, ...], sink: Sink, when: Cond
+    ) -> Iterator[Fault]:
+        """The fault, where some configuration reaches it."""
+        logic = self.logic
+        told = {n for n in logic.support(when) if _RANK.search(n) or _EMPTY.search(n)}
+        # what the theory says nothing about is free: it need not be carried along
+        seen = logic.shadow(when, self.known | told)
+        seen = self._with_tokens(self._on_every_rank(seen))
+        reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
+        backends: tuple[str, ...] = ()
+        if cause == "backend" and reach != FALSE:
+            backends = tuple(
+                name
+                for name in self.backends
+                if not logic.implies(reach, logic.negation(logic.atom(self._atom(name))))
+            )
+            named = logic.any_of(*(logic.atom(self._atom(name)) for name in backends))
+            reach = logic.both(reach, named)
+        if reach == FALSE:
+            return
+        conditions = self._conditions(when, reach)
+        yield Fault(
+            kind=kind,
+            cause=cause,
+            places=places,
+            consumer=sink.consumer,
+            rows=logic.table(reach, FLAGS),
+            backends=backends,
+            conditions=conditions,
+            meant=cause != "dense" or self._beside(sink, places),
+        )
+
+    def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
+        """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
+        logic = self.logic
+        there = logic.any_of(
+            *(p.present for p in sink.parts if self.machine.built.get(p.origin) == places)
+        )
+        apart = not any("EP" in part.axes for part in sink.parts)
+        if apart and logic.both(there, self.routed) != FALSE:
+            return True
+        return any(
+            "layer" in name
+            for name in logic.support(there)
+            if logic.implies(there, logic.atom(name))
+            or logic.implies(there, logic.negation(logic.atom(name)))
+        )
+
+    def _conditions(self, when: Cond, reach: Cond) -> tuple[str, ...]:
+        """What the case needs besides flags, sizes and backends, in its smallest row."""
+        logic = self.logic
+        bits = tuple(zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True))
+        one = logic.both(reach, logic.row([(flag, bit == "1") for flag, bit in bits]))
+        values = logic.witness(one)
+        rest = logic.fix(when, values)
+        found = []
+        for name, value in (*values, *logic.witness(rest)):
+            if name in FLAGS or _SIZE.search(name) or name.startswith(BACKEND):
+                continue
+            atom = logic.atom(name) if value else logic.negation(logic.atom(name))
+            case = one if (name, value) in values else rest
+            if logic.implies(case, atom) and (case == rest or name not in self.known):
+                found.append(name if value else f"not {name}")
+        return tuple(found)
+
+    def _on_every_rank(self, when: Cond) -> Cond:
+        """The condition where it holds on every rank: what one rank alone adds counts once."""
+        for name in self.logic.support(when):
+            if _RANK.search(name):
+                fixed = (self.logic.assume(when, name, value=value) for value in (False, True))
+                when = self.logic.all_of(*fixed)
+        return when
+
+    def _with_tokens(self, when: Cond) -> Cond:
+        """The condition where the batch is not empty: else there is nothing to sum."""
+        for name in self.logic.support(when):
+            match = _EMPTY.search(name)
+            if match:
+                when = self.logic.assume(when, name, value=match["sign"] == ">")
+        return when
+
+
+@lru_cache(maxsize=1)
+def known_backends(index: Index) -> tuple[str, ...]:
+    """The all-to-all backends of this source that some model asks about, by name."""
+    module = index.module(UTILS_FILE)
+    cls = module.lookup(A2A_BACKEND) if module else None
+    if not isinstance(cls, Class):
+        return ()
+    models = filter(None, map(index.module, index.tree.under(MODELS)))
+    asked = {name for model in models for name in ASKED.findall(model.text)}
+    return tuple(name for name in _MEMBER.findall(cls.text) if name in asked and name != "none")

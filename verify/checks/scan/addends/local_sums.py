@@ -1,0 +1,67 @@
+"""Are rows that only this rank has summed up over other ranks?
+
+There a dense MLP is replicated, or a dispatcher has returned every row complete. A reduction, or
+the next layer's fused norm, then adds different tokens to each other (#19918).
+"""
+
+from collections.abc import Iterator
+
+from verify.checks.scan.addends.judge import Fault, Judge
+from verify.checks.scan.addends.machine import SPARSE, AddendMachine
+from verify.checks.scan.addends.reduction_groups import ReductionGroups
+from verify.checks.scan.addends.rows import LocalRows, communicator_rows
+from verify.interpreter.state import Sink
+from verify.interpreter.values import Place, Primitive
+from verify.logic.diagrams import FALSE, Cond
+
+# a communicator's own question about its rows, in every release's spelling
+_ASKS_ROWS = "mlp_mode == "
+
+
+def local_sums(machine: AddendMachine, theory: Cond, groups: ReductionGroups) -> tuple[Fault, ...]:
+    """Judge a run that has ended."""
+    return tuple(LocalSumJudge(machine, theory, groups.fuses_at).faults())
+
+
+class LocalSumJudge(Judge):
+    """Judges what one run sums up of rows that are only this rank's."""
+
+    def __init__(self, machine: AddendMachine, theory: Cond, fuses_at: Place | None) -> None:
+        super().__init__(machine, theory, ())
+        self.fuses_at = fuses_at
+
+    def faults(self) -> Iterator[Fault]:
+        """Every sum over rows of different tokens."""
+        for sink in self.machine.state.sinks:
+            if sink.kind == "fused norm":
+                yield from self._fused(sink)
+            elif self.machine.resummed:
+                yield from self._resummed(sink)
+
+    def _rows(self) -> LocalRows:
+        """What the layer's communicators say of its rows, where they all say the same."""
+        modes = self.machine.modes
+        first = modes[0] if modes else None
+        if not isinstance(first, Primitive) or any(one != first for one in modes):
+            return LocalRows()
+        if first.kind != "scatter modes":
+            return LocalRows()
+        return communicator_rows(self.machine, first.setting(SPARSE))
+
+    def _fused(self, sink: Sink) -> Iterator[Fault]:
+        logic, local = self.logic, self._rows()
+        if self.fuses_at is None or local.dense is None or self.routed == FALSE:
+            return
+        routed = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+        dense = logic.any_of(*(part.present for part in sink.parts if part.axes in ((), ("TP",))))
+        alone = logic.all_of(dense, logic.negation(routed), local.dense)
+        asked = [name for name in logic.support(self.theory) if _ASKS_ROWS in name]
+        when = logic.all_of(sink.when, alone, logic.atom("AF"), *map(logic.atom, asked))
+        yield from self._fault("mixed", "fused-local", (self.fuses_at,), sink, when)
+
+    def _resummed(self, sink: Sink) -> Iterator[Fault]:
+        local = self._local_rows(sink)
+        if local.dense is not None:
+            for place, summed in self.machine.resummed.items():
+                when = self.logic.all_of(sink.when, summed, local.dense)
+                yield from self._fault("mixed", "resummed", (place,), sink, when)

@@ -1,0 +1,218 @@
+"""A fault becomes a finding: which rule, what happens, who sums twice or nobody, what to change."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from verify.checks.scan.judge import Fault
+from verify.checks.scan.sites import Call, Guard
+from verify.interpreter.primitives import A2A_NONE, COMMUNICATOR, FLAGS
+from verify.interpreter.state import Consumer
+from verify.interpreter.values import Key, Place
+from verify.logic.truth import table_bits
+from verify.report.report import Finding, Related
+
+ADVICE = "reduces-after-combine"
+
+CONSUMERS = {
+    "fused norm": "the next layer's fused all-reduce and norm",
+    "communicator": "the communicator's scatter after the MLP",
+    "boundary": "the stage boundary",
+    "return": "the layer's caller, which sums nothing up",
+    "scatter": "dp_scatter, which moves rows and sums nothing up",
+}
+MEANING = {
+    "AF": "the layer fuses the all-reduce into the next norm",
+    "RS": "the communicator reduce-scatters",
+    "DP": "attention DP with EP uses reduce_scatterv",
+    "FI": "the FP4 dispatcher sums in combine",
+}
+# atoms that say how large or on what, or that the flags themselves imply
+_OBVIOUS: tuple[str, ...] = (
+    "hidden_act",
+    "hasattr(",
+    "shape[0] > 0",
+    "is_dp_attention_enabled",
+    "_dp_size ==",
+)
+_OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_fp4", "_use_aiter")
+# names that an interpreter gives, not the source
+_OBVIOUS += ("exit.",)
+_OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
+SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
+
+
+def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Call]) -> str:
+    """The id of the rule that the fault breaks."""
+    place = fault.places[0]
+    guard = guards.get(place.key)
+    row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
+    by_kind = {"backend": ADVICE, "twice": "reduced-twice", "past the end": "lost-past-end"}
+    if fault.kind in by_kind:
+        return by_kind[fault.kind]
+    reads = guard.flags if guard else frozenset()
+    if fault.kind == "lost":
+        return "flag-misbound" if guard and _must(guard, fault.row) else "lost-sum"
+    if row_flags and row_flags <= reads and guard and _skips(guard, fault.row):
+        return "flag-lost"
+    if not reads:
+        return "producer-ignores-consumer"
+    return "ep-tp-drift" if _sibling_skips(place, fault.row, guards, calls) else "missing-skip"
+
+
+def _skips(guard: Guard, row: str) -> bool:
+    return not guard.logic.table(guard.when, FLAGS) >> int(row, 2) & 1
+
+
+def _must(guard: Guard, row: str) -> bool:
+    """Whether the method by itself reduces in that row, whatever else it asks for."""
+    when = guard.logic.fix(guard.when, [(f"{size} > 1", True) for size in SIZES])
+    return bool(guard.logic.table(when, FLAGS, always=True) >> int(row, 2) & 1)
+
+
+def _sibling_skips(
+    place: Place, row: str, guards: Mapping[Key, Guard | None], calls: Iterable[Call]
+) -> bool:
+    """Whether another reduction of the same method, over another group, skips in that row."""
+    for call in calls:
+        guard = guards.get(call.key)
+        if (
+            guard is not None
+            and (call.file, call.cls and call.cls.name) == (place.file, place.cls)
+            and call.method.name == place.method
+            and guard.place.axes != place.axes
+            and _skips(guard, row)
+        ):
+            return True
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A rule broken at one site: the clearest fault, all rows and layers in which it happens."""
+
+    rule: str
+    fault: Fault
+    rows: int
+    layers: frozenset[str]
+
+    def joined(self, other: "Broken") -> "Broken":
+        """Both together, shown by the one with the smaller row."""
+        first = min((self, other), key=lambda one: (one.fault.row.count("1"), one.fault.row))
+        return replace(first, rows=self.rows | other.rows, layers=self.layers | other.layers)
+
+    @property
+    def shown_layers(self) -> str:
+        """The first few layers' names."""
+        return ", ".join(sorted(self.layers)[:4])
+
+
+def finding(broken: Broken) -> Finding:
+    """The finding for a person and for the JSON contract."""
+    fault, place = broken.fault, broken.fault.places[0]
+    what, sums = _said(broken)
+    return Finding(
+        rule=broken.rule,
+        message=what,
+        sums=sums,
+        fix=_fix(fault, broken.rule),
+        subject=broken.shown_layers,
+        kind=fault.kind,
+        file=place.file,
+        line=place.line,
+        cls=place.cls,
+        method=place.method,
+        row=fault.row,
+        rows=tuple(table_bits(broken.rows, len(FLAGS))),
+        conditions=shown_conditions(fault.conditions),
+        related=(
+            *(related(other, "sums up again") for other in fault.places[1:]),
+            *handed_over(fault.consumer),
+        ),
+    )
+
+
+def shown_consumer(consumer: Consumer) -> str:
+    """Who takes the tensor, for a sentence."""
+    return CONSUMERS[consumer.kind]
+
+
+def related(place: Place, what: str) -> Related:
+    """A place beside the finding's own."""
+    return Related(file=place.file, line=place.line, what=what)
+
+
+def handed_over(consumer: Consumer) -> tuple[Related, ...]:
+    """Where the tensor is handed to its consumer, where that is a line of the source."""
+    if not consumer.line:
+        return ()
+    what = f"hands it to {shown_consumer(consumer)}"
+    return (Related(file=consumer.file, line=consumer.line, what=what),)
+
+
+def shown_conditions(names: Iterable[str]) -> tuple[str, ...]:
+    """What the layer's code asks for besides, without what the flags themselves imply."""
+    return tuple(
+        "an all-to-all backend" if name == f"not {A2A_NONE}" else _negated(name)
+        for name in names
+        if name == f"not {A2A_NONE}" or not any(word in name for word in _OBVIOUS)
+    )
+
+
+def _negated(name: str) -> str:
+    """`not a is None` as source writes it: `a is not None`."""
+    what = name.removeprefix("not ")
+    for sign, opposite in ((" is ", " is not "), (" in ", " not in "), (" == ", " != ")):
+        if what != name and what.count(sign) == 1 and " and " not in what:
+            return what.replace(sign, opposite)
+    return name
+
+
+def _said(broken: Broken) -> tuple[str, str]:
+    """What happens, and who sums it up when."""
+    fault, place = broken.fault, broken.fault.places[0]
+    flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
+    where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
+    taker = shown_consumer(fault.consumer)
+    match fault.kind:
+        case "double":
+            return f"where {where}, {place.collective} sums the output", f"{taker} sums it again"
+        case "combined" | "backend":
+            return (
+                f"where {where}, {place.collective} sums what is complete",
+                "the dispatcher's combine has summed it before",
+            )
+        case "past the end":
+            return (
+                "also the last layer leaves its sum to the next: its communicator is not told "
+                "is_last_layer",
+                "nobody: the final norm sums nothing up",
+            )
+        case "twice":
+            return (
+                f"where {where}, {place.collective} sums the output",
+                f"line {fault.places[-1].line} sums it again",
+            )
+    return (
+        f"where {where}, {place.collective} does not sum the output",
+        f"nobody: {taker} does not either"
+        if fault.consumer.kind != "return"
+        else "nobody: the layer returns it as it is",
+    )
+
+
+def _fix(fault: Fault, rule: str) -> str:
+    flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
+    match fault.kind, rule:
+        case "double", "flag-lost":
+            return f"hand {' and '.join(flags)} on to this method: its guard already asks for it"
+        case "double", "producer-ignores-consumer" if not flags:
+            return "build it with reduce_results=False: the boundary completes the sum"
+        case "double", _:
+            return f"skip the reduction on {' and '.join(flags)}"
+        case "combined" | "backend", _:
+            return "skip the reduction where the dispatcher combines"
+        case "past the end", _:
+            return "build the communicator with is_last_layer"
+        case "twice", _:
+            return "keep one of the two reductions"
+    return "reduce here, or hand the tensor to a consumer that does"

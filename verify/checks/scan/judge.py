@@ -1,0 +1,205 @@
+"""Rules: for every partial sum that reaches a consumer, is it added up exactly once?
+
+A part is *done* where it arrived complete or a collective of the layer ran over the axis; the
+consumer *sums* by its own condition. Done and summed is double; neither is lost.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from verify.checks.scan.refused import ATTENTION_DP
+from verify.interpreter.primitives import A2A_NONE, FLAGS, LOCAL_WORK, Axis
+from verify.interpreter.state import Consumer, Sink, State
+from verify.interpreter.values import Part, Place
+from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
+from verify.logic.truth import row_bits, rows
+
+# the size that must exceed one for a sum over the axis to be owed
+SIZE_OF: dict[Axis, str] = {
+    "EP": "moe_ep_size > 1",
+    "MOE_TP": "moe_tp_size > 1",
+    "TP": "tp_size > 1",
+    "ATTN_TP": "attn_tp_size > 1",
+}
+
+
+Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One way a partial sum goes wrong."""
+
+    kind: Kind
+    places: tuple[Place, ...]
+    consumer: Consumer
+    axis: Axis
+    rows: int
+    conditions: tuple[str, ...]
+
+    @property
+    def row(self) -> str:
+        """The smallest row in which it happens."""
+        return smallest_row(self.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One sink seen under the theory: what it takes, when, and who can be there."""
+
+    logic: Logic
+    theory: Cond
+    sink: Sink
+    sums: Cond
+    plain: Cond
+    known: frozenset[str]
+
+
+def faults(state: State, theory: Cond) -> Iterator[Fault]:
+    """Every fault of one layer's run."""
+    logic = state.logic
+    plain = _plain(logic)
+    for sink in state.sinks:
+        given = theory
+        if sink.kind == "return" and not state.communicators:
+            # without a communicator or boundary the layer cannot serve attention DP
+            given = logic.both(given, logic.negation(logic.atom(ATTENTION_DP)))
+        if sink.kind == "scatter":
+            # who moves rows back by hand has gathered them by hand: no dispatcher moves them
+            dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+            given = logic.both(given, logic.negation(dispatched))
+        gathered = _layer_is_gathered(logic, sink, plain)
+        scene = Scene(
+            logic=logic,
+            theory=given,
+            sink=sink,
+            sums=logic.both(sink.sums, gathered),
+            plain=plain,
+            known=frozenset(logic.support(given)) | frozenset(FLAGS),
+        )
+        for part in sink.parts:
+            # a shared expert's sum is judged where its layer runs on gathered tokens
+            when = sink.when if "EP" in part.axes else logic.both(sink.when, gathered)
+            for axis in _axes(part):
+                if axis != "ATTN_TP":
+                    yield from _part_faults(scene, when, part, axis)
+
+
+def past_the_end(state: State) -> Iterator[Fault]:
+    """A layer that leaves its sum to the next one, also when it is the last."""
+    fused = [sink for sink in state.sinks if sink.kind == "fused norm"]
+    if fused and state.past_the_end:
+        only_af = 1 << (len(FLAGS) - 1 - FLAGS.index("AF"))  # the row, as a number
+        yield Fault(
+            kind="past the end",
+            places=(state.past_the_end[0],),
+            consumer=fused[0].consumer,
+            axis="TP",
+            rows=1 << only_af,
+            conditions=(),
+        )
+
+
+def _axes(part: Part) -> tuple[Axis, ...]:
+    """The sums a part owes: one over the whole TP group is, step by step, EP and then MoE-TP."""
+    stepwise = any("TP" not in place.axes and "EP" in place.axes for place in part.reduced)
+    return ("EP", "MOE_TP") if part.axes == ("TP",) and stepwise else part.axes
+
+
+def _layer_is_gathered(logic: Logic, sink: Sink, plain: Cond) -> Cond:
+    """Where the layer runs on gathered tokens: a sparse layer that dispatches them itself does not.
+
+    (`_compute_mlp_mode` and `_ffn_on_rank_rows` say so; then there is nothing to sum.)
+    """
+    if sink.kind == "fused norm":
+        return TRUE
+    sparse = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
+    dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+    return logic.negation(logic.both(sparse, dispatched))
+
+
+def _plain(logic: Logic) -> Cond:
+    """No all-to-all backend, and no data-parallel weights where the source knows them."""
+    plain = logic.atom(A2A_NONE)
+    if LOCAL_WORK in logic.atoms():
+        plain = logic.both(plain, logic.negation(logic.atom(LOCAL_WORK)))
+    return plain
+
+
+def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[Fault]:
+    logic, sums = scene.logic, scene.sums
+    owed = logic.all_of(when, part.present, logic.atom(SIZE_OF[axis]))
+    if owed == FALSE:
+        return
+    over_axis = {place: cond for place, cond in part.reduced.items() if axis in place.axes}
+    done = logic.either(part.arrives, logic.any_of(*over_axis.values()))
+    # tokens are dispatched over ranks only where a communicator or a boundary scatters them
+    combined = part.arrives if scene.sink.kind != "return" else FALSE
+    for place, cond in over_axis.items():
+        yield from _fault(scene, "double", (place,), axis, logic.all_of(owed, cond, sums))
+        again = logic.all_of(owed, cond, combined)
+        yield from _fault(scene, "combined", (place,), axis, logic.both(again, scene.plain))
+        other = logic.both(again, logic.negation(scene.plain))
+        yield from _fault(scene, "backend", (place,), axis, other)
+    for (first, a), (second, b) in combinations(over_axis.items(), 2):
+        yield from _fault(scene, "twice", (first, second), axis, logic.all_of(owed, a, b))
+    if not part.born:
+        # whether it was owed at all is not known: not summing it may be right
+        return
+    places = tuple(over_axis) or (part.place,)
+    # what is left out beside a dispatcher's combine is for the rules about addends
+    lost = logic.all_of(scene.plain, logic.negation(sums), logic.negation(done), owed)
+    yield from _fault(scene, "lost", places, axis, lost)
+
+
+def _fault(
+    scene: Scene, kind: Kind, places: tuple[Place, ...], axis: Axis, case: Cond
+) -> Iterator[Fault]:
+    """The fault, where some configuration reaches the case."""
+    logic = scene.logic
+    # what the theory says nothing about is free: it need not be carried along
+    reach = logic.both(logic.shadow(case, scene.known), scene.theory)
+    if reach == FALSE:
+        return
+    table = logic.table(reach, FLAGS)
+    bits = _bits(smallest_row(table))
+    one = logic.both(reach, logic.row(bits))
+    usual = logic.both(one, scene.plain)
+    given = logic.both(scene.theory, logic.row(bits))
+    if usual != FALSE:
+        one, given = usual, logic.both(given, scene.plain)
+    values = logic.witness(one)
+    needed = [*_needed(logic, one, given, values)]
+    rest = logic.fix(case, values)
+    needed += _needed(logic, rest, TRUE, logic.witness(rest))
+    yield Fault(
+        kind=kind,
+        places=places,
+        consumer=scene.sink.consumer,
+        axis=axis,
+        rows=table,
+        conditions=tuple(needed),
+    )
+
+
+def _needed(
+    logic: Logic, case: Cond, given: Cond, values: tuple[tuple[str, bool], ...]
+) -> Iterator[str]:
+    """What every such case needs, and what does not follow from the row alone."""
+    for name, value in values:
+        if name not in FLAGS and not name.endswith("_size > 1"):
+            wanted = logic.atom(name) if value else logic.negation(logic.atom(name))
+            if logic.implies(case, wanted) and not logic.implies(given, wanted):
+                yield name if value else f"not {name}"
+
+
+def smallest_row(table: int) -> str:
+    """The row with the fewest flags, then the smallest as a number."""
+    smallest = min(rows(table), key=lambda row: (row.bit_count(), row))
+    return row_bits(smallest, len(FLAGS))
+
+
+def _bits(row: str) -> tuple[tuple[str, bool], ...]:
+    return tuple((flag, bit == "1") for flag, bit in zip(FLAGS, row, strict=True))

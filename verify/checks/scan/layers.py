@@ -1,0 +1,111 @@
+"""Run every layer of the source once and collect what it reduces and who consumes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from verify.checks.scan.addends.groups import wrong_groups
+from verify.checks.scan.addends.judge import Addends, judged
+from verify.checks.scan.addends.local_sums import local_sums
+from verify.checks.scan.addends.machine import AddendMachine
+from verify.checks.scan.addends.reduction_groups import ReductionGroups, read_groups
+from verify.checks.scan.judge import Fault, faults, past_the_end
+from verify.checks.scan.refused import refused
+from verify.checks.scan.theory import definitions, general, of_atoms, published_flags
+from verify.interpreter.index import Class, Function, Index
+from verify.interpreter.primitives import COMMUNICATOR_FILE, UTILS_FILE
+from verify.interpreter.state import CANNOT_FOLLOW, Frame, Reduction, Sink, State
+from verify.interpreter.values import Instance, Routine, Text, Value
+from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What holds for the whole source: its flags' definitions and what its boundaries publish."""
+
+    index: Index
+    logic: Logic
+    defined: Cond
+    answers: Cond
+    published: tuple[str, ...]
+    known: frozenset[str]
+    groups: ReductionGroups
+
+    def state(self, *, open_flags: bool = False) -> State:
+        """A fresh run that starts from these facts."""
+        return State(
+            index=self.index,
+            logic=self.logic.copy(),
+            published=self.published,
+            open_flags=open_flags,
+        )
+
+
+@dataclass(eq=False)
+class LayerRun:
+    """One layer's run: reductions, sinks, faults; whether it was given up."""
+
+    cls: Class
+    state: State
+    faults: tuple[Fault, ...] = ()
+    addends: Addends = field(default_factory=Addends)
+    given_up: bool = False
+    reductions: Sequence[Reduction] = field(default_factory=tuple)
+    sinks: Sequence[Sink] = field(default_factory=tuple)
+
+
+def read_facts(index: Index) -> Facts:
+    """Read the flags' definitions from the source."""
+    state = State(index)
+    try:
+        defined, answers = definitions(state)
+    except CANNOT_FOLLOW as error:
+        index.give_up(UTILS_FILE, "what the flags are", error)
+        # afresh: a table that is full stays full
+        state, defined, answers = State(index), TRUE, TRUE
+    defined = state.logic.both(defined, general(state))
+    defined = state.logic.both(defined, of_atoms(state, frozenset()))
+    logic = state.logic.copy()
+    try:
+        groups = read_groups(index, logic)
+    except CANNOT_FOLLOW as error:
+        index.give_up(COMMUNICATOR_FILE, "which groups it sums over", error)
+        logic, groups = state.logic, ReductionGroups()
+    known = frozenset(logic.atoms())
+    return Facts(index, logic, defined, answers, published_flags(state), known, groups)
+
+
+def unknown(function: Function) -> dict[str, Value]:
+    """Every parameter by its own name: nobody is known who would leave one at its default."""
+    arguments = function.node.args
+    names = [arg.arg for arg in (*arguments.args[1:], *arguments.kwonlyargs)]
+    return {name: Text(name) for name in names}
+
+
+def run_layer(facts: Facts, cls: Class) -> LayerRun:
+    """Build the layer with unknown arguments, run its forward, judge what leaves it."""
+    state = facts.state()
+    machine = AddendMachine(state)
+    state.enter(Frame(cls.module, "<layer>", None, TRUE))
+    run = LayerRun(cls, state)
+    try:
+        layer = Instance(cls)
+        init = cls.method("__init__")
+        if init is not None:
+            machine.call(Routine(init, layer), (), unknown(init))
+        state.reductions.clear()
+        machine.sink("return", machine.call(layer, (), {}), FALSE)
+        theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
+        if state.allows:
+            theory = state.logic.both(theory, facts.answers)
+        handed = frozenset(machine.handed)
+        theory = state.logic.both(theory, refused(facts.index, cls, handed, state.logic))
+        run.faults = (*faults(state, theory), *past_the_end(state))
+        addends = judged(machine, theory)
+        groups = facts.groups
+        others = (*wrong_groups(machine, theory, groups), *local_sums(machine, theory, groups))
+        run.addends = replace(addends, faults=(*addends.faults, *others))
+    except CANNOT_FOLLOW as error:
+        facts.index.give_up(f"{cls.module.path}:{cls.line}", cls.name, error)
+        run.given_up = True
+    run.reductions, run.sinks = tuple(state.reductions), tuple(state.sinks)
+    return run

@@ -1,0 +1,202 @@
+"""How the server's arguments become a configuration: the names that the engine gives to that.
+
+No model, option or release is named here: options come from the launch that is asked about, what
+they mean from the source.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from verify.checks.scan.server.evaluate import TooMuchError
+from verify.checks.scan.server.follow import Follower, RefusedError
+from verify.checks.scan.server.models import Model
+from verify.checks.scan.server.values import UNKNOWN, Code, Thing
+from verify.interpreter.index import Class, Function, Index
+
+SERVER_ARGS_FILE = "sglang/srt/server_args.py"
+SERVER_ARGS = "ServerArgs"
+ARGUMENTS = "sglang/srt/arg_groups/"
+FIELDS = f"{ARGUMENTS}fields/"
+ENTRIES = ("__post_init__", "resolve_once")
+LOCAL_PATH = "model"
+# what reads the record through what was declared about it: the record itself here
+_VIEWS = ("resolving_view", "resolved_view", "record_of", "ResolvedView", "ResolvingConfig")
+_MODEL = ("model_config_of", "get_model_config", "get_hf_config")
+_NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
+_REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Where the source ends a launch."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a launch: refused, or the options as the server sets them.
+
+    `places` says where an option was set last. `whole` is false where the source took more steps
+    to follow than are allowed.
+    """
+
+    refused: Refusal | None = None
+    options: Options = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = True
+
+
+@dataclass(eq=False)
+class Arguments:
+    """The argument handling of one source."""
+
+    index: Index
+    _words: dict[Model, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def server(self) -> Class | None:
+        """The class of the server's arguments."""
+        module = self.index.module(SERVER_ARGS_FILE)
+        found = module.lookup(SERVER_ARGS) if module else None
+        return found if isinstance(found, Class) else None
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Every option with its default; unknown where it is made by a call.
+
+        A field that has no word on the command line, made or written by hand, is no option.
+        """
+        classes = [*(self.server.ancestors if self.server else ())]
+        for path in self.index.tree.under(FIELDS):
+            module = self.index.module(path)
+            found = map(module.lookup, module.pieces) if module else ()
+            classes += [one for one in found if isinstance(one, Class)]
+        follower = Follower(self.index, {})
+        found_defaults: dict[str, Any] = {}
+        for cls in reversed(classes):
+            hidden = frozenset(_NO_WORD.findall(cls.text)) - self._by_hand
+            for name, written in cls.assigned.items():
+                if name in hidden:
+                    continue
+                constant = isinstance(written, ast.Constant | ast.UnaryOp)
+                found_defaults[name] = follower.value(written) if constant else UNKNOWN
+        return found_defaults
+
+    @cached_property
+    def by_architecture(self) -> dict[str, list[Function]]:
+        """What decorators register for an architecture, by the architecture's name."""
+        found: dict[str, list[Function]] = {}
+        for path in self.index.tree.under(ARGUMENTS):
+            module = self.index.module(path)
+            for names, function in _REGISTERS.findall(module.text) if module else ():
+                registered = module.lookup(function) if module else None
+                for name in re.findall(r"[\"'](\w+)[\"']", names):
+                    if isinstance(registered, Function):
+                        found.setdefault(name, []).append(registered)
+        return found
+
+    @cached_property
+    def _by_hand(self) -> frozenset[str]:
+        """The options whose word on the command line is written out."""
+        words = re.findall(r"[\"']--([\w-]+)[\"']", self._text)
+        return frozenset(word.replace("-", "_") for word in words)
+
+    @cached_property
+    def _text(self) -> str:
+        """The argument handling, all of it."""
+        paths = (SERVER_ARGS_FILE, *self.index.tree.under(ARGUMENTS))
+        return "\n".join(module.text for module in map(self.index.module, paths) if module)
+
+    @cached_property
+    def _told(self) -> frozenset[str]:
+        """The words in the argument handling that may be part of a model's name."""
+        quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
+        return frozenset(quoted)
+
+    def told_apart(self, model: Model) -> frozenset[str]:
+        """What the argument handling can tell a model by: two of which it knows nothing are one."""
+        names = [name for name in (model.architecture, model.model_type) if isinstance(name, str)]
+        if model not in self._words:
+            words = (word for word in self._told if any(word in name for name in names))
+            self._words[model] = frozenset(words)
+        return self._words[model]
+
+    def follow(self, options: Options, model: Model) -> Outcome:
+        """What the server makes of these options for a model."""
+        if self.server is None:
+            return Outcome(options=options)
+        follower = Follower(self.index, self._natives())
+        fields = {"model_path": LOCAL_PATH, **options}
+        record = Thing(self.server, fields, whole=True, base=self.defaults)
+        names = {"architectures": (model.architecture,), "model_type": model.model_type}
+        config = Thing(None, names)
+        follower.model = Thing(None, {"hf_config": config, "hf_text_config": config})
+        whole = True
+        try:
+            for entry in ENTRIES:
+                method = self.server.method(entry)
+                if method is not None:
+                    follower.call(Code(method, record), (), {})
+        except RefusedError as error:
+            return Outcome(refused=Refusal(file=error.file, line=error.line))
+        except (TooMuchError, RecursionError):
+            whole = False
+        return Outcome(options={**record.base, **record.fields}, places=record.places, whole=whole)
+
+    def _natives(self) -> Mapping[str, Callable[..., Any]]:
+        return {
+            **dict.fromkeys(_VIEWS, lambda _, __, given, named: given[0] if given else UNKNOWN),
+            **dict.fromkeys(_MODEL, lambda follower, *_: follower.model),
+            "parse_connector_type": lambda *_: None,
+            "declare_resolution": _declare,
+            "run_post_process_pass": _post_process,
+            "run_hook": _hook,
+            "collect_model_override_declarations": self._declared_for,
+        }
+
+    def _declared_for(
+        self, follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
+    ) -> Any:
+        """What is declared for an architecture, in the order in which it was registered."""
+        architecture, *rest = given or (UNKNOWN,)
+        if not isinstance(architecture, str):
+            return UNKNOWN
+        found = []
+        for function in self.by_architecture.get(architecture, ()):
+            declared = follower.call(Code(function), rest, {})
+            if isinstance(declared, Mapping):
+                found.append((function.name, declared))
+        return tuple(found)
+
+
+def _declare(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    if given and isinstance(given[0], Thing):
+        follower.write(given[0], named)
+    return None
+
+
+def _hook(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    return follower.call(given[0], given[1:], named) if given else UNKNOWN
+
+
+def _post_process(
+    follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]
+) -> Any:
+    if len(given) < 2:
+        return UNKNOWN
+    record, function = given[:2]
+    declared = follower.call(function, (record,), {})
+    if isinstance(record, Thing) and isinstance(declared, Mapping):
+        follower.write(record, declared)
+    return None

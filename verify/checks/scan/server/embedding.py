@@ -1,0 +1,45 @@
+"""A vocabulary that is split over the whole tensor-parallel group, whatever the attention group is.
+
+Its sum is over ranks that hold other tokens under attention data parallelism: what comes after is
+never reached with right values. Told by the call that builds it.
+"""
+
+import ast
+
+from verify.checks.scan.roots import Roots
+from verify.checks.scan.server.arguments import Refusal
+from verify.interpreter.index import Class, UnreadableError
+
+EMBEDDING = "VocabParallelEmbedding"
+# either says over which ranks it is split
+_TOLD = frozenset({"enable_tp", "use_attn_tp_group", "parallel_group"})
+
+
+def whole_vocabulary(roots: Roots, layer: Class) -> Refusal | None:
+    """Where every model that stacks a layer splits its vocabulary so; None where one does not."""
+    builders = [cls for cls in roots.built_by.get(layer, ()) if cls.has((f"{EMBEDDING}(",))]
+    found = [place for cls in builders for place in (_split_over_all(cls),)]
+    if not found or None in found:
+        return None
+    return min(filter(None, found), key=str)
+
+
+def _split_over_all(cls: Class) -> Refusal | None:
+    for ancestor in cls.ancestors:
+        if not ancestor.mentions((f"{EMBEDDING}(",)):
+            continue
+        try:
+            calls = [
+                node
+                for node in ast.walk(ancestor.node)
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(EMBEDDING)
+            ]
+        except UnreadableError:
+            return None
+        told = [
+            any(word.arg in _TOLD or word.arg is None for word in one.keywords) for one in calls
+        ]
+        if any(told) or not calls:
+            return None
+        return Refusal(file=ancestor.module.path, line=calls[0].lineno)
+    return None

@@ -1,0 +1,74 @@
+"""Options with nothing to act on: what looks for experts in a model's layers, and raises without.
+
+The files are told by the option's own name; where none looks, nothing is refused.
+"""
+
+import re
+
+from verify.checks.scan.server.arguments import Options, Refusal
+from verify.interpreter.index import Class, Index
+from verify.interpreter.primitives import EXPERT_FACTORY, EXPERT_LAYERS
+from verify.interpreter.state import LAYERS
+
+_LOOKS = re.compile(rf"\.modules\(\)\s+if isinstance\(\w+, (?:{'|'.join(EXPERT_LAYERS)})\)")
+_WORDS = (*(f"{name}(" for name in EXPERT_LAYERS), EXPERT_FACTORY)
+_OWN_CALL = re.compile(r"\bself\.(\w+)\(")
+_CAPITALISED = re.compile(r"\b[A-Z]\w*")
+_QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
+_LOWER_CALL = re.compile(r"(?<![\w.])[a-z_]\w*(?=\()")
+_WITHOUT = re.compile(r"\n[ \t]+if not \w+:\n[ \t]+(?=raise )")
+
+
+def nothing_to_act_on(
+    index: Index, layer: Class, asked: Options, defaults: Options
+) -> Refusal | None:
+    """Where an option that is asked for ends a launch, because the layer builds no experts."""
+    if _builds_experts(layer):
+        return None
+    for option, value in asked.items():
+        if value != defaults.get(option):
+            found = _raises(index, option.removesuffix("_size"))
+            if found is not None:
+                return found
+    return None
+
+
+def _raises(index: Index, word: str) -> Refusal | None:
+    for path in index.tree.under(LAYERS):
+        if not re.search(rf"(?:^|[/_]){word}(?:[/_.]|$)", path):
+            continue
+        module = index.module(path)
+        match = _WITHOUT.search(module.text) if module else None
+        if module is not None and match and _LOOKS.search(module.text):
+            return Refusal(file=path, line=module.text.count("\n", 0, match.end()) + 1)
+    return None
+
+
+def _builds_experts(layer: Class) -> bool:
+    """Whether a layer's constructor comes to expert layers, by what it names and calls."""
+    todo: list[tuple[Class, Class | None, str]] = [(layer, None, "__init__")]
+    seen: set[tuple[Class, Class | None, str]] = set()
+    while todo:
+        one = todo.pop()
+        own, after, name = one
+        method = own.method(name, after=after)
+        if one in seen or method is None or method.owner is None:
+            continue
+        seen.add(one)
+        text = method.owner.methods.pieces[name].text
+        if any(word in text for word in _WORDS):
+            return True
+        if f"super().{name}(" in text:
+            todo.append((own, method.owner, name))
+        todo += [(own, None, called) for called in _OWN_CALL.findall(text)]
+        for owner, named in _QUALIFIED.findall(text):
+            found = method.module.qualified(owner, named)
+            if isinstance(found, Class):
+                todo.append((found, None, "__init__"))
+        for named in set(_CAPITALISED.findall(text)) | set(_LOWER_CALL.findall(text)):
+            found = method.module.resolve(named)
+            if isinstance(found, Class):
+                todo.append((found, None, "__init__"))
+            elif found is not None and any(w in found.module.pieces[named].text for w in _WORDS):
+                return True
+    return False

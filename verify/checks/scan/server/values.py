@@ -1,0 +1,155 @@
+"""Values of the follower: Python's own constants, unknown ones, things with fields, code."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from verify.interpreter.index import Class, Function, Module
+
+
+class Unknown:
+    """A value of which nothing is known."""
+
+    def __repr__(self) -> str:
+        return "?"
+
+    def __bool__(self) -> bool:
+        raise TypeError("ask truth_of")
+
+
+UNKNOWN = Unknown()
+MAX_PARTS = 2_000  # characters of a text, items of a collection and of those in it
+MOST = 1 << 62
+
+
+@dataclass(eq=False)
+class Thing:
+    """An object by its fields; one that was never set is unknown, or absent where all are known.
+
+    `cls` is its class, if that is known; `places` says where a field was set last. `base` is
+    what it had from the beginning, `fields` what was set since. `fields` is replaced, never
+    changed: who kept it has what was.
+    """
+
+    cls: Class | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    base: Mapping[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Code:
+    """A function of the source, perhaps bound to an object, or written inside another one."""
+
+    function: Function
+    bound: Any = None
+    scope: Mapping[str, Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A class of the source, to be called or asked for a member."""
+
+    cls: Class
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a class, by name: what an enumeration has."""
+
+    cls: str
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Native:
+    """What the follower itself does in place of a call."""
+
+    run: Callable[..., Any]
+
+
+class Backend(Thing):
+    """A backend: `is_x()` says whether it is the one called x."""
+
+    def __init__(self, name: Any) -> None:
+        super().__init__()
+        self.name = name
+
+    def answer(self, question: str) -> Any:
+        """What a method called `is_x` answers."""
+        if not question.startswith("is_") or not isinstance(self.name, str):
+            return UNKNOWN
+        return Native(lambda: self.name == question.removeprefix("is_"))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A file of the source as a name: `import a.b as name`."""
+
+    module: Module
+
+
+Left = Literal["return", "break", "continue"]
+
+
+@dataclass(eq=False)
+class Frame:
+    """One call: the names in it, what it may have returned, how control left a block last."""
+
+    module: Module
+    owner: Class | None
+    env: dict[str, Any]
+    returns: list[Any] = field(default_factory=list)
+    line: int = 0
+    left: Left = "return"
+    function: Function | None = None
+
+
+def truth_of(value: Any) -> bool | None:
+    """Whether a value is true; None where nobody knows."""
+    if isinstance(value, Unknown):
+        return None
+    if isinstance(value, Thing | Code | Built | Member | Native | Folder):
+        return True
+    return bool(value)
+
+
+def joined(one: Any, other: Any) -> Any:
+    """The value that is one of two."""
+    if one is other:
+        return one
+    if type(one) is not type(other) or isinstance(one, Thing | Native):
+        return UNKNOWN
+    collection = isinstance(one, tuple | frozenset | Mapping)
+    if collection and not (known(one) and known(other)):
+        return UNKNOWN
+    return one if one == other else UNKNOWN
+
+
+def known(value: Any) -> bool:
+    """Whether a constant, or a collection of constants that is not too large, is known."""
+    todo, seen = [value], 0
+    while todo:
+        one = todo.pop()
+        seen += 1
+        if seen > MAX_PARTS:
+            return False
+        if isinstance(one, tuple | frozenset):
+            todo += list(one)[:MAX_PARTS]
+        elif isinstance(one, Mapping):
+            todo += list(one.values())[:MAX_PARTS]
+        elif not (one is None or isinstance(one, bool | int | float | str | bytes | Member)):
+            return False
+    return True
+
+
+def bounded(value: Any) -> Any:
+    """The value, unknown where a hostile source has made it grow."""
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < MOST else UNKNOWN
+    if isinstance(value, str | tuple | frozenset) and len(value) > MAX_PARTS:
+        return UNKNOWN
+    return value

@@ -1,0 +1,78 @@
+"""Files that Python itself could not compile: what is behind the fault was never looked at.
+
+A file is cut and its parts are parsed when asked for, so that a merge marker or a torn bracket
+changes where a class ends and nothing notices. Every model file, and every file of the layers that
+one imports, is therefore decoded, and compiled once where it speaks of sums; nothing is executed.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+
+from verify.checks.scan.side_by_side import side_by_side
+from verify.interpreter.index import Index
+from verify.interpreter.state import MODELS
+from verify.report.report import Finding
+
+_MODULE = re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+")
+# what leaves, completes or hands on a partial sum
+_HOLDS = re.compile(r"reduce|RowParallelLinear|FusedMoE|_experts\b")
+
+
+def broken(index: Index) -> Iterator[tuple[str, str]]:
+    """Path and reason of every file that holds or may hold a reduction and is not Python."""
+    said = [line for line in index.unread.values() if "not Python" in line]
+    paths = sorted(
+        path
+        for path in {*index.tree.under(MODELS), *_imported(index)} - index.unread.keys()
+        if not any(path in line for line in said)
+    )
+    with side_by_side(lambda path: _fault(index, path), paths, what="files checked") as faults:
+        yield from ((path, why) for path, why in zip(paths, faults(), strict=True) if why)
+
+
+def _imported(index: Index) -> Iterator[str]:
+    """The files under layers/ and distributed/ that a model file names."""
+    named = {
+        name
+        for path in index.tree.under(MODELS)
+        if (module := index.module(path)) is not None
+        for name in _MODULE.findall(module.text)
+    }
+    known = frozenset(index.tree.paths)
+    for base in (name.replace(".", "/") for name in sorted(named)):
+        yield from known & {f"{base}.py", f"{base}/__init__.py"}
+
+
+def _fault(index: Index, path: str) -> str | None:
+    """Why the file cannot be compiled, None if it can."""
+    module = index.module(path)
+    if module is None:
+        return index.unread[path]
+    if not _HOLDS.search(module.text):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(module.text, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        return f"{path}:{error.lineno or 1}: not Python ({error.msg})"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"{path}: not Python that can be compiled ({error})"
+    return None
+
+
+def not_analysed(line: str) -> Finding:
+    """What could not be looked at, as a finding; `line` is its file and why, or a class and why."""
+    what, _, why = line.partition(": ")
+    file, _, number = what.partition(".py:")
+    found = what.endswith(".py") or number.isdecimal()
+    return Finding(
+        rule="not-analysed",
+        kind="not-analysed",
+        message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
+        fix="mend it, or accept this entry in a baseline",
+        file=f"{file.removesuffix('.py')}.py" if found else None,
+        line=int(number) if number.isdecimal() else None,
+        subject=what,
+    )

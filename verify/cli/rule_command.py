@@ -1,0 +1,64 @@
+"""`rule [ID]`: what a rule means, with an example; without ID, all there are."""
+
+import argparse
+
+from verify.report.choices import known_rule
+from verify.report.report import Json, Report, TableSection
+from verify.report.rule_examples import EXAMPLES
+from verify.report.rules import RULES, Rule
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """ID, which may be left out."""
+    parser.add_argument("rule", metavar="ID", nargs="?", help="a rule's id; all without it")
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    """Explain; raises `VerifyError` for a rule there is not."""
+    if arguments.rule is None:
+        return _all()
+    return _one(RULES[known_rule(arguments.rule)])
+
+
+def _all() -> Report:
+    laws = TableSection(
+        title="What is looked for",
+        columns=("rule", "level", "means"),
+        rows=tuple((law.id, law.level, law.title) for law in RULES.values()),
+    )
+    return Report(
+        command="rule",
+        title="Rules",
+        summary=f"{len(RULES)} rules; `rule ID` explains one",
+        payload={"rules": [_json(law) for law in RULES.values()]},
+        sections=(laws,),
+        findings=(),
+    )
+
+
+def _one(law: Rule) -> Report:
+    example = EXAMPLES.get(law.id)
+    lines = [("level", law.level), ("what, why", law.help)]
+    if example is not None:
+        lines += [("wrong", example.wrong), ("right", example.right), ("seen in", example.seen)]
+    return Report(
+        command="rule",
+        title=law.id,
+        summary=f"--select {law.id} shows these only, --ignore {law.id} all but these",
+        payload={"rules": [_json(law)]},
+        sections=(TableSection(title=law.title, columns=("", ""), rows=tuple(lines)),),
+        findings=(),
+    )
+
+
+def _json(law: Rule) -> dict[str, Json]:
+    example = EXAMPLES.get(law.id)
+    return {
+        "id": law.id,
+        "title": law.title,
+        "level": law.level,
+        "help": law.help,
+        "wrong": example.wrong if example else None,
+        "right": example.right if example else None,
+        "seen": example.seen if example else None,
+    }

@@ -1,0 +1,1 @@
+"""A source's own code on in-process ranks: loader, stand-ins, ranks, sandbox."""

@@ -1,0 +1,1 @@
+"""Symbolic execution of Python: every path of a function at once."""

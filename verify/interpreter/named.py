@@ -1,0 +1,202 @@
+"""Calls that are known by name: Python's own functions and upstream's building blocks."""
+
+import ast
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+from verify.interpreter.blocks import Blocks
+from verify.interpreter.primitives import (
+    COLLECTIVES,
+    EXPERT_FACTORY,
+    FLAG_FUNCTIONS,
+    FORWARD_CONTEXT,
+    FUSED_NORM,
+    MOVES_ROWS,
+    SCATTER_SUMS,
+    STAGE_DECLARATIONS,
+    STAGE_FACTORIES,
+    WHOLE,
+)
+from verify.interpreter.values import (
+    NONE,
+    Choice,
+    Const,
+    Instance,
+    Items,
+    Mapped,
+    Partial,
+    Primitive,
+    Routine,
+    Tensor,
+    Text,
+    Truth,
+    Value,
+    clipped,
+    merge,
+)
+from verify.logic.diagrams import FALSE, TRUE, Cond
+
+Arguments = tuple[Value, ...]
+Keywords = Mapping[str, Value]
+_KNOWN = frozenset({*COLLECTIVES, *FLAG_FUNCTIONS, *SCATTER_SUMS, MOVES_ROWS, *STAGE_DECLARATIONS})
+# asks whether something reduces, and does not
+_ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
+# kernels that sum over ranks into the memory they are handed (NVLink multicast, one-shot, two-shot)
+_SUMS_IN_PLACE = re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot")
+_MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
+_BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict"})
+
+
+@lru_cache(maxsize=10_000)
+def _sums(name: str) -> bool:
+    """Whether a kernel's own collective is called so; nothing else is."""
+    in_place = _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name)
+    return bool(name.endswith("all_reduce") or in_place) and not name.startswith(_ASKS)
+
+
+class Named(Blocks):
+    """Evaluates calls to what has a fixed meaning."""
+
+    @abstractmethod
+    def arguments(self, node: ast.Call) -> tuple[Arguments, dict[str, Value]]:
+        """A call's arguments, evaluated."""
+
+    def by_name(
+        self, name: str, node: ast.Call, positional: Arguments, keywords: Keywords
+    ) -> Value | None:
+        """Upstream's building blocks that are functions; None for every other name."""
+        if name in self._makers:
+            return self._makers[name](self, positional, keywords)
+        if name not in _KNOWN and not _sums(name):
+            return None
+        first = positional[0] if positional else next(iter(keywords.values()), NONE)
+        if name in COLLECTIVES:
+            return self.reduce(first, COLLECTIVES[name])
+        if name in FLAG_FUNCTIONS:
+            return self.state.flag(FLAG_FUNCTIONS[name])
+        if name in SCATTER_SUMS and len(positional) > 1:
+            summed = self.reduce(positional[1], SCATTER_SUMS[name])
+            self.rebind(node.args[0], summed)
+            return summed
+        if name == MOVES_ROWS and len(positional) > 1:
+            self.sink("scatter", positional[1], FALSE)
+            self.rebind(node.args[0], Text("hidden_states"))
+            return NONE
+        if name in STAGE_DECLARATIONS:
+            kind = ("kind", Const(STAGE_DECLARATIONS[name]))
+            return Primitive("stage", (kind, *keywords.items()))
+        if not _sums(name) or (name.isidentifier() and isinstance(self.name(name), Routine)):
+            return None
+        returned = name.endswith("all_reduce")
+        return self.reduce(first, WHOLE) if returned else self._summed_in_place(node, first)
+
+    def _summed_in_place(self, node: ast.Call, first: Value) -> Value:
+        """A kernel's collective that returns nothing: what it is handed is summed up."""
+        summed = self.reduce(first, WHOLE)
+        for target in node.args[:2]:
+            self.rebind(target, summed)
+        return summed
+
+    def _fused_norm(self, positional: Arguments, keywords: Keywords) -> Value:
+        first = positional[0] if positional else next(iter(keywords.values()), NONE)
+        self.reduce(first, WHOLE)
+        return Items((Text("hidden_states"), Text("residual")))
+
+    def _stages(self, positional: Arguments, _: Keywords) -> Value:
+        return Items(tuple(self.boundary(item) for item in positional))
+
+    def _module_list(self, positional: Arguments, _: Keywords) -> Value:
+        value = positional[0] if positional else NONE
+        if isinstance(value, Items):
+            return Primitive("many", (("item", value.values[0] if value.values else NONE),))
+        return value
+
+    def _partial(self, positional: Arguments, keywords: Keywords) -> Value:
+        return Partial(positional[0] if positional else NONE, positional[1:], dict(keywords))
+
+    _makers: Mapping[str, Callable[["Named", Arguments, Keywords], Value]] = {
+        FUSED_NORM: _fused_norm,
+        FORWARD_CONTEXT: lambda *_: Primitive("context"),
+        EXPERT_FACTORY: lambda *_: Primitive("expert class"),
+        **dict.fromkeys(STAGE_FACTORIES, _stages),
+        "ModuleList": _module_list,
+        "partial": _partial,
+    }
+
+    def rebind(self, target: ast.expr, value: Value) -> None:
+        """Something was written into the tensor that `target` names."""
+        frame = self.state.frame
+        if isinstance(target, ast.Name):
+            before = frame.env.get(target.id, value)
+            frame.env[target.id] = merge(self.logic, frame.live, value, before)
+
+    def by_syntax(self, node: ast.Call, name: str) -> Value | None:
+        """Calls whose arguments are not evaluated like others."""
+        func = node.func
+        if isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
+            inner = func.value.func
+            if isinstance(inner, ast.Name) and inner.id == "super":
+                return self._super(node, func.attr)
+        if isinstance(func, ast.Name) and name in _BUILT_IN:
+            match name, node.args:
+                case "getattr", [owner, ast.Constant(value=str(attribute)), *default]:
+                    return self._getattr(owner, attribute, default)
+                case "hasattr", [owner, ast.Constant(value=str(attribute))]:
+                    return self._hasattr(self.evaluate(owner), attribute)
+                case "isinstance", [owner, kind]:
+                    return self._isinstance(self.evaluate(owner), kind)
+                case "bool", [argument]:
+                    return Truth(self.truth(self.evaluate(argument)))
+                case (("tuple" | "list"), [argument]):
+                    return self.evaluate(argument)
+                case "dict", []:
+                    return Mapped(self.arguments(node)[1])
+        return None
+
+    def _super(self, node: ast.Call, name: str) -> Value:
+        frame = self.state.frame
+        owner = frame.env.get("self")
+        positional, keywords = self.arguments(node)
+        if isinstance(owner, Instance) and frame.owner is not None:
+            method = owner.cls.method(name, after=frame.owner)
+            if method is not None:
+                return self.call(Routine(method, owner), positional, keywords)
+        return self.combined(*positional, *keywords.values())
+
+    def _getattr(self, owner: ast.expr, name: str, default: Sequence[ast.expr]) -> Value:
+        value = self.evaluate(owner)
+        if not isinstance(value, Instance) or not default:
+            return self.attribute(value, name)
+        if name in value.attributes:
+            known = value.assigned.get(name, TRUE)
+            otherwise = self.evaluate(default[0])
+            return merge(self.logic, known, value.attributes[name], otherwise)
+        if value.cls.method(name) or any(name in c.assigned for c in value.cls.ancestors):
+            return self.attribute(value, name)
+        return self.evaluate(default[0])
+
+    def _hasattr(self, owner: Value, name: str) -> Value:
+        if isinstance(owner, Instance):
+            if name in owner.attributes:
+                return Truth(owner.assigned.get(name, TRUE))
+            return Truth(TRUE if owner.cls.method(name) is not None else FALSE)
+        return Truth(self.logic.atom(clipped(f"hasattr({self.written(owner)}, {name!r})").text))
+
+    def _isinstance(self, owner: Value, kind: ast.expr) -> Value:
+        kinds = self.evaluate(kind)
+        named = kinds.values if isinstance(kinds, Items) else (kinds,)
+        return Truth(self._is_a(owner, named, ast.unparse(kind)))
+
+    def _is_a(self, owner: Value, kinds: Sequence[Value], shown: str) -> Cond:
+        if isinstance(owner, Choice):
+            return self.logic.any_of(
+                *(self.logic.both(c, self._is_a(v, kinds, shown)) for c, v in owner.alternatives)
+            )
+        if isinstance(owner, Instance):
+            wanted = {kind.target for kind in kinds if isinstance(kind, Routine)}
+            return TRUE if wanted & set(owner.cls.ancestors) else FALSE
+        if isinstance(owner, Tensor):
+            return TRUE if "Tensor" in shown else FALSE
+        return self.logic.atom(clipped(f"isinstance({self.written(owner)}, {shown})").text)

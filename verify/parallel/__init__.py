@@ -1,0 +1,1 @@
+"""What every check presumes of ranks: groups, deployments, tokens, counts."""

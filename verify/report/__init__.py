@@ -1,0 +1,1 @@
+"""Reports: findings, causes, rules, fingerprints, and what shows them."""

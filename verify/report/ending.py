@@ -1,0 +1,77 @@
+"""How a command ends when it is told to: children first, then folders, then by the signal."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from verify.report.report import Report
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+PR_SET_PDEATHSIG = 1
+
+
+class EndedError(KeyboardInterrupt):
+    """A signal other than an interrupt asked this process to end; unwinds as an interrupt does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class StoppedError(KeyboardInterrupt):
+    """Told to end with something done: `report` says what, `cause` how this process was told."""
+
+    def __init__(self, report: Report, cause: KeyboardInterrupt) -> None:
+        super().__init__()
+        self.report = report
+        self.cause = cause
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """SIGTERM and SIGHUP inside the block unwind it, and end this process when it is unwound.
+
+    Whoever started this process sees the signal in its status. A signal that was ignored from the
+    start (`nohup`) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in asked:
+        signal.signal(number, _end)
+    try:
+        yield
+    except EndedError as ended:
+        wanted = ended.number
+    else:
+        wanted = 0
+    finally:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+    # outside of `except`: only now is nothing left that a traceback keeps from being closed
+    if wanted:
+        os.kill(os.getpid(), wanted)
+
+
+def end_with_parent() -> None:
+    """From now on this process is killed when the thread that started it is gone (Linux only)."""
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 (only children need it)
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    # a second one must not stop the first one's work
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    # a pool waits for what its processes are at; there is nobody left to want it
+    multiprocessing = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()
+    raise EndedError(number)

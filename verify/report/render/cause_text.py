@@ -1,0 +1,236 @@
+"""Causes as text: a first screen that says what is wrong, where and what to type; then each one.
+
+Every line fits the page, but for a name that is longer than it.
+"""
+
+from collections.abc import Iterator, Sequence
+from posixpath import commonpath
+from textwrap import wrap
+
+from rich.text import Text
+
+from verify.logic.flags import skip_reasons
+from verify.report.causes import Cause, causes_of, model_of
+from verify.report.render.code_text import code_lines
+from verify.report.render.counts_text import counts_lines
+from verify.report.render.page import Page
+from verify.report.render.words import (
+    REACH_WORDS,
+    counted,
+    few,
+    one_line,
+    place,
+    rows_words,
+    sentence,
+    setting,
+    shown_by,
+)
+from verify.report.report import Finding, Report
+from verify.report.rules import rule
+
+FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
+LABEL = 9  # characters of the widest label and a blank
+INDENT = "   "
+PROGRAM = "python -m verify"
+TONES = {"default": "bold red", "option": "yellow", "conditional": "cyan", None: "red"}
+
+
+def cause_lines(report: Report, page: Page) -> Iterator[Text]:
+    """The first screen, a block a cause, and what the flags in them mean."""
+    causes = causes_of(report.findings)
+    yield from overview(report, causes, page)
+    for number, cause in enumerate(causes, start=1):
+        yield Text()
+        yield from block(report, cause, page, number=number)
+    legend = tuple(_legend(report.findings, page))
+    if legend or report.web:
+        yield Text()
+        yield from legend
+    if report.web:
+        yield from _folded(f"{report.web}FILE#LLINE has the source", page)
+
+
+def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Text]:
+    """What is wrong and where, two or three lines a cause, and what to type next."""
+    total = counted(len(causes), "cause"), counted(len(report.findings), "finding")
+    yield Text(", ".join((*total, *_models(report.findings))), "bold")
+    for number, cause in enumerate(causes[:FIRST_SCREEN], start=1):
+        head = Text(f"{number:>2} ")
+        head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
+        head.append(f"  {counted(len(cause.findings), 'place')}")
+        asked = " ".join(map(one_line, cause.launch)) or _takes(cause)
+        head.append(f"  {asked}" if asked else "")
+        yield _cut(head, page)
+        yield _cut(Text(f"{INDENT}{one_line(cause.title)}", "bold"), page)
+        where = _first_places(cause, page) if cause.shown.file else _case(cause.shown)
+        yield _cut(Text(f"{INDENT}{where}"), page)
+    if len(causes) > FIRST_SCREEN:
+        yield Text(f"   and {counted(len(causes) - FIRST_SCREEN, 'cause')} more, below")
+    yield Text()
+    yield from _next(report, causes[0], page)
+
+
+def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
+    """What to type: to see the worst one run, to read on, to see all there is."""
+    shown = worst.shown
+    if report.requirement and shown.file:
+        run = f"replay {report.requirement} --model {worst.models[0]}"
+        yield from _labelled("Run it", f"{PROGRAM} {run}", page, indent="")
+    yield from _labelled("Rule", f"{PROGRAM} rule {worst.rule}", page, indent="")
+    if not report.everything:
+        yield from _labelled(
+            "The rest", "add --all; --format html to look through", page, indent=""
+        )
+
+
+def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
+    """One cause: what happens, who sums, what to do, what it takes, counts, code, places."""
+    first = cause.shown
+    yield from _folded(f"{number}. {one_line(cause.title)}", page, style="bold", after=INDENT)
+    head = Text(INDENT)
+    head.append(one_line(cause.rule), "dim")
+    head.append(f"  {', '.join((counted(len(cause.findings), 'place'), *_models(cause.findings)))}")
+    yield _cut(head, page)
+    yield from _labelled("What", sentence(first.message), page)
+    yield from _labelled("Who sums", sentence(first.sums), page)
+    yield from _labelled("Repair", sentence(first.fix), page)
+    if cause.reach:
+        reach = f"{cause.reach}: {REACH_WORDS[cause.reach]}"
+        yield from _labelled("Reach", f"{reach}; {_takes(cause)}" if cause.takes else reach, page)
+    yield from _labelled("Launch", " ".join(map(one_line, cause.launch)), page)
+    for need in cause.needs:
+        yield from _labelled("Needs", sentence(need), page)
+    yield from _labelled("Flags", rows_words(first.rows, _names()), page)
+    yield from _labelled("Shown by", shown_by(first) if first.deployment else "", page)
+    if first.counts:
+        yield from counts_lines(first, page, indent=INDENT)
+    yield from code_lines(report, first, page, indent=INDENT)
+    yield from _places(cause, page)
+    if report.everything:
+        for finding in cause.findings:
+            yield from finding_lines(finding, page)
+
+
+def finding_lines(finding: Finding, page: Page) -> Iterator[Text]:
+    """One finding among those of its cause: where, and all that it says of itself."""
+    name = ".".join(filter(None, (finding.cls, finding.method)))
+    yield from _folded(f"{place(finding)} {name}", page, before=INDENT, after=INDENT + "    ")
+    inner = INDENT + "  "
+    yield from _labelled("What", sentence(finding.message), page, indent=inner)
+    yield from _labelled("Who sums", sentence(finding.sums), page, indent=inner)
+    yield from _labelled("Shown by", shown_by(finding), page, indent=inner)
+    yield from _labelled("Where", "; ".join(finding.conditions), page, indent=inner)
+    for other in finding.related:
+        yield from _labelled("And", f"{other.file}:{other.line} {other.what}", page, indent=inner)
+
+
+# lines ---------------------------------------------------------------------------------------
+
+
+def _models(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """`21 models`, where findings are in files; nothing else."""
+    models = {model_of(one) for one in findings if one.file}
+    return (counted(len(models), "model"),) if models else ()
+
+
+def _takes(cause: Cause) -> str:
+    return " and ".join(map(setting, cause.takes))
+
+
+def _case(finding: Finding) -> str:
+    """What a finding of no place is about: its subject and the case that shows it."""
+    return ": ".join(filter(None, (one_line(few(finding.subject)), shown_by(finding))))
+
+
+def _first_places(cause: Cause, page: Page) -> str:
+    """The first few places by their files' own names, with how many more there are."""
+    names = [_short(finding) for finding in cause.findings]
+    room = page.width - len(INDENT) - len(", and 999 more")
+    shown = names[:1]
+    for name in names[1:]:
+        if len(", ".join((*shown, name))) > room:
+            break
+        shown.append(name)
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f", and {rest} more" if rest else "")
+
+
+def _short(finding: Finding) -> str:
+    if finding.file is None:
+        return one_line(few(finding.subject))
+    at = f":{finding.line}" if finding.line else ""
+    file = finding.file.rpartition("/")[2]
+    model = model_of(finding)
+    return one_line(f"{file if file == f'{model}.py' else f'{model}/{file}'}{at}")
+
+
+def _places(cause: Cause, page: Page) -> Iterator[Text]:
+    """Every place as `file:line`, below the folder that all are in, in columns."""
+    files = [finding for finding in cause.findings if finding.file]
+    if not files:
+        for subject in dict.fromkeys(one.subject for one in cause.findings):
+            yield from _labelled("Where", subject, page)
+        return
+    folder = commonpath([str(one.file).rpartition("/")[0] for one in files])
+    names = [one_line(place(one)).removeprefix(f"{folder}/") for one in files]
+    yield from _labelled("Places", f"in {folder}" if folder else "", page)
+    room = page.width - len(INDENT) - LABEL
+    width = max(map(len, names)) + 2
+    columns = max(room // width, 1)
+    for start in range(0, len(names), columns):
+        line = "".join(f"{name:<{width}}" for name in names[start : start + columns])
+        yield Text(f"{INDENT}{'':<{LABEL}}{line}".rstrip())
+
+
+def _legend(findings: Sequence[Finding], page: Page) -> Iterator[Text]:
+    """What the flags mean that occur, in the rows or the settings of what is shown."""
+    names = _names()
+    seen = {name for one in findings for name in one.takes}
+    for row in {row for one in findings for row in (*one.rows, one.row or "")}:
+        if len(row) == len(names):
+            seen |= {flag for flag, bit in zip(names, row, strict=True) if bit == "1"}
+    for reason in skip_reasons():
+        if reason.flag in seen:
+            text = f"{reason.name}; completed by {reason.completed_by}"
+            yield from _labelled(reason.flag, text, page, indent="", width=4)
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(reason.flag for reason in skip_reasons())
+
+
+def _labelled(
+    label: str, words: str, page: Page, *, indent: str = INDENT, width: int = LABEL
+) -> Iterator[Text]:
+    """`label  words`, folded under the words; nothing where there are none."""
+    if not words:
+        return
+    room = max(page.width - len(indent) - width, 20)
+    for index, piece in enumerate(_pieces(words, room)):
+        line = Text(indent)
+        line.append(f"{'' if index else label:<{width}}", "dim")
+        line.append(piece)
+        yield line
+
+
+def _pieces(words: str, room: int) -> list[str]:
+    return wrap(one_line(words), room, break_on_hyphens=False, break_long_words=False)
+
+
+def _folded(
+    words: str, page: Page, *, style: str = "", before: str = "", after: str = ""
+) -> Iterator[Text]:
+    pieces = wrap(
+        one_line(words),
+        page.width,
+        initial_indent=before,
+        subsequent_indent=after,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    yield from (Text(piece, style) for piece in pieces)
+
+
+def _cut(line: Text, page: Page) -> Text:
+    line.truncate(page.width, overflow="ellipsis")
+    return line

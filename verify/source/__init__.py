@@ -1,0 +1,1 @@
+"""From SOURCE to its files."""

@@ -1,0 +1,180 @@
+"""A requirement such as `sglang==0.5.11`, fetched once with pip and kept in the user's cache.
+
+pip asks whatever index the user has configured. Only wheels are taken: reading a sdist's metadata
+would run its build code, and this tool never runs what it reads. Only an engine and its declared
+forks are fetched: any other name is a path that does not exist.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from verify.engines.registry import distributions
+from verify.errors import VerifyError
+from verify.report.progress import waiting
+from verify.source import cache
+
+TIME_LIMIT_S = 900
+RETRIES = "1"  # so that an index out of reach is said within two seconds
+
+# releases are tagged for one interpreter and platform; any machine may read what it never runs
+FOREIGN = (
+    "--python-version",
+    "3.11",
+    "--implementation",
+    "cp",
+    *(
+        option
+        for platform in ("manylinux_2_34_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
+        for option in ("--platform", platform)
+    ),
+)
+UNREACHABLE = re.compile(r"after connection broken by '(.*)': /")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """`offline`: nothing but the cache; `refresh`: fetch again what the cache has."""
+
+    offline: bool = False
+    refresh: bool = False
+
+
+_USUAL = Policy()
+_POLICY: ContextVar[Policy] = ContextVar("policy", default=_USUAL)
+
+
+@contextmanager
+def fetching(policy: Policy) -> Iterator[None]:
+    """Fetch by `policy` inside the block."""
+    token = _POLICY.set(policy)
+    try:
+        yield
+    finally:
+        _POLICY.reset(token)
+
+
+def fetch(text: str) -> Path:
+    """The wheel that satisfies the requirement `text`; raises `VerifyError` when none can be had.
+
+    One version (`==0.5.11`) that the cache has needs no index; ranges and `==0.5.*` ask it each
+    time.
+    """
+    requirement = parse_requirement(text)
+    policy = _POLICY.get()
+    if policy.offline or (names_one_version(requirement) and not policy.refresh):
+        cached = cache.newest(requirement)
+        if cached is not None:
+            return cached
+    folder = cache.sources()
+    if policy.offline:
+        raise VerifyError(f"{text} is not in the cache ({folder}), and --offline fetches nothing")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as draft,
+            waiting(f"fetching {text}"),
+        ):
+            return cache.keep(_download(requirement, Path(draft)), folder)
+    except OSError as error:
+        raise VerifyError(f"cannot keep {text} in {folder}: {error.strerror}") from error
+
+
+def parse_requirement(text: str) -> Requirement:
+    """A plain requirement of a known engine: name and versions.
+
+    Raises `VerifyError`: for text that is no requirement or another project's, as a path that does
+    not exist; for URLs, extras and markers with what is wanted instead.
+    """
+    if "://" in text:
+        raise VerifyError(f"{text}: SOURCE is no URL; download it, or clone it and give the folder")
+    only = f"by name only {', '.join(distributions())} can be fetched"
+    if os.sep in text:
+        raise VerifyError(f"no such file or directory: {text}")
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise VerifyError(
+            f"{text!r} is neither a directory, an archive nor a requirement like sglang==0.5.11"
+        ) from error
+    if canonicalize_name(requirement.name) not in distributions():
+        raise VerifyError(f"no such file or directory: {text} ({only})")
+    if requirement.url or requirement.extras or requirement.marker:
+        raise VerifyError(f"{text!r}: only a name and versions, as in sglang==0.5.11")
+    return requirement
+
+
+def names_one_version(requirement: Requirement) -> bool:
+    """Whether there is an `==` (or `===`) without a `.*`."""
+    return any(
+        part.operator in ("==", "===") and not part.version.endswith(".*")
+        for part in requirement.specifier
+    )
+
+
+def _download(requirement: Requirement, folder: Path) -> Path:
+    complaint = ""
+    for options in ((), FOREIGN):
+        complaint = _pip(requirement, folder, options)
+        # what a failed pip has left is a piece of a wheel
+        if not complaint:
+            return next(folder.glob("*.whl"))
+    raise VerifyError(f"pip found no wheel for {requirement}: {complaint}")
+
+
+def _pip(requirement: Requirement, folder: Path, options: tuple[str, ...]) -> str:
+    """Run pip; returns its last error line, nothing when it succeeded.
+
+    Raises `VerifyError` where another try with other options cannot help.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--no-input", "--disable-pip-version-check", "--quiet", "--retries", RETRIES]
+    command += [*options, "--dest", str(folder), str(requirement)]
+    environment = {**os.environ, "PIP_NO_COLOR": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=TIME_LIMIT_S,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise VerifyError(
+            f"waited {TIME_LIMIT_S} s for pip to download {requirement}: gave up"
+        ) from error
+    if done.returncode == 0:
+        return ""
+    if "No module named pip" in done.stderr:
+        raise VerifyError(f"fetching {requirement} needs pip beside {shutil.which(sys.executable)}")
+    said = done.stderr.splitlines()
+    errors = [line for line in said if line.startswith("ERROR")]
+    unreachable = UNREACHABLE.search(done.stderr)
+    if unreachable and (not errors or "No matching distribution" in errors[-1]):
+        raise VerifyError(
+            f"cannot fetch {requirement}: the package index is out of reach "
+            f"({_reason(unreachable[1])})"
+        )
+    if "No space left on device" in done.stderr:
+        raise VerifyError(f"cannot fetch {requirement}: no space left on the device of {folder}")
+    return (errors or said or [f"pip ended with code {done.returncode}"])[-1]
+
+
+def _reason(error: str) -> str:
+    """The words of pip's nested exception, without its classes and addresses."""
+    return error.rpartition(": ")[2].strip("\"'()") or error
