@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -66,7 +67,7 @@ class Results:
         row = {**result.as_json(), **self._row(result.case)}
         self._known[_key(row)] = row
         if self.files:
-            append(self.files[0], json.dumps(row))
+            append(self.files[0], json.dumps(row, allow_nan=False))
 
     def _row(self, case: Case) -> dict[str, Any]:
         return {
@@ -138,6 +139,12 @@ def _key(row: dict[str, Any]) -> str:
 
 def _result(case: Case, row: dict[str, Any]) -> Result:
     values = {each.name: row[each.name] for each in fields(Result) if each.name in row}
+    # what was compared and has no number is infinitely far
+    values["steps"] = {
+        step: math.inf if nats is None else nats for step, nats in row.get("steps", {}).items()
+    }
+    if values["steps"] and row.get("dlogprob") is None:
+        values["dlogprob"] = math.inf
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return Result(case=case, **{**values, **lists})
 

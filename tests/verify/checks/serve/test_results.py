@@ -83,6 +83,19 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, text):
     assert file.read_text() == text
 
 
+def test_an_answer_that_is_no_number_is_null_in_json(serve, tmp_path):
+    file = tmp_path / "results.jsonl"
+    assert serve("--model", "lost", "--layout", "tp2", "--results", file) == 1
+    (row,) = [json.loads(line, parse_constant=pytest.fail) for line in file.open()]
+    (case,) = serve.report["cases"]
+    for each in (row, case):
+        assert (each["outcome"], each["dlogprob"]) == ("diverged", None)
+        assert each["steps"] == {"prefill": None}
+    # and is read back as what it was
+    assert serve("--model", "lost", "--layout", "tp2", "--results", file) == 1
+    assert "inf nats from one rank" in serve.report["findings"][0]["message"]
+
+
 def test_lines_of_two_processes_stay_whole(tmp_path):
     file = tmp_path / "results.jsonl"
     program = (
