@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Results:
     def get(self, case: Case) -> Result | None:
         """The result of `case`, if a file has it."""
         row = self._known.get(_key(self._row(case)))
-        return None if row is None else _result(case, row)
+        return None if row is None else result_of(case, row)
 
     def keep(self, result: Result) -> None:
         """Add a line; it is in the file, whole, when this returns."""
@@ -137,7 +137,8 @@ def _key(row: dict[str, Any]) -> str:
     return json.dumps([row[name] for name in KEY])
 
 
-def _result(case: Case, row: dict[str, Any]) -> Result:
+def result_of(case: Case, row: Mapping[str, Any]) -> Result:
+    """A row as the result of its case."""
     values = {each.name: row[each.name] for each in fields(Result) if each.name in row}
     # what was compared and has no number is infinitely far
     values["steps"] = {

@@ -1,6 +1,7 @@
 """Results in files: kept whole, gone on with, merged; by what makes a case another one."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from verify.checks.serve.case import Case, Result
+from verify.checks.serve.difference import saved
 from verify.checks.serve.layout import parse
 from verify.checks.serve.results import Results, Subject, append, digest, read
 from verify.errors import VerifyError
@@ -94,6 +96,8 @@ def test_an_answer_that_is_no_number_is_null_in_json(serve, tmp_path):
     # and is read back as what it was
     assert serve("--model", "lost", "--layout", "tp2", "--results", file) == 1
     assert "inf nats from one rank" in serve.report["findings"][0]["message"]
+    (kept,) = saved(str(file)).results.values()
+    assert (kept.dlogprob, dict(kept.steps)) == (math.inf, {"prefill": math.inf})
 
 
 def test_lines_of_two_processes_stay_whole(tmp_path):
