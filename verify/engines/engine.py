@@ -45,7 +45,8 @@ class Engine:
     `ranks(layout)` is how many processes a layout takes, `illegal(layout)` why no server can have
     it ("" where one might), `subsets` are layouts under one name, `layouts()` all that are tried
     under `--all-layouts`, `launch(layout)` its server arguments, and
-    `command_line(model, folder, words)` all arguments of one server.
+    `command_line(model, folder, words)` all arguments of one server. `parallel` are options about
+    how work is spread over ranks: the one rank is started without them.
 
     `sizes_differ` finds the words with which ranks say that they brought tensors of different
     sizes to a collective, `peer_gone` those for a peer that left. `asked` makes the launch
@@ -65,6 +66,7 @@ class Engine:
     layouts: Callable[[], Iterable[Layout]]
     launch: Callable[[Layout], tuple[str, ...]]
     command_line: Callable[[str, str, Sequence[str]], list[str]]
+    parallel: frozenset[str]
     sizes_differ: re.Pattern[str]
     peer_gone: re.Pattern[str]
     asked: Callable[[Mapping[str, Json]], Asked]

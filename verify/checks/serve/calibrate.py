@@ -26,14 +26,16 @@ ROUNDING = tuple({"seed": seed, "size": SIZE} for seed in SEEDS)
 class Corruption:
     """One thing that was made wrong in a layout, and how far its answer moved, in nats.
 
-    `change` is what the engine's process was asked for. `seen` is `diverged`, `unused` (not a
-    number in its place changes nothing either), `not-seen`, `sizes-differ` or `cannot-run`;
-    `nats` is None in the last two.
+    `change` is what the engine's process was asked for. `seen` is `diverged`, `in-module` (the
+    log-probabilities hide it, as a norm behind it does; `module` is the first with a value that is
+    right in the run as it is and would not be), `unused` (not a number in its place changes
+    nothing either), `not-seen`, `sizes-differ` or `cannot-run`; `nats` is None in the last two.
     """
 
     change: Mapping[str, Any]
     nats: float | None
     seen: str
+    module: str | None = None
 
     @property
     def where(self) -> str:
@@ -50,7 +52,13 @@ class Corruption:
 
     def as_json(self) -> dict[str, Json]:
         """A row of `corruptions`."""
-        return {"where": self.where, "how": self.how, "nats": self.nats, "seen": self.seen}
+        return {
+            "where": self.where,
+            "how": self.how,
+            "nats": self.nats,
+            "seen": self.seen,
+            "module": self.module,
+        }
 
 
 def tolerance(one: Mapping[str, Any]) -> float:
@@ -107,9 +115,21 @@ def key(change: Mapping[str, Any]) -> str:
     return repr(change.get("slice") or change.get("site"))
 
 
+def hidden(spoiled: Sequence[Corruption], *, allowed: float) -> list[Corruption]:
+    """Those that ran and move the log-probabilities by less than a pass takes."""
+    return [each for each in spoiled if each.nats is not None and each.nats < MARGIN * allowed]
+
+
 def smallest(spoiled: Sequence[Corruption]) -> float | None:
-    """The smallest divergence of those that have one and are of use, None where there is none."""
-    far = [each.nats for each in spoiled if each.nats is not None and each.seen != "unused"]
+    """The smallest divergence of those that have one and are of use, None where there is none.
+
+    One that a module's value shows is seen, however little of it reaches the log-probabilities.
+    """
+    far = [
+        math.inf if each.seen == "in-module" else each.nats
+        for each in spoiled
+        if each.nats is not None and each.seen != "unused"
+    ]
     return min(far, default=None)
 
 

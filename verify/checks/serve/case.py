@@ -1,5 +1,6 @@
 """What is served, and how it ended."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -41,7 +42,9 @@ class Result:
     `steps` the same by step; None where nothing could be compared. `module` is the first whose
     output differs although its inputs agree; `accused` says in which `step`, on which `rank`, in
     how many `rows`, how `far`, and `what` it is where that can be told. `corruptions` are rows of
-    `where`, `how`, `nats`, `seen`.
+    `where`, `how`, `nats`, `seen`, `module`. `patch_moves` is how far the patch moves one rank, in
+    nats. In JSON a distance that is no finite number is null: of a case that diverged, ranks whose
+    answers are not numbers.
     """
 
     release: str
@@ -55,6 +58,7 @@ class Result:
     module: str | None = None
     accused: Mapping[str, Json] = field(default_factory=dict)
     corruptions: tuple[Mapping[str, Json], ...] = ()
+    patch_moves: float | None = None
     reason: str | None = None
     stand_ins: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -68,13 +72,16 @@ class Result:
             "layout": str(self.case.layout),
             "launch": list(self.launch),
             "outcome": self.outcome,
-            "dlogprob": self.dlogprob,
-            "tolerance": self.tolerance,
+            "dlogprob": _finite(self.dlogprob),
+            "tolerance": _finite(self.tolerance),
             "step": self.step,
-            "steps": dict(self.steps),
+            "steps": {step: _finite(nats) for step, nats in self.steps.items()},
             "module": self.module,
-            "accused": dict(self.accused),
-            "corruptions": [dict(each) for each in self.corruptions],
+            "accused": {name: _finite(value) for name, value in self.accused.items()},
+            "corruptions": [
+                {name: _finite(value) for name, value in each.items()} for each in self.corruptions
+            ],
+            "patch_moves": _finite(self.patch_moves),
             "reason": self.reason,
             "seed": self.case.seed,
             "patch": self.case.patch,
@@ -82,3 +89,8 @@ class Result:
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 1),
         }
+
+
+def _finite(value: Json) -> Json:
+    """JSON has no word for what is not a number, nor for infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,14 +7,14 @@ asked.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from verify.checks.serve.case import OUTCOMES, Case, Result
 from verify.checks.serve.layout import parse
 from verify.checks.serve.report import WRONG, what
-from verify.checks.serve.results import BEGINNING, read
+from verify.checks.serve.results import BEGINNING, read, result_of
 from verify.errors import VerifyError
 from verify.report.report import Finding, Json, Report, TableSection
 
@@ -193,16 +193,14 @@ def _result(row: Mapping[str, Json]) -> Result:
     if row["outcome"] not in OUTCOMES:
         raise ValueError(row["outcome"])
     if row["outcome"] == "diverged":
-        float(str(row["dlogprob"]))
+        float(str(row["dlogprob"] or 0))
     case = Case(
         model=str(row["model"]),
         layout=parse(str(row["layout"])),
         seed=int(str(row["seed"])),
         patch=None if row["patch"] is None else str(row["patch"]),
     )
-    values = {each.name: row[each.name] for each in fields(Result) if each.name in row}
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Result(case=case, **{**values, **lists})  # type: ignore[arg-type]
+    return result_of(case, row)
 
 
 def _key(result: Result) -> str:

@@ -140,6 +140,18 @@ def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
             for result in results
         ),
     )
+    moved = {
+        (result.case.model, str(result.case.seed), f"{result.patch_moves:.2g}")
+        for result in results
+        if result.patch_moves is not None
+    }
+    if moved:
+        yield TableSection(
+            title="How far the patch moves one rank, in nats",
+            columns=("model", "seed", "nats"),
+            rows=tuple(sorted(moved)),
+            notes=("A repair of a sum moves nothing there.",),
+        )
     reasons = {(r.case.model, str(r.case.layout)): r.reason for r in results if r.reason}
     if reasons:
         yield TableSection(
@@ -161,7 +173,10 @@ def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
                     )
                     for each in result.corruptions
                 ),
-                notes=("Unused: not a number in its place changes nothing either.",),
+                notes=(
+                    "Unused: not a number in its place changes nothing either.",
+                    "In-module: log-probabilities hide it, a module's value shows it.",
+                ),
             )
 
 

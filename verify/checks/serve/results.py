@@ -3,8 +3,9 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,14 @@ class Results:
     def get(self, case: Case) -> Result | None:
         """The result of `case`, if a file has it."""
         row = self._known.get(_key(self._row(case)))
-        return None if row is None else _result(case, row)
+        return None if row is None else result_of(case, row)
 
     def keep(self, result: Result) -> None:
         """Add a line; it is in the file, whole, when this returns."""
         row = {**result.as_json(), **self._row(result.case)}
         self._known[_key(row)] = row
         if self.files:
-            append(self.files[0], json.dumps(row))
+            append(self.files[0], json.dumps(row, allow_nan=False))
 
     def _row(self, case: Case) -> dict[str, Any]:
         return {
@@ -136,8 +137,15 @@ def _key(row: dict[str, Any]) -> str:
     return json.dumps([row[name] for name in KEY])
 
 
-def _result(case: Case, row: dict[str, Any]) -> Result:
+def result_of(case: Case, row: Mapping[str, Any]) -> Result:
+    """A row as the result of its case."""
     values = {each.name: row[each.name] for each in fields(Result) if each.name in row}
+    # what was compared and has no number is infinitely far
+    values["steps"] = {
+        step: math.inf if nats is None else nats for step, nats in row.get("steps", {}).items()
+    }
+    if values["steps"] and row.get("dlogprob") is None:
+        values["dlogprob"] = math.inf
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return Result(case=case, **{**values, **lists})
 

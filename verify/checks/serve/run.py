@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ VERSIONS = ("version", "python", "torch", "transformers", "network")
 
 @dataclass(kw_only=True)
 class Judge:
-    """Runs cases of an engine in a session; what one rank said is kept by model and seed."""
+    """Runs cases of an engine in a session; what one rank said is kept.
+
+    The one rank has the case's model, seed and patch, and those of its server arguments that are
+    not about several ranks: with anything else it would be another model. A repair of a sum
+    changes nothing on one rank; how far a patch moves it is measured (`patch_moves`).
+    """
 
     engine: Engine
     session: Session
@@ -46,7 +51,7 @@ class Judge:
             steps = compare.steps(reference, [rank["rows"] for rank in answer["ranks"]])
             allowed = calibrate.tolerance(one)
             if case.layout != ONE:
-                spoiled = tuple(self._spoiled(case, answer, allowed))
+                spoiled = tuple(self._spoiled(case, one, answer, allowed))
             outcome, reason = _outcome(steps, allowed, spoiled, answer)
             said = _Said(steps=steps, tolerance=allowed, corruptions=spoiled or ())
             if outcome == "diverged":
@@ -60,6 +65,7 @@ class Judge:
             launch=(*self.engine.launch(case.layout), *case.arguments),
             outcome=outcome,
             dlogprob=said.steps[worst] if worst else None,
+            patch_moves=self._patch_moves(case, one),
             tolerance=said.tolerance,
             step=worst,
             steps=said.steps,
@@ -75,10 +81,26 @@ class Judge:
         )
 
     def _one(self, case: Case) -> dict[str, Any]:
-        alone = Case(model=case.model, layout=ONE, seed=case.seed)
+        alone = Case(
+            model=case.model,
+            layout=ONE,
+            seed=case.seed,
+            arguments=without(case.arguments, self.engine.parallel),
+            patch=case.patch,
+        )
         if alone not in self._ones:
             self._ones[alone] = self._serve(alone, changes=list(calibrate.ROUNDING))
         return self._ones[alone]
+
+    def _patch_moves(self, case: Case, patched: dict[str, Any]) -> float | None:
+        """Nats by which the patch moves one rank; None without one, or where one of two cannot."""
+        if case.patch is None:
+            return None
+        plain = self._one(replace(case, patch=None))
+        if any(classify(each, engine=self.engine)[0] != "exact" for each in (plain, patched)):
+            return None
+        reference = compare.table(plain["ranks"][0]["rows"])
+        return max(compare.steps(reference, [patched["ranks"][0]["rows"]]).values())
 
     def _several(self, case: Case) -> dict[str, Any]:
         """A run on the layout's ranks with its own corruptions; without, where they end the run."""
@@ -89,11 +111,12 @@ class Judge:
         return self._serve(case, changes=[]) if clean and outcome != "exact" else answer
 
     def _spoiled(
-        self, case: Case, answer: dict[str, Any], allowed: float
+        self, case: Case, one: dict[str, Any], answer: dict[str, Any], allowed: float
     ) -> Iterator[calibrate.Corruption]:
         """The corruptions of a run; one that is not seen runs again with no number in its place.
 
-        A thorough case has all that its ranks can name.
+        Those that the log-probabilities hide, though the value is of use, are looked for in what
+        modules make. A thorough case has all that its ranks can name.
         """
         found = list(calibrate.corruptions(answer, allowed=allowed))
         if not found:
@@ -101,12 +124,41 @@ class Judge:
         if case.thorough:
             found += self._more(case, calibrate.slices(answer), allowed)
             found += self._more(case, calibrate.elsewhere(answer), allowed)
-        hidden = [each.change for each in found if each.seen == "not-seen"]
-        unset = self._more(case, [{**each, "how": calibrate.UNSET} for each in hidden], allowed)
+        unseen = [each.change for each in found if each.seen == "not-seen"]
+        unset = self._more(case, [{**each, "how": calibrate.UNSET} for each in unseen], allowed)
         dead = {calibrate.key(each.change) for each in unset if each.nats == 0}
+        alive = [
+            dict(each.change)
+            for each in calibrate.hidden(found, allowed=allowed)
+            if each.seen != "not-seen" or calibrate.key(each.change) not in dead
+        ]
+        modules = self._noticed(case, one, alive)
         for each in found:
-            unused = each.seen == "not-seen" and calibrate.key(each.change) in dead
-            yield replace(each, seen="unused") if unused else each
+            if each.seen == "not-seen" and calibrate.key(each.change) in dead:
+                yield replace(each, seen="unused")
+            elif module := modules.get(repr(each.change)):
+                yield replace(each, seen="in-module", module=module)
+            else:
+                yield each
+
+    def _noticed(
+        self, case: Case, one: dict[str, Any], changes: list[dict[str, Any]]
+    ) -> dict[str, str]:
+        """By change, the first module with a value that is right and would not be with it."""
+        if not changes:
+            return {}
+        answer = self._serve(case, changes=changes, watch=True)
+        outcome, _ = classify(answer, engine=self.engine)
+        said = {}
+        if outcome == "exact":
+            asked = {**self._comparison(case, one, answer), "spoiled": len(changes)}
+            judged = self.session.run(asked, ranks=1)
+            if classify(judged, engine=self.engine)[0] == "exact":
+                noticed = judged["ranks"][0]["accused"]["noticed"]
+                pairs = zip(changes, noticed, strict=True)
+                said = {repr(change): str(found["module"]) for change, found in pairs if found}
+        shutil.rmtree(self._witness(answer), ignore_errors=True)
+        return said
 
     def _more(
         self, case: Case, changes: list[dict[str, Any]], allowed: float
@@ -125,8 +177,18 @@ class Judge:
 
     def _accused(self, case: Case, one: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The first module at fault: `module`, `step`, `rank`, `what`, `rows`, `far`."""
+        judged = self.session.run(self._comparison(case, one, answer), ranks=1)
+        outcome, why = classify(judged, engine=self.engine)
+        if outcome != "exact":
+            return {"module": None, "what": f"the modules were not compared: {why}"}
+        return dict(judged["ranks"][0]["accused"])
+
+    def _comparison(
+        self, case: Case, one: dict[str, Any], answer: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Asks for the values of modules that a run kept to be compared with the one rank's."""
         partitions = {tuple(group) for rank in answer["ranks"] for group in rank["groups"]}
-        request = {
+        return {
             "accuse": str(self._witness(answer)),
             "one": str(self._witness(one)),
             "ranks": self.engine.ranks(case.layout),
@@ -134,17 +196,12 @@ class Judge:
             "seed": case.seed,
             "partitions": sorted(partitions),
         }
-        judged = self.session.run(request, ranks=1)
-        outcome, why = classify(judged, engine=self.engine)
-        if outcome != "exact":
-            return {"module": None, "what": f"the modules were not compared: {why}"}
-        return dict(judged["ranks"][0]["accused"])
 
     @staticmethod
     def _witness(answer: dict[str, Any]) -> Path:
         return Path(answer["folder"], "witness")
 
-    def _serve(self, case: Case, *, changes: Any) -> dict[str, Any]:
+    def _serve(self, case: Case, *, changes: Any, watch: bool = False) -> dict[str, Any]:
         folder = self._model(case)
         if isinstance(folder, dict):
             return folder
@@ -158,6 +215,7 @@ class Judge:
             "seed": case.seed,
             "patch": case.patch,
             "changes": changes,
+            "watch": watch,
         }
         return self.session.run(request, ranks=ranks)
 
@@ -171,6 +229,18 @@ class Judge:
                 return answer
             self._models[key] = folder
         return self._models[key]
+
+
+def without(arguments: Sequence[str], options: Collection[str]) -> tuple[str, ...]:
+    """Server arguments without some options and their values."""
+    kept: list[str] = []
+    dropped = False
+    for word in arguments:
+        if word.startswith("-") and not word.removeprefix("-").isdigit():
+            dropped = word.partition("=")[0] in options
+        if not dropped:
+            kept.append(word)
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

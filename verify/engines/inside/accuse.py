@@ -21,6 +21,8 @@ from verify.engines.inside.rows import PADDING, Map, maps, others
 from verify.engines.inside.witness import Call
 
 FACTOR = 10.0
+# a corruption is noticed where it moves a value by this many times its tolerance, as by nats
+MARGIN = 10.0
 # of the largest value of a table: what float32 may lose in it whatever the weights
 FLOOR = FACTOR * 2.0**-23
 COUNTS = [Fraction(2), Fraction(3), Fraction(4), Fraction(0)] + [
@@ -67,22 +69,27 @@ class Value:
     step: str
 
 
-def read(folder: Path, *, ranks: int) -> list[list[Call]]:
-    """Each rank's calls."""
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(ranks)]
+def read(folder: Path, *, ranks: int, name: str = "") -> list[list[Call]]:
+    """Each rank's calls; `name` is the change that was made, if any."""
+    return [torch.load(folder / f"{name}rank{rank}.pt") for rank in range(ranks)]
 
 
 def of_case(
     case: dict[str, Any], *, lengths: dict[str, list[int]], shares: list[list[int]]
 ) -> dict[str, Any]:
-    """What `accused` says of the folders that two earlier cases kept as their `witness`."""
-    one = Path(case["one"])
-    return accused(
-        torch.load(one / "rank0.pt"),
-        [torch.load(file) for file in sorted(one.glob("change*.rank0.pt"))],
-        read(Path(case["accuse"]), ranks=case["ranks"]),
-        Layout(ranks=case["ranks"], lengths=lengths, shares=shares, partitions=case["partitions"]),
-    )
+    """What `accused` says of the folders that two earlier cases kept as their `witness`.
+
+    With `spoiled`, the number of corruptions that the second one kept, `noticed` says it of each.
+    """
+    one, several, ranks = Path(case["one"]), Path(case["accuse"]), case["ranks"]
+    whole = torch.load(one / "rank0.pt")
+    moved = [torch.load(file) for file in sorted(one.glob("change*.rank0.pt"))]
+    clean = read(several, ranks=ranks)
+    layout = Layout(ranks=ranks, lengths=lengths, shares=shares, partitions=case["partitions"])
+    if "spoiled" not in case:
+        return accused(whole, moved, clean, layout)
+    kept = (read(several, ranks=ranks, name=f"change{i}.") for i in range(case["spoiled"]))
+    return {"noticed": [noticed(whole, moved, clean, spoiled, layout) for spoiled in kept]}
 
 
 def accused(
@@ -107,6 +114,44 @@ def accused(
     ):
         return _nobody("what follows the last module", "every module's output agrees")
     return _nobody(None, "no module is whole in its inputs and wrong in its output")
+
+
+def noticed(
+    one: list[Call],
+    moved: Sequence[list[Call]],
+    clean: Sequence[list[Call]],
+    spoiled: Sequence[list[Call]],
+    layout: Layout,
+) -> dict[str, Any] | None:
+    """The first value that is right in a clean run and would not be with a corruption, or None.
+
+    `module`, whether it is of its `inputs` or `outputs`, `step`, `rank`, and how `far` the
+    corruption moves it: `MARGIN` times what a right value may be off by, and more.
+    """
+    near = [{_key(call): call for call in calls} for calls in moved]
+    rights = [{_key(call): call for call in calls} for calls in clean]
+    wrongs = [{_key(call): call for call in calls} for calls in spoiled]
+    for call in one:
+        right = [table.get(_key(call)) for table in rights]
+        wrong = [table.get(_key(call)) for table in wrongs]
+        for name in ("inputs", "outputs"):
+            for number, value in enumerate(_values(name, call, near, right)):
+                for rank in range(layout.ranks):
+                    distance = _moved(value, _at(wrong[rank], name, number), rank, layout)
+                    if distance > MARGIN * value.tolerance:
+                        place = {"module": call["name"], "value": name, "step": call["step"]}
+                        return {**place, "rank": rank, "far": distance}
+    return None
+
+
+def _moved(value: Value, bad: torch.Tensor | None, rank: int, layout: Layout) -> float:
+    """How far `bad` is from where a rank's value is right; 0 where that one is not right."""
+    mine = value.ranks[rank]
+    # almost every value before a corruption's place is the same one
+    if mine is None or bad is None or mine.shape != bad.shape or torch.equal(mine, bad):
+        return 0.0
+    state, rows = relation(value, rank, layout)
+    return far(bad, value.one, rows) if state == WHOLE and rows is not None else 0.0
 
 
 def _judge(

@@ -44,6 +44,10 @@ def test_what_is_of_no_use_and_what_did_not_run_is_no_measure():
     assert calibrate.smallest(several) == 1e-6
     assert calibrate.smallest(several[:3]) == 2.0
     assert calibrate.smallest(several[:2]) is None
+    # what a module's value shows need not reach the log-probabilities
+    assert calibrate.smallest([*several[:3], spoiled("in-module", 0.0)]) == 2.0
+    assert calibrate.smallest([spoiled("in-module", 0.0)]) == math.inf
+    assert calibrate.hidden(several, allowed=0.1) == [several[0], several[3]]
 
 
 def case_of(serve, model, *words):
@@ -62,6 +66,7 @@ def test_the_tolerance_is_ten_times_the_furthest_of_three_draws(serve):
         "how": "doubled",
         "nats": 1.0,
         "seen": "diverged",
+        "module": None,
     }
 
 
@@ -85,6 +90,14 @@ def test_a_collective_whose_result_nobody_reads_is_shown_to_be_unused(serve):
     code, case = case_of(serve, "unused")
     assert (code, case["outcome"]) == (0, "exact")
     assert [row["seen"] for row in case["corruptions"]] == ["unused", "diverged"]
+
+
+def test_a_corruption_that_a_norm_hides_is_looked_for_in_what_modules_make(serve):
+    code, case = case_of(serve, "normed")
+    assert (code, case["outcome"]) == (0, "exact")
+    first, second = case["corruptions"]
+    assert (first["seen"], first["module"], first["nats"]) == ("in-module", "norm", 0.0)
+    assert (second["seen"], second["module"]) == ("diverged", None)
 
 
 def test_a_corruption_that_ends_the_run_ends_no_case(serve):

@@ -60,6 +60,39 @@ def test_23734_repaired_in_memory_is_exact(tmp_path):
     words = ("--layout", "tp2.dp2.ep2", "--patch", str(patch))
     code, (case,) = served(tmp_path, "0.5.10.post1", *words)
     assert (code, case["outcome"]) == (0, "exact")
+    # what one rank says is the release's own
+    assert case["patch_moves"] == 0
+
+
+def test_a_sum_that_a_norm_hides_is_seen_in_a_modules_value(tmp_path):
+    code, (case,) = served(tmp_path, "0.5.23", "--layout", "tp2", model="afmoe")
+    assert (code, case["outcome"]) == (0, "exact")
+    seen = {row["where"].split()[0]: row for row in case["corruptions"] if row["how"] == "doubled"}
+    hidden = {place: row["module"] for place, row in seen.items() if row["seen"] == "in-module"}
+    assert {place.split(":")[0] for place in hidden} == {
+        "srt/layers/linear.py",
+        "srt/models/afmoe.py",
+    }
+    assert all(hidden.values())
+
+
+DOUBLED_BEFORE_A_NORM = """
+import sglang.srt.models.afmoe as m
+forward = m.AfmoeMoE.forward
+m.AfmoeMoE.forward = lambda self, *a, **k: (2 if self.tp_size > 1 else 1) * forward(self, *a, **k)
+"""
+
+
+def test_a_wrong_sum_that_a_norm_hides_is_no_pass(tmp_path):
+    if PYTHON is None:
+        pytest.skip("SERVE_PYTHON is not set")
+    patch, results = tmp_path / "wrong.py", tmp_path / "results.jsonl"
+    patch.write_text(DOUBLED_BEFORE_A_NORM)
+    words = ("--python", PYTHON, "--model", "afmoe", "--layout", "tp2", "--patch", str(patch))
+    assert _cli.main(["serve", "sglang==0.5.23", *words, "--results", str(results)]) == 2
+    (row,) = map(json.loads, results.read_text().splitlines())
+    assert (row["outcome"], row["patch_moves"]) == ("ill-conditioned", 0)
+    assert row["dlogprob"] < row["tolerance"]
 
 
 def test_every_corruption_of_a_plain_case_is_seen(tmp_path):

@@ -1,6 +1,7 @@
 """Results in files: kept whole, gone on with, merged; by what makes a case another one."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from verify.checks.serve.case import Case, Result
+from verify.checks.serve.difference import saved
 from verify.checks.serve.layout import parse
 from verify.checks.serve.results import Results, Subject, append, digest, read
 from verify.errors import VerifyError
@@ -81,6 +83,21 @@ def test_a_file_of_something_else_is_refused_and_stays(tmp_path, text):
     with pytest.raises(VerifyError, match=r"scan\.json"):
         Results(files=[file], subject=SUBJECT)
     assert file.read_text() == text
+
+
+def test_an_answer_that_is_no_number_is_null_in_json(serve, tmp_path):
+    file = tmp_path / "results.jsonl"
+    assert serve("--model", "lost", "--layout", "tp2", "--results", file) == 1
+    (row,) = [json.loads(line, parse_constant=pytest.fail) for line in file.open()]
+    (case,) = serve.report["cases"]
+    for each in (row, case):
+        assert (each["outcome"], each["dlogprob"]) == ("diverged", None)
+        assert each["steps"] == {"prefill": None}
+    # and is read back as what it was
+    assert serve("--model", "lost", "--layout", "tp2", "--results", file) == 1
+    assert "inf nats from one rank" in serve.report["findings"][0]["message"]
+    (kept,) = saved(str(file)).results.values()
+    assert (kept.dlogprob, dict(kept.steps)) == (math.inf, {"prefill": math.inf})
 
 
 def test_lines_of_two_processes_stay_whole(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
-from verify.engines.inside.accuse import Layout, accused  # noqa: E402
+from verify.engines.inside.accuse import Layout, accused, noticed  # noqa: E402
 
 LENGTHS = {"prefill": [2, 2], "decode 1": [1, 1]}
 WIDTH = 3
@@ -44,14 +44,17 @@ def run(*, attention=ATTENTION, mlp=MLP, after=None, rows=slice(None)):
     return names
 
 
-def judged(*ranks, shares=([0, 1],), partitions=((0, 1),)):
-    whole = Layout(
-        ranks=len(ranks),
+def laid_out(ranks, shares=([0, 1],), partitions=((0, 1),)):
+    return Layout(
+        ranks=ranks,
         lengths=LENGTHS,
         shares=[list(share) for share in shares],
         partitions=[list(partition) for partition in partitions],
     )
-    return accused(run(), [run(mlp=MLP + 1e-6)], list(ranks), whole)
+
+
+def judged(*ranks, **layout):
+    return accused(run(), [run(mlp=MLP + 1e-6)], list(ranks), laid_out(len(ranks), **layout))
 
 
 def test_a_right_run_accuses_what_comes_after_the_last_module():
@@ -149,3 +152,32 @@ def test_without_comparable_modules_nobody_is_named():
     found = judged(narrow, narrow)
     assert found["module"] is None
     assert found["what"]
+
+
+def normed(scale=1.0):
+    """A block whose sum goes through a norm: no scale of it reaches what follows."""
+    block, out = scale * ATTENTION, ATTENTION / ATTENTION.norm(dim=-1, keepdim=True)
+    return [call("model.layers.0.self_attn.norm", [block], out), *run()]
+
+
+def said_of(clean, spoiled):
+    moved = normed(1 + 1e-6)
+    return noticed(normed(), [moved], [clean, clean], [spoiled, spoiled], laid_out(2))
+
+
+def test_a_sum_that_a_norm_hides_is_noticed_in_front_of_it():
+    found = said_of(normed(), normed(2.0))
+    assert (found["module"], found["value"]) == ("model.layers.0.self_attn.norm", "inputs")
+    assert (found["step"], found["rank"]) == ("prefill", 0)
+    assert found["far"] == pytest.approx(float(ATTENTION.abs().max()))
+
+
+def test_a_corruption_that_moves_a_right_value_by_little_is_not_noticed():
+    assert said_of(normed(), normed()) is None
+    # the value may be off by ten times 1e-6 of itself, and a tenth of what shows is that
+    assert said_of(normed(), normed(1 + 5e-5)) is None
+    assert said_of(normed(), normed(1 + 5e-4)) is not None
+
+
+def test_nothing_is_noticed_of_a_value_that_is_not_right_in_the_clean_run():
+    assert said_of(normed(2.0), normed(4.0)) is None

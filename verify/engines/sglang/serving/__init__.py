@@ -22,6 +22,7 @@ ENGINE = Engine(
     layouts=layouts.every,
     launch=tables.launch,
     command_line=tables.command_line,
+    parallel=tables.PARALLEL,
     sizes_differ=tables.SIZES_DIFFER,
     peer_gone=tables.PEER_GONE,
     asked=findings.asked,

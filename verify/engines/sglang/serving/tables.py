@@ -40,6 +40,27 @@ PLATFORM = (
 BACKEND = "torch_native"
 
 
+# options about how work is spread over ranks (arg_groups/fields/parallel.py of 0.5.23, and older
+# names of server_args.py): a reference of one rank is started without them
+_PARALLEL = """
+    --tp --tp-size --tensor-parallel-size --dp --dp-size --data-parallel-size --attn-dp-size
+    --attention-data-parallel-size --pp --pp-size --pipeline-parallel-size --pp-async-batch-depth
+    --pp-max-micro-batch-size --ep --ep-size --expert-parallel-size --dcp-size
+    --decode-context-parallel-size --dcp-comm-backend --dcp-replicate-q-proj --attn-cp-size
+    --attention-context-parallel-size --enable-prefill-cp --enable-prefill-context-parallel
+    --enable-nsa-prefill-context-parallel --cp-strategy --prefill-cp-mode --nsa-prefill-cp-mode
+    --enable-cp-tp-group-sharing --enable-cp-decode-attn-tp --enable-kv-cache-sharding
+    --enable-dsa-cache-layer-split --moe-dp-size --moe-data-parallel-size --dwdp-size
+    --moe-dense-tp-size --shared-experts-tp-size --enable-shared-experts-attn-tp
+    --enable-dense-mlp-attn-tp --enable-layernorm-sp --enable-dp-attention --enable-dp-lm-head
+    --enable-tp-lm-head-all-to-all --enable-attn-tp-input-scattered --disable-attn-tp-gather
+    --load-balance-method --moe-a2a-backend --disable-custom-all-reduce
+    --enable-dp-attention-local-control-broadcast --enable-flashinfer-allreduce-fusion
+    --enable-aiter-allreduce-fusion --enable-fused-moe-sum-all-reduce
+"""
+PARALLEL = frozenset(_PARALLEL.split())
+
+
 def launch(layout: Layout) -> tuple[str, ...]:
     """The server arguments for a layout, none for one rank."""
     words: list[str] = []

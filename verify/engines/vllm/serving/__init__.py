@@ -21,6 +21,7 @@ ENGINE = Engine(
     layouts=layouts.every,
     launch=tables.launch,
     command_line=tables.command_line,
+    parallel=tables.PARALLEL,
     sizes_differ=tables.SIZES_DIFFER,
     peer_gone=tables.PEER_GONE,
     asked=tables.asked,

@@ -49,6 +49,15 @@ PLATFORM = (
 )
 
 
+# options about how work is spread over ranks: a reference of one rank is started without them
+_PARALLEL = """
+    -tp --tensor-parallel-size -dp --data-parallel-size -pp --pipeline-parallel-size -ep
+    --enable-expert-parallel --decode-context-parallel-size -dcp --prefill-context-parallel-size
+    -pcp --disable-custom-all-reduce --all2all-backend --enable-eplb
+"""
+PARALLEL = frozenset(_PARALLEL.split())
+
+
 def launch(layout: Layout) -> tuple[str, ...]:
     """The server arguments for a layout, none for one rank."""
     words: list[str] = []

@@ -33,6 +33,11 @@ SITE = ["srt/models/toy.py:7", "model.layers.*", "all_reduce", 2]
 
 
 def rank(prepared, case, folder, rank):
+    if "spoiled" in case:
+        files = [Path(case["accuse"], f"change{i}.rank1") for i in range(case["spoiled"])]
+        # a normed toy hides its collective behind a norm, where a module's value shows it
+        shown = [{"module": "norm"} if "normed" in file.read_text() else None for file in files]
+        return {"rows": [], "unfilled": [], "accused": {"noticed": shown}}
     if "accuse" in case:
         kept = [Path(case[name], "rank0").is_file() for name in ("accuse", "one")]
         accused = {"module": "model.layers.1", "step": "prefill", "rank": 0, "rows": [1, 1]}
@@ -42,12 +47,19 @@ def rank(prepared, case, folder, rank):
     if model.startswith("slow"):
         time.sleep(600)
     wrong = 1.0 if model.startswith("wrong") and case["ranks"] > 1 else 0.0
+    if model.startswith("lost") and case["ranks"] > 1:
+        wrong = float("nan")
+    # what a launch and a patch do to this toy's one rank, and to each of several
+    wrong += 0.25 * case["launch"].count("--other-model")
+    wrong += float(Path(case["patch"]).read_text()) if case["patch"] else 0.0
     (folder / "witness").mkdir(exist_ok=True)
     (folder / "witness" / f"rank{rank}").touch()
     (folder / f"clean{rank}").touch()
     changes = case["changes"]
     if changes == "own":
         changes = [{"site": SITE, "how": "doubled"}, {"slice": "w", "rank": 1}]
+    for number, _ in enumerate(changes if case["watch"] else ()):
+        (folder / "witness" / f"change{number}.rank{rank}").write_text(model)
     if model.startswith("brittle") and any("site" in change for change in changes):
         raise RuntimeError("sizes differ")
     return {
@@ -69,7 +81,7 @@ def moved(model, change):
         return change["size"] * (1 + change["seed"])
     if change.get("how") == "unset" and not model.startswith("blind"):
         return float("nan") if not model.startswith("unused") else 0.0
-    if "site" in change and model.startswith(("blind", "unused", "shy")):
+    if "site" in change and model.startswith(("blind", "unused", "shy", "normed")):
         return 0.0
     return 1e-5 if model.startswith("weak") and "site" in change else 1.0
 

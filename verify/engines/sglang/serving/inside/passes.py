@@ -29,7 +29,8 @@ def run(
     """`rows` of the model as it is, and a `variants` entry (`change`, `rows`) for each change.
 
     `changes` of the case is a list, or "own": each collective of this launch doubled and dropped,
-    and one slice of one parameter. What modules make of rows is kept in `folder/witness`.
+    and one slice of one parameter. What modules make of rows is kept in `folder/witness`; of a
+    corruption, where the case has `watch`.
     `sites` are the collectives (place, module, function, ranks; how often; in which ways each can
     be wrong, and over which groups of other ranks), `slices` the parameters that this rank holds a
     part of. `again` is false where the model, run once more in the end, says something else than
@@ -58,8 +59,8 @@ def run(
         changes = [*_doubled_and_dropped(sites), *one_slice(slices, seed=case["seed"])]
     variants = []
     for number, change in enumerate(changes):
-        # only changes that no layout makes say how near a module's values must be
-        witness.active = "seed" in change
+        # changes that no layout makes say how near a module's values must be
+        witness.active = "seed" in change or case.get("watch", False)
         with _changed(change, kept=kept, collectives=collectives, rank=rank):
             variants.append({"change": change, "rows": kept.run(test)})
         if witness.active:

@@ -108,8 +108,8 @@ def run(
         changes += one_slice(slices, seed=case["seed"])
     variants = []
     for number, change in enumerate(changes):
-        # only changes that no layout makes say how near a module's values must be
-        witness.active = "seed" in change
+        # changes that no layout makes say how near a module's values must be
+        witness.active = "seed" in change or case.get("watch", False)
         with _changed(change, model=test.model, collectives=collectives, rank=rank):
             variants.append({"change": change, "rows": test.run()})
         if witness.active:

@@ -1,0 +1,118 @@
+"""The tables of docs/results: which models are covered, and by which corruptions."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import verify
+
+SCRIPT = Path(verify.__file__).parents[1] / "docs" / "results" / "serve_tables.py"
+SPEC = importlib.util.spec_from_file_location("serve_tables", SCRIPT)
+tables = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tables)
+
+
+def corruption(seen="diverged", nats=2.0, how="doubled"):
+    return {"where": "a.py:1 mlp all_reduce of 2", "how": how, "nats": nats, "seen": seen}
+
+
+def row(layout="tp2", outcome="exact", **more):
+    return {
+        "release": "toy 1",
+        "model": "good",
+        "layout": layout,
+        "launch": [layout],
+        "outcome": outcome,
+        "dlogprob": 1e-6,
+        "tolerance": 1e-4,
+        "step": "prefill",
+        "module": None,
+        "accused": {},
+        "reason": None,
+        "corruptions": [corruption()],
+        "seed": 0,
+        "arguments": [],
+        "patch_digest": None,
+        "thorough": False,
+        "source": "s",
+        "builder": "b",
+        "versions": {"torch": "2"},
+        "seconds": 3.0,
+        **more,
+    }
+
+
+PLAIN = [row("tp2"), row("tp2.ep2"), row("tp4")]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ([], ""),
+        ([row("tp2.dp2.ep2")], ""),
+        # the model does not know the layout, which is said in its row
+        ([row("tp2.dp2.ep2", "sizes-differ", corruptions=[])], ""),
+        ([row("tp2.dp2.ep2", "diverged")], "tp2.dp2.ep2 diverged"),
+        ([row("tp2.dp2.ep2", "ill-conditioned")], "tp2.dp2.ep2 ill-conditioned"),
+        ([row("tp2.dp2.ep2", corruptions=[])], "tp2.dp2.ep2: 0 corruptions not seen"),
+        (
+            [row("tp2.dp2.ep2", corruptions=[corruption("not-seen", 0.0)])],
+            "tp2.dp2.ep2: 1 corruptions not seen",
+        ),
+        # what a patch or an argument of the launch does is another matter
+        ([row("tp2.dp2.ep2", "diverged", patch_digest="p")], ""),
+        ([row("tp4.dense1", "diverged")], ""),
+    ],
+)
+def test_a_model_is_covered_in_every_layout_with_every_corruption_seen(more, why):
+    assert tables.covered([*PLAIN, *more], argued=False) == why
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_layout_that_was_not_run_is_not_covered(missing):
+    rows = [each for each in PLAIN if each is not PLAIN[missing]]
+    assert tables.covered(rows, argued=False) == f"{PLAIN[missing]['layout']} not run"
+
+
+def test_a_divergence_counts_only_where_it_is_argued():
+    rows = [row(layout, "diverged", dlogprob=None) for layout in tables.NEEDED]
+    assert tables.covered(rows, argued=False) == "tp2 diverged"
+    assert tables.covered(rows, argued=True) == ""
+
+
+def test_of_rows_of_one_case_the_last_counts_and_a_thorough_one_more():
+    first, last = row(seconds=1.0), row(seconds=2.0)
+    thorough = row(seconds=9.0, thorough=True)
+    assert tables.latest([first, last]) == [last]
+    assert tables.latest([thorough, last]) == [thorough]
+
+
+def test_the_tables_say_what_was_seen_and_what_has_no_number(tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    hidden = corruption("in-module", 1e-6)
+    rows = [
+        *PLAIN[:2],
+        row("tp4", corruptions=[hidden, corruption("not-seen", 1e-6, "over moe_ep:0")]),
+        row("tp2", "cannot-run", model="bad", dlogprob=None, reason="a kernel at a.py:7"),
+        row("tp2", "diverged", model="lost", dlogprob=None, module="model.layers.0"),
+    ]
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert tables.main([str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "Seed 0: 0 of 3 models covered." in said
+    assert "| good | 1e-06 | 1e-06 | 1e-06 | - | 1e-04 | 3 of 4 | tp4: 1 corruptions not" in said
+    assert "| bad | tp2 | cannot run | a kernel at a.py:7 |" in said
+    assert "| lost | `tp2` | 0 | not a number | prefill | model.layers.0 | None |" in said
+    assert "| over another group | 0 | 0 | 0 | 0 | 0 | 1 |" in said
+    assert "| doubled | 2 | 1 | 0 | 0 | 0 | 0 |" in said
+    assert "| good | tp4 | a.py:1 mlp all_reduce of 2 | over moe_ep:0 | 1.0e-06 |" in said
+    assert "2 ranks, without --corruptions: median 3.0 s of 3 cases" in said
+
+
+def test_no_case_is_said(tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    file.write_text("")
+    assert tables.main([str(file)]) == 2
+    assert "no case" in capsys.readouterr().err
