@@ -29,27 +29,29 @@ class Asker:
     release: Path
     scratch: Path
     check: str = "scan"
-    words: Sequence[str] = ()
-    _base: dict[str, Any] | None = field(default=None)
+    _base: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
-    def ask(self, mutant: Mutant) -> dict[str, Any]:
+    def ask(self, mutant: Mutant, *, models: Sequence[str] = ()) -> dict[str, Any]:
         """`new`, `lost` findings; `vanished` and `appeared` sites; or the `error` that it ended on.
 
-        Findings are known by file, line, rule, kind, class and method: mutants keep their lines.
+        Replay is asked for `models` only. Findings are known by file, line, rule, kind, class and
+        method: mutants keep their lines.
         """
         tree = self._tree()
-        if self._base is None:
-            self._base = self._run(tree)
+        words = [w for m in models for w in ("--model", m)] if self.check == "replay" else []
+        key = tuple(words)
+        if key not in self._base:
+            self._base[key] = self._run(tree, words)
         file = tree / mutant.file
         source = file.read_text("utf-8")
         # a file of its own, so that the release's, to which it may be a link, stays as it is
         file.unlink()
         file.write_text(mutant.mutation.apply(source), encoding="utf-8")
         try:
-            said = self._run(tree)
+            said = self._run(tree, words)
         finally:
             file.write_text(source, encoding="utf-8")
-        return compared(self._base, said)
+        return compared(self._base[key], said)
 
     def _tree(self) -> Path:
         tree = self.scratch / self.release.name
@@ -65,11 +67,11 @@ class Asker:
                 shutil.copytree(path, tree / path.name)
         return tree
 
-    def _run(self, tree: Path) -> dict[str, Any]:
+    def _run(self, tree: Path, more: Sequence[str]) -> dict[str, Any]:
         output = self.scratch / f"{self.check}.json"
         output.unlink(missing_ok=True)
         words = [word.format(tree=tree) for word in COMMANDS[self.check]]
-        command = [sys.executable, "-m", "verify", *words, *self.words]
+        command = [sys.executable, "-m", "verify", *words, *more]
         command += ["--format", "json", "-q", "--output", str(output)]
         try:
             done = subprocess.run(

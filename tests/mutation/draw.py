@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.mutation.operators import Mutation, mutated, mutations
 from tests.mutation.reach import Reached
@@ -22,8 +23,17 @@ class Mutant:
     file: str
     mutation: Mutation
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
+        """As a line of results has it."""
         return asdict(self)
+
+
+def mutant(row: Mapping[str, Any]) -> Mutant:
+    """What `Mutant.as_json` wrote."""
+    names = ("id", "release", "stratum", "seed", "file")
+    edits = tuple((a, b, text) for a, b, text in row["mutation"]["edits"])
+    mutation = Mutation(**{**row["mutation"], "edits": edits})
+    return Mutant(mutation=mutation, **{name: row[name] for name in names})
 
 
 def draw(release: Path, stratum: Stratum, *, seed: int, reached: Sequence[Reached]) -> list[Mutant]:

@@ -6,8 +6,13 @@ from pathlib import Path
 
 from tests.mutation.draw import Mutant
 from tests.mutation.engine import Answer, Judge, layout
+from tests.mutation.operators import mutations
 from tests.mutation.reach import Reached
+from tests.mutation.strata import ROOT
 
+# what a row-parallel layer and the embedding sum with
+CONTROL = f"{ROOT}/distributed/communication_op.py"
+CONTROL_FUNCTION = "tensor_model_parallel_all_reduce"
 ENOUGH = 2  # launches that diverge; the others would say it again
 
 
@@ -35,6 +40,20 @@ def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reach
     if alone is not None:
         launches.append(_launch(wrong[0], "tp1", alone))
     return {"truth": truth(launches), "launches": launches}
+
+
+def control(judge: Judge, release: Path, model: str) -> dict:
+    """A launch that has to diverge: of two ranks that add nothing up. A judge that sees nothing
+    wrong in it sees nothing at all.
+    """
+    source = (release / CONTROL).read_text("utf-8")
+    (chosen,) = (
+        each
+        for each in mutations(source)
+        if each.name == CONTROL_FUNCTION and each.operator == "remove-sum"
+    )
+    job = {"file": CONTROL, "text": chosen.apply(source)}
+    return _launch(model, "tp2", judge.judge(model, layout("tp2"), job))
 
 
 def truth(launches: Sequence[dict]) -> str:

@@ -5,6 +5,7 @@ many line breaks, so that every other place keeps its line.
 """
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -100,10 +101,15 @@ def mutated(source: str, mutation: Mutation) -> str | None:
     if text == source or text.count("\n") != source.count("\n"):
         return None
     try:
-        same = ast.dump(ast.parse(text)) == ast.dump(ast.parse(source))
+        same = ast.dump(ast.parse(text)) == _dumped(source)
     except SyntaxError:
         return None
     return None if same else text
+
+
+@functools.lru_cache(maxsize=32)
+def _dumped(source: str) -> str:
+    return ast.dump(ast.parse(source))
 
 
 class _File:
