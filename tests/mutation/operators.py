@@ -258,6 +258,9 @@ class _File:
                     if other == word:
                         continue
                     if isinstance(node, ast.Attribute):
+                        # what nothing here has would only end the launch
+                        if f".{other}" not in self.source and operator != "swap-mode":
+                            continue
                         yield operator, *self._new(node, f"{self._line(node.value)}.{other}")
                     elif other in self.names:
                         yield operator, *self._new(node, other)
