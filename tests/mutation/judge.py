@@ -13,7 +13,7 @@ from tests.mutation.strata import ROOT
 # what a row-parallel layer and the embedding sum with
 CONTROL = f"{ROOT}/distributed/communication_op.py"
 CONTROL_FUNCTION = "tensor_model_parallel_all_reduce"
-ENOUGH = 2  # launches that diverge; the others would say it again
+ENOUGH = 2  # launches that diverge, or that hang; the others would say it again
 
 
 def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reached]) -> dict:
@@ -29,6 +29,7 @@ def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reach
     span = range(mutant.mutation.line, mutant.mutation.last + 1)
     launches: list[dict] = []
     wrong: list[str] = []
+    hung = 0
     for row in reached:
         if row.lines.get(mutant.file, frozenset()).isdisjoint(span) or len(wrong) == ENOUGH:
             continue
@@ -36,6 +37,9 @@ def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reach
         launches.append(_launch(row.model, row.layout, answer))
         if answer.outcome == "diverged":
             wrong.append(row.model)
+        hung += (answer.reason or "").startswith("waited ")
+        if hung == ENOUGH:
+            break
     alone = judge.judge(wrong[0], layout("tp1"), job) if wrong else None
     if alone is not None:
         launches.append(_launch(wrong[0], "tp1", alone))

@@ -40,7 +40,7 @@ class Block:
             return weights
 """
 FILE = "sglang/srt/models/oak.py"
-OAK = Stratum(name="oak", quota=12, globs=(FILE,), judges=(("oak", ("tp2", "tp2.ep2")),))
+OAK = Stratum(name="oak", quota=10, globs=(FILE,), judges=(("oak", ("tp2", "tp2.ep2")),))
 ALL = frozenset(range(1, 40))
 
 
