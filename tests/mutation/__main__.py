@@ -1,0 +1,130 @@
+"""`python -m tests.mutation STAGE`: docs/results/mutation.md says what each stage does."""
+
+import argparse
+import json
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.mutation import table
+from tests.mutation.ask import COMMANDS, Asker
+from tests.mutation.draw import draw, mutant
+from tests.mutation.engine import opened
+from tests.mutation.judge import control, verdict
+from tests.mutation.reach import reach
+from tests.mutation.strata import STRATA
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.mutation", description=__doc__)
+    stages = parser.add_subparsers(required=True)
+    one = stages.add_parser("judge", help="draw the mutants of a stratum, and let the engine judge")
+    one.add_argument("release", type=Path, help="a folder that holds the unpacked release")
+    one.add_argument("stratum", choices=STRATA)
+    one.add_argument("--python", type=Path, required=True, help="has the engine's packages")
+    one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--part", default="1/1", metavar="K/N", help="every Nth mutant from the Kth")
+    one.add_argument("--output", type=Path, required=True, help="JSON lines; what it has is kept")
+    one.add_argument("--seconds", type=float, default=1e9, help="start no mutant after that long")
+    one.add_argument("--ask", choices=COMMANDS, action="append", default=[], help="meanwhile")
+    one.set_defaults(run=_judge)
+    two = stages.add_parser("ask", help="ask a check about the mutants that were judged")
+    two.add_argument("release", type=Path)
+    two.add_argument("check", choices=COMMANDS)
+    two.add_argument("results", type=Path, nargs="+", help="what `judge` wrote")
+    two.add_argument("--truth", action="append", help="only those judged so; may be repeated")
+    two.add_argument("--part", default="1/1", metavar="K/N")
+    two.add_argument("--output", type=Path, required=True, help="JSON lines; what it has is kept")
+    two.set_defaults(run=_ask)
+    three = stages.add_parser("table", help="recall and precision, with their denominators")
+    three.add_argument("results", type=Path, nargs="+", help="what `judge` and `ask` wrote")
+    three.set_defaults(run=_table)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+def _judge(arguments: argparse.Namespace) -> None:
+    started = time.monotonic()
+    stratum = STRATA[arguments.stratum]
+    part, parts = map(int, arguments.part.split("/"))
+    had = _read(arguments.output)
+    with (
+        tempfile.TemporaryDirectory(prefix="mutation-") as scratch,
+        opened(arguments.release, arguments.python) as judge,
+        arguments.output.open("a", encoding="utf-8") as stream,
+        ThreadPoolExecutor(1) as aside,
+    ):
+        askers = [
+            Asker(release=arguments.release.resolve(), scratch=Path(scratch), check=check)
+            for check in arguments.ask
+        ]
+        reached = list(reach(judge, arguments.release, stratum))
+        for row in reached:
+            _say(stream, {"launch": [row.model, row.layout, row.outcome, row.nats, row.reason]})
+        _say(stream, {"control": control(judge, arguments.release, stratum.judges[0][0])})
+        drawn = draw(arguments.release, stratum, seed=arguments.seed, reached=reached)
+        for mutant in drawn[part - 1 :: parts]:
+            if mutant.id in had:
+                continue
+            if time.monotonic() - started > arguments.seconds:
+                break
+            # the engine's ranks have other processors meanwhile
+            asked = {asker.check: aside.submit(asker.ask, mutant) for asker in askers}
+            judged = verdict(judge, arguments.release, mutant, reached)
+            said = {check: future.result() for check, future in asked.items()}
+            _say(stream, {**mutant.as_json(), **judged, **said})
+            print(mutant.id, mutant.mutation.operator, judged["truth"], flush=True)
+
+
+def _ask(arguments: argparse.Namespace) -> None:
+    part, parts = map(int, arguments.part.split("/"))
+    had = _read(arguments.output)
+    rows = [
+        row
+        for row in table.read(arguments.results)
+        if row["release"] == arguments.release.name
+        and row["truth"] in (arguments.truth or row["truth"])
+    ]
+    with (
+        tempfile.TemporaryDirectory(prefix="mutation-") as scratch,
+        arguments.output.open("a", encoding="utf-8") as stream,
+    ):
+        asker = Asker(
+            release=arguments.release.resolve(), scratch=Path(scratch), check=arguments.check
+        )
+        for row in rows[part - 1 :: parts]:
+            if row["id"] not in had:
+                models = sorted({each["model"] for each in row["launches"]})
+                said = asker.ask(mutant(row), models=models)
+                _say(stream, {"id": row["id"], arguments.check: said})
+                print(
+                    row["id"], row["truth"], len(said.get("new", ())), said.get("error"), flush=True
+                )
+
+
+def _table(arguments: argparse.Namespace) -> None:
+    try:
+        print(table.tables(table.read(arguments.results)))
+    except table.TableError as error:
+        raise SystemExit(f"tests.mutation: {error}") from error
+
+
+def _read(file: Path) -> set[str]:
+    """The ids that a file has; a line that a crash cut off is none."""
+    ids = set()
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
+        try:
+            ids.add(json.loads(line).get("id"))
+        except ValueError:
+            continue
+    return ids
+
+
+def _say(stream, row: dict) -> None:
+    stream.write(json.dumps(row) + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()
