@@ -76,9 +76,9 @@ class Evaluator(Operators):
     def call_code(self, code: Code, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The value of a call of the source's own code."""
 
-    def step(self) -> None:
-        """Count one statement or call."""
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        """Count statements or calls."""
+        self.steps += count
         if self.steps > MAX_STEPS:
             raise TooMuchError
 
@@ -156,7 +156,8 @@ class Evaluator(Operators):
         """A field, method or property of a value."""
         match owner:
             case Backend():
-                return owner.answer(name)
+                called = owner.is_called(name)
+                return UNKNOWN if isinstance(called, Unknown) else Native(lambda: called)
             case Thing(cls=cls, fields=fields, base=base):
                 if name in fields:
                     return fields[name]
