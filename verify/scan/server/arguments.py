@@ -64,7 +64,7 @@ class Arguments:
 
     index: Index
     _words: dict[Model, frozenset[str]] = field(default_factory=dict)
-    _memory: Memory = field(default_factory=dict)
+    _memory: Memory = field(default_factory=Memory)
 
     @cached_property
     def server(self) -> Class | None:

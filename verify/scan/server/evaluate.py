@@ -167,8 +167,7 @@ class Evaluator(Operators):
                 if method is None:
                     return UNKNOWN
                 code = Code(method, owner)
-                decorators = getattr(method.node, "decorator_list", ())
-                shown = [ast.unparse(one) for one in decorators]
+                shown = _decorators(method.node)
                 if any("property" in one for one in shown):
                     return self.call_code(code, (), {})
                 return Code(method) if "staticmethod" in shown else code
@@ -347,6 +346,11 @@ class Evaluator(Operators):
 def _plain(value: Any) -> Any:
     """A result of Python's own functions: lists are tuples here."""
     return bounded(tuple(value) if isinstance(value, list) else value)
+
+
+@lru_cache(maxsize=4096)
+def _decorators(node: ast.AST) -> tuple[str, ...]:
+    return tuple(ast.unparse(one) for one in getattr(node, "decorator_list", ()))
 
 
 def _first(function: Function) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from verify.scan.index import Function, Index
+from verify.scan.index import Function, Index, Module
 from verify.scan.server.follow import Follower, RefusedError
 from verify.scan.server.operators import DeadError
 from verify.scan.server.values import Backend, Built, Code, Folder, Frame, Member, Thing, Unknown
@@ -77,7 +77,12 @@ class Heard:
     wrote: set[Question] = field(default_factory=set)
 
 
-Memory: TypeAlias = dict[tuple[Key, ...], Recalled[Effect]]
+@dataclass(eq=False)
+class Memory:
+    """What is known of a source: what calls did, and the constants at the top of its files."""
+
+    calls: dict[tuple[Key, ...], Recalled[Effect]] = field(default_factory=dict)
+    constants: dict[tuple[Module, str], Any] = field(default_factory=dict)
 
 
 class Recaller(Follower):
@@ -98,7 +103,7 @@ class Recaller(Follower):
     ) -> None:
         super().__init__(index, natives, builds=builds)
         self.shared = tuple(shared)
-        self.memory: Memory = {} if memory is None else memory
+        self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
         self._heard: list[Heard] = []
 
@@ -131,6 +136,16 @@ class Recaller(Follower):
             self._heard[-1].answers.setdefault(question, answer)
         return answer
 
+    def global_value(self, module: Module, name: str) -> Any:
+        """What a name means at the top level of a file."""
+        key = (module, name)
+        if key in self.memory.constants:
+            return self.memory.constants[key]
+        value = super().global_value(module, name)
+        if _plain(value) is not UNSHARED:
+            self.memory.constants[key] = value
+        return value
+
     def member(self, owner: Any, name: str) -> Any:
         """A field, method or property of a value."""
         if self._heard and isinstance(owner, Thing):
@@ -149,7 +164,7 @@ class Recaller(Follower):
         key = None if keywords else self._question_of(target, positional)
         if key is None:
             return super().call(target, positional, keywords)
-        recalled = self.memory.setdefault(key, Recalled())
+        recalled = self.memory.calls.setdefault(key, Recalled())
         effect = recalled.find(self.ask)
         return self._again(effect) if effect else self._first(recalled, target, positional)
 
