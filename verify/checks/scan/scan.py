@@ -135,6 +135,8 @@ def _scan(index: Index) -> ScanResult:
 def _ask_launches(launcher: Launcher, tally: Tally) -> None:
     """What the server refuses is no finding."""
     asked = tally.addends.asked()
+    if asked:
+        launcher.read()
     with side_by_side(
         lambda one: launcher.judged(*one), asked, what="launches followed"
     ) as answers:

@@ -14,6 +14,7 @@ from typing import Any
 from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.models import Model
+from verify.checks.scan.server.recall import Memory, Recaller
 from verify.checks.scan.server.values import UNKNOWN, Code, Thing
 from verify.interpreter.index import Class, Function, Index
 
@@ -63,6 +64,7 @@ class Arguments:
 
     index: Index
     _words: dict[Model, frozenset[str]] = field(default_factory=dict)
+    _memory: Memory = field(default_factory=Memory)
 
     @cached_property
     def server(self) -> Class | None:
@@ -136,12 +138,14 @@ class Arguments:
         """What the server makes of these options for a model."""
         if self.server is None:
             return Outcome(options=options)
-        follower = Follower(self.index, self._natives())
         fields = {"model_path": LOCAL_PATH, **options}
         record = Thing(self.server, fields, whole=True, base=self.defaults)
         names = {"architectures": (model.architecture,), "model_type": model.model_type}
         config = Thing(None, names)
-        follower.model = Thing(None, {"hf_config": config, "hf_text_config": config})
+        model_config = Thing(None, {"hf_config": config, "hf_text_config": config})
+        shared = (record, model_config, config)
+        follower = Recaller(self.index, self._natives(), shared=shared, memory=self._memory)
+        follower.model = model_config
         whole = True
         try:
             for entry in ENTRIES:

@@ -5,12 +5,14 @@ ends a launch as surely as the argument handling does; it only comes later.
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from verify.checks.scan.server.arguments import Options, Refusal
-from verify.checks.scan.server.evaluate import TooMuchError
-from verify.checks.scan.server.follow import Follower, RefusedError
+from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
+from verify.checks.scan.server.follow import RefusedError
+from verify.checks.scan.server.recall import Recalled, Recaller
 from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Thing
 from verify.interpreter.index import Class, Function, Index
 from verify.interpreter.primitives import SIZES, STAGE_DECLARATIONS
@@ -61,43 +63,72 @@ def _left(known: Mapping[str, Any], whole: str, *parts: str) -> Any:
     return max(1, left)
 
 
-def construct(index: Index, cls: Class, options: Options) -> Refusal | None:
-    """Where the constructor of a layer, or its boundary, ends the launch with these options."""
-    declared: list[Thing] = []
-    follower = Follower(index, {**_natives(options), **_noted(declared)}, builds=_BUILDS)
-    try:
-        follower.call(Built(cls), (), {})
-        for function in _asks_stages(index):
-            for stage in declared:
-                follower.call(Code(function), (stage,), {})
-    except RefusedError as error:
-        return Refusal(file=error.file, line=error.line)
-    except (TooMuchError, RecursionError):
+@dataclass(frozen=True)
+class Ending:
+    """What became of a layer: where its constructor, or its boundary, ends the launch, if so."""
+
+    refusal: Refusal | None
+
+
+@dataclass(eq=False)
+class Constructors:
+    """The constructors of a source's layers; one that asks the same hears the same."""
+
+    index: Index
+    _known: dict[Class, Recalled[Ending]] = field(default_factory=dict)
+
+    def ends(self, cls: Class, options: Options) -> Refusal | None:
+        """Where the constructor of a layer, or its boundary, ends the launch with these options."""
+        declared: list[Thing] = []
+        told = _Told(options)
+        follower = Recaller(
+            self.index,
+            {**told.natives, **_noted(declared)},
+            shared=told.shared,
+            builds=_BUILDS,
+        )
+        recalled = self._known.setdefault(cls, Recalled())
+        known = recalled.find(follower.ask)
+        if known is not None:
+            return known.refusal
+        with follower.hearing() as heard:
+            ending = Ending(self._follow(follower, cls, declared))
+        recalled.keep(heard.answers, ending)
+        return ending.refusal
+
+    def _follow(self, follower: Recaller, cls: Class, declared: list[Thing]) -> Refusal | None:
+        try:
+            follower.call(Built(cls), (), {})
+            for function in self._asks_stages:
+                for stage in declared:
+                    follower.call(Code(function), (stage,), {})
+        except RefusedError as error:
+            return Refusal(file=error.file, line=error.line)
+        except (TooMuchError, RecursionError):
+            return None
         return None
-    return None
+
+    @cached_property
+    def _asks_stages(self) -> tuple[Function, ...]:
+        """The boundary's functions that have no answer for some stages."""
+        found: list[Function] = []
+        for path in self.index.tree.under(BOUNDARY):
+            module = self.index.module(path)
+            for name, piece in module.pieces.items() if module else ():
+                function = module.lookup(name) if module and _HAS_NO_ANSWER in piece.text else None
+                if isinstance(function, Function) and _first(function) == STAGE:
+                    found.append(function)
+        return tuple(found)
 
 
 def _noted(declared: list[Thing]) -> Mapping[str, Callable[..., Any]]:
     """Keeps what a layer declares of its stages: the boundary asks it when the stack is whole."""
 
-    def note(_: Follower, __: Any, ___: Any, named: Mapping[str, Any]) -> Any:
+    def note(_: Evaluator, __: Any, ___: Any, named: Mapping[str, Any]) -> Any:
         declared.append(Thing(None, dict(named)))
         return NotImplemented
 
     return dict.fromkeys(STAGE_DECLARATIONS, note)
-
-
-@lru_cache(maxsize=1)
-def _asks_stages(index: Index) -> tuple[Function, ...]:
-    """The boundary's functions that have no answer for some stages."""
-    found: list[Function] = []
-    for path in index.tree.under(BOUNDARY):
-        module = index.module(path)
-        for name, piece in module.pieces.items() if module else ():
-            function = module.lookup(name) if module and _HAS_NO_ANSWER in piece.text else None
-            if isinstance(function, Function) and _first(function) == STAGE:
-                found.append(function)
-    return tuple(found)
 
 
 def _first(function: Function) -> str:
@@ -105,25 +136,42 @@ def _first(function: Function) -> str:
     return arguments[0].arg if arguments else ""
 
 
-def _natives(options: Options) -> Mapping[str, Callable[..., Any]]:
-    known = sizes(options)
-    parallel, record = Thing(None, known), Thing(None, dict(options))
-    asked = {
-        text.removesuffix("()"): known.get(size, UNKNOWN)
-        for text, size in SIZES.items()
-        if text.endswith("()") and "." not in text
-    }
-    attention_dp = known["attn_dp_size"]
+class _Told:
+    """What a constructor is told of a launch: sizes, options, backends."""
 
-    def answer(value: Any) -> Callable[..., Any]:
-        return lambda *_: value
+    def __init__(self, options: Options) -> None:
+        self.parallel = Thing(None, sizes(options))
+        self.record = Thing(None, dict(options))
+        self.backends = {name: Backend(options.get(option)) for name, option in BACKENDS.items()}
 
-    return {
-        **{name: answer(value) for name, value in asked.items()},
-        **{name: answer(Backend(options.get(option))) for name, option in BACKENDS.items()},
-        **dict.fromkeys(SERVER_ARGS, answer(record)),
-        PARALLEL: answer(parallel),
-        "is_dp_attention_enabled": answer(
-            attention_dp > 1 if isinstance(attention_dp, int) else UNKNOWN
-        ),
-    }
+    @property
+    def shared(self) -> tuple[Thing, ...]:
+        """All that a constructor can ask, in one order."""
+        return (self.parallel, self.record, *self.backends.values())
+
+    @property
+    def natives(self) -> Mapping[str, Callable[..., Any]]:
+        """The functions that answer it."""
+        asked = {
+            text.removesuffix("()"): self._size(name)
+            for text, name in SIZES.items()
+            if text.endswith("()") and "." not in text
+        }
+        return {
+            **asked,
+            **{name: _always(backend) for name, backend in self.backends.items()},
+            **dict.fromkeys(SERVER_ARGS, _always(self.record)),
+            PARALLEL: _always(self.parallel),
+            "is_dp_attention_enabled": self._attention_dp,
+        }
+
+    def _size(self, name: str) -> Callable[..., Any]:
+        return lambda follower, *_: follower.member(self.parallel, name)
+
+    def _attention_dp(self, follower: Evaluator, *_: Any) -> Any:
+        size = follower.member(self.parallel, "attn_dp_size")
+        return size > 1 if isinstance(size, int) else UNKNOWN
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    return lambda *_: value

@@ -76,9 +76,9 @@ class Evaluator(Operators):
     def call_code(self, code: Code, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """The value of a call of the source's own code."""
 
-    def step(self) -> None:
-        """Count one statement or call."""
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        """Count statements or calls."""
+        self.steps += count
         if self.steps > MAX_STEPS:
             raise TooMuchError
 
@@ -156,7 +156,8 @@ class Evaluator(Operators):
         """A field, method or property of a value."""
         match owner:
             case Backend():
-                return owner.answer(name)
+                called = owner.is_called(name)
+                return UNKNOWN if isinstance(called, Unknown) else Native(lambda: called)
             case Thing(cls=cls, fields=fields, base=base):
                 if name in fields:
                     return fields[name]
@@ -166,8 +167,7 @@ class Evaluator(Operators):
                 if method is None:
                     return UNKNOWN
                 code = Code(method, owner)
-                decorators = getattr(method.node, "decorator_list", ())
-                shown = [ast.unparse(one) for one in decorators]
+                shown = _decorators(method.node)
                 if any("property" in one for one in shown):
                     return self.call_code(code, (), {})
                 return Code(method) if "staticmethod" in shown else code
@@ -346,6 +346,11 @@ class Evaluator(Operators):
 def _plain(value: Any) -> Any:
     """A result of Python's own functions: lists are tuples here."""
     return bounded(tuple(value) if isinstance(value, list) else value)
+
+
+@lru_cache(maxsize=4096)
+def _decorators(node: ast.AST) -> tuple[str, ...]:
+    return tuple(ast.unparse(one) for one in getattr(node, "decorator_list", ()))
 
 
 def _first(function: Function) -> str:

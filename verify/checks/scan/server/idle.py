@@ -4,6 +4,7 @@ The files are told by the option's own name; where none looks, nothing is refuse
 """
 
 import re
+from dataclasses import dataclass, field
 
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.interpreter.index import Class, Index
@@ -19,18 +20,31 @@ _LOWER_CALL = re.compile(r"(?<![\w.])[a-z_]\w*(?=\()")
 _WITHOUT = re.compile(r"\n[ \t]+if not \w+:\n[ \t]+(?=raise )")
 
 
-def nothing_to_act_on(
-    index: Index, layer: Class, asked: Options, defaults: Options
-) -> Refusal | None:
-    """Where an option that is asked for ends a launch, because the layer builds no experts."""
-    if _builds_experts(layer):
+@dataclass(eq=False)
+class Idle:
+    """The options of one source that look for experts."""
+
+    index: Index
+    _experts: dict[Class, bool] = field(default_factory=dict)
+    _refusals: dict[str, Refusal | None] = field(default_factory=dict)
+
+    def nothing_to_act_on(self, layer: Class, asked: Options, defaults: Options) -> Refusal | None:
+        """Where an option that is asked for ends a launch, because the layer builds no experts."""
+        if layer not in self._experts:
+            self._experts[layer] = _builds_experts(layer)
+        if self._experts[layer]:
+            return None
+        for option, value in asked.items():
+            if value != defaults.get(option):
+                found = self._raises(option.removesuffix("_size"))
+                if found is not None:
+                    return found
         return None
-    for option, value in asked.items():
-        if value != defaults.get(option):
-            found = _raises(index, option.removesuffix("_size"))
-            if found is not None:
-                return found
-    return None
+
+    def _raises(self, word: str) -> Refusal | None:
+        if word not in self._refusals:
+            self._refusals[word] = _raises(self.index, word)
+        return self._refusals[word]
 
 
 def _raises(index: Index, word: str) -> Refusal | None:

@@ -7,15 +7,14 @@ models and backends take them is read from the source.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from verify.checks.scan.addends.judge import Cause
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
-from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Refusal
-from verify.checks.scan.server.construct import construct, sizes
+from verify.checks.scan.server.arguments import Arguments, Options, Outcome
+from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
-from verify.checks.scan.server.idle import nothing_to_act_on
+from verify.checks.scan.server.idle import Idle
 from verify.checks.scan.server.launched import NEEDS, Judged, Launch, plain_reach, size_of, words_of
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
@@ -74,12 +73,20 @@ class Launcher:
     index: Index
     roots: Roots
     arguments: Arguments = field(init=False)
+    constructors: Constructors = field(init=False)
+    idle: Idle = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
-    _built: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict)
+    _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.arguments = Arguments(self.index)
+        self.constructors = Constructors(self.index)
+        self.idle = Idle(self.index)
+
+    def read(self) -> None:
+        """Read the argument handling, as every launch needs it."""
+        self._outcome(Model(), PLAIN)
 
     def judged(self, layer: Class, cause: Cause, backends: Iterable[str]) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out."""
@@ -95,7 +102,7 @@ class Launcher:
         for backend in sorted(backends):
             launch = self._first(layer, tuple(_with_backend(backend)), found)
             if launch is not None:
-                platform = platform_of(self.index, backend)
+                platform = self._platform(backend)
                 launch = replace(launch, needs=(platform,) if platform else ())
                 found.backends.add(backend)
                 found.launch = min(found.launch or launch, launch, key=size_of)
@@ -151,12 +158,12 @@ class Launcher:
             settled = outcome.options.get(name, value)
             if name not in _MOVES and not isinstance(settled, Unknown) and settled != value:
                 return outcome.places.get(name, name)
-        built = self._construct(layer, outcome.options)
-        if built is not None and self._construct(layer, self._plain) is not None:
+        built = self.constructors.ends(layer, outcome.options)
+        if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
         if built is None:
-            built = nothing_to_act_on(self.index, layer, options, self.arguments.defaults)
+            built = self.idle.nothing_to_act_on(layer, options, self.arguments.defaults)
         attention = sizes(outcome.options)["attn_dp_size"]
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)
@@ -166,12 +173,11 @@ class Launcher:
     def _plain(self) -> Options:
         return {**self.arguments.defaults, **PLAIN}
 
-    def _construct(self, layer: Class, options: Options) -> Refusal | None:
-        """Where a layer's constructor ends a launch with these options."""
-        key = (layer, _settled(options))
-        if key not in self._built:
-            self._built[key] = construct(self.index, layer, options)
-        return self._built[key]
+    def _platform(self, backend: str) -> str | None:
+        """What a machine must have for a backend."""
+        if backend not in self._platforms:
+            self._platforms[backend] = platform_of(self.index, backend)
+        return self._platforms[backend]
 
     def _outcome(self, model: Model, options: Options) -> Outcome:
         """What the argument handling makes of a launch."""
@@ -187,22 +193,3 @@ def _with_backend(backend: str) -> Iterator[Options]:
         yield {**options, "moe_a2a_backend": backend}
     for runner in RUNNERS:
         yield {**ATTENTION_DP, "moe_a2a_backend": backend, "moe_runner_backend": runner}
-
-
-def _settled(options: Options) -> object:
-    """The settled options that constructors ask about."""
-    names = (
-        "tp_size",
-        "ep_size",
-        "dp_size",
-        "attn_dp_size",
-        "enable_dp_attention",
-        "attn_cp_size",
-        "moe_dp_size",
-        "dwdp_size",
-        "moe_dense_tp_size",
-        "moe_a2a_backend",
-        "moe_runner_backend",
-    )
-    values: list[Any] = [options.get(name) for name in names]
-    return tuple("?" if isinstance(value, Unknown) else value for value in values)

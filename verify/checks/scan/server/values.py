@@ -70,17 +70,17 @@ class Native:
 
 
 class Backend(Thing):
-    """A backend: `is_x()` says whether it is the one called x."""
+    """A backend by its name."""
 
     def __init__(self, name: Any) -> None:
         super().__init__()
         self.name = name
 
-    def answer(self, question: str) -> Any:
-        """What a method called `is_x` answers."""
+    def is_called(self, question: str) -> Any:
+        """What a method called `is_x` answers: whether the backend is the one called x."""
         if not question.startswith("is_") or not isinstance(self.name, str):
             return UNKNOWN
-        return Native(lambda: self.name == question.removeprefix("is_"))
+        return self.name == question.removeprefix("is_")
 
 
 @dataclass(frozen=True)
