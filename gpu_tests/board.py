@@ -6,7 +6,7 @@ Four kilobytes of shared memory without a name: nothing is left behind when a pr
 import json
 import struct
 from dataclasses import dataclass, field
-from multiprocessing.context import SpawnContext
+from multiprocessing.context import BaseContext
 from typing import Any
 
 _LENGTH = struct.Struct("<I")
@@ -47,7 +47,7 @@ class Board:
     calls: list[tuple[int, str]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, context: SpawnContext) -> "Board":
+    def make(cls, context: BaseContext) -> "Board":
         """An empty board that can be handed to a process of `context`."""
         board = cls(memory=context.RawArray("c", _SIZE))
         board.say("starting")

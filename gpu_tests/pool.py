@@ -127,7 +127,9 @@ def rank_pool(
     from torch.distributed import TCPStore  # noqa: PLC0415 - see above
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # every rank is a fork of one process that has imported torch and done nothing else
+    context.set_forkserver_preload(["torch.distributed"])
     members: list[_Member] = []
     try:
         for rank in range(world_size):

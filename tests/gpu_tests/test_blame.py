@@ -85,7 +85,7 @@ def test_no_word_at_all():
 
 
 def test_a_board_says_what_was_written_on_it():
-    board = Board.make(multiprocessing.get_context("spawn"))
+    board = Board.make(multiprocessing.get_context("forkserver"))
     board.begin(4)
     for number in range(6):
         board.call(f"all-reduce of [{number}] {WORLD}")
