@@ -89,7 +89,7 @@ def test_a_wrong_sum_that_a_norm_hides_is_no_pass(tmp_path):
     patch, results = tmp_path / "wrong.py", tmp_path / "results.jsonl"
     patch.write_text(DOUBLED_BEFORE_A_NORM)
     words = ("--python", PYTHON, "--model", "afmoe", "--layout", "tp2", "--patch", str(patch))
-    assert _cli.main(["serve", "sglang==0.5.23", *words, "--results", str(results)]) == 2
+    assert command_line.main(["serve", "sglang==0.5.23", *words, "--results", str(results)]) == 2
     (row,) = map(json.loads, results.read_text().splitlines())
     assert (row["outcome"], row["patch_moves"]) == ("ill-conditioned", 0)
     assert row["dlogprob"] < row["tolerance"]

@@ -268,7 +268,7 @@ def _plain(value: Any) -> Key:
             return UNSHARED if UNSHARED in parts else (type(value), parts)
         case Mapping():
             parts = tuple((key, _plain(item)) for key, item in value.items())
-            return UNSHARED if any(item is UNSHARED for _, item in parts) else (dict, parts)
+            return UNSHARED if UNSHARED in dict(parts).values() else (dict, parts)
         case Code(function=function, bound=None, scope=None):
             return _named(function)
     return UNSHARED
