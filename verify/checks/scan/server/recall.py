@@ -267,8 +267,8 @@ def _plain(value: Any) -> Key:
             parts = tuple(map(_plain, value))
             return UNSHARED if UNSHARED in parts else (type(value), parts)
         case Mapping():
-            parts = tuple((key, _plain(item)) for key, item in value.items())
-            return UNSHARED if UNSHARED in dict(parts).values() else (dict, parts)
+            items = tuple((key, _plain(item)) for key, item in value.items())
+            return UNSHARED if any(item is UNSHARED for _, item in items) else (dict, items)
         case Code(function=function, bound=None, scope=None):
             return _named(function)
     return UNSHARED
