@@ -1,5 +1,6 @@
 """Serves cases one after the other: the one rank once a model and seed, then each layout."""
 
+import json
 import math
 import shutil
 import time
@@ -163,17 +164,46 @@ class Judge:
     def _more(
         self, case: Case, changes: list[dict[str, Any]], allowed: float
     ) -> list[calibrate.Corruption]:
-        """Corruptions in a run of their own, or one run each where one of them ends the run."""
-        if not changes:
-            return []
-        answer = self._serve(case, changes=changes)
-        outcome, _ = classify(answer, engine=self.engine)
-        shutil.rmtree(self._witness(answer), ignore_errors=True)
-        if outcome == "exact":
-            return list(calibrate.corruptions(answer, allowed=allowed))
-        if len(changes) == 1:
-            return [calibrate.Corruption(change=changes[0], nats=None, seen=outcome)]
-        return [each for change in changes for each in self._more(case, [change], allowed)]
+        """Corruptions in a run of their own; where one ends it, those behind it are in the next."""
+        found: list[calibrate.Corruption] = []
+        while changes:
+            answer = self._serve(case, changes=changes)
+            outcome, _ = classify(answer, engine=self.engine)
+            shutil.rmtree(self._witness(answer), ignore_errors=True)
+            if outcome == "exact":
+                return found + list(calibrate.corruptions(answer, allowed=allowed))
+            before = self._before(case, answer)
+            if before is None:
+                lost = [
+                    calibrate.Corruption(change=each, nats=None, seen=outcome) for each in changes
+                ]
+                return found + lost
+            found += calibrate.corruptions(before, allowed=allowed)
+            number = len(before["ranks"][0]["variants"])
+            # none where it ended behind the last of them
+            ended = changes[number : number + 1]
+            found += [calibrate.Corruption(change=each, nats=None, seen=outcome) for each in ended]
+            changes = changes[number + 1 :]
+        return found
+
+    def _before(self, case: Case, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """What all ranks said before one of them failed, None where not even the model as it is."""
+        files = [
+            Path(answer["folder"], f"clean{rank}") for rank in range(self.engine.ranks(case.layout))
+        ]
+        if not all(file.exists() for file in files):
+            return None
+        # a last line may be half written
+        said = [list(map(json.loads, file.read_text("utf-8").split("\n")[:-1])) for file in files]
+        number = min(map(len, said))
+        if not number:
+            return None
+        return {
+            "ranks": [
+                {"rows": rows["rows"], "variants": variants[: number - 1]}
+                for rows, *variants in said
+            ]
+        }
 
     def _accused(self, case: Case, one: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The first module at fault: `module`, `step`, `rank`, `what`, `rows`, `far`."""

@@ -40,8 +40,9 @@ class Drive(Protocol):
         `rows` (step, prompt, log-probabilities), `unfilled` (parameters without a value),
         `variants` (a `change` and its rows), `again` (whether the same run says the same), `sites`
         (collectives: `words`, `hows`, `elsewhere`), `slices` (parameters held in part), `groups`
-        (lists of ranks that add values up). It makes `folder/clean{rank}` before the first change,
-        and keeps in `folder/witness` what a case with `accuse` compares, for `accused`.
+        (lists of ranks that add values up). It adds to `folder/clean{rank}` a line of JSON for the
+        `rows`, before the first change, and for each variant, so that they outlast the process. It
+        keeps in `folder/witness` what a case with `accuse` compares, for `accused`.
         """
 
 

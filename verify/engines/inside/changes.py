@@ -48,6 +48,15 @@ def spoiled(model: Any, change: Change, *, rank: int) -> Iterator[None]:
     tensor.data.copy_(before)
 
 
+def keep(folder: Path, rank: int, said: dict[str, Any]) -> None:
+    """Add a line to `folder/clean{rank}`: what a run said stays when a later one ends the process.
+
+    The first line has the `rows` of the model as it is, each other one a variant.
+    """
+    with (folder / f"clean{rank}").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(said) + "\n")
+
+
 def parts_held(model: Any, shapes: Path) -> list[str]:
     """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
     # a checkpoint was read instead of weights made from names

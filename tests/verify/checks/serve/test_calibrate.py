@@ -106,6 +106,26 @@ def test_a_corruption_that_ends_the_run_ends_no_case(serve):
     seen = [(row["how"], row["seen"], row["nats"]) for row in case["corruptions"]]
     assert ("doubled", "sizes-differ", None) in seen
     assert ("zero", "diverged", 1.0) in seen
+    # each was tried once more at most: those behind the one that ended a run are in the next
+    assert len(case["corruptions"]) == len(
+        {(row["where"], row["how"]) for row in case["corruptions"]}
+    )
+
+
+def test_what_was_said_before_a_run_ended_counts(serve):
+    """`late` ends at its second slice, the last of a run with three changes."""
+    code, case = case_of(serve, "late", "--corruptions")
+    assert (code, case["outcome"]) == (0, "exact")
+    seen = {row["where"].split()[0]: row["seen"] for row in case["corruptions"]}
+    assert seen == {
+        "srt/models/toy.py:7": "diverged",
+        "w": "diverged",
+        "v": "cannot-run",
+        "u": "diverged",
+    }
+    # one rank, the layout's own, and slices until one of them ended and behind it
+    runs = [line for line in serve.ran() if line.startswith("late-0 2")]
+    assert len(runs) == 4
 
 
 def test_a_divergence_names_the_module_and_the_counts(serve):

@@ -5,6 +5,8 @@ import struct
 import time
 from pathlib import Path
 
+from verify.engines.inside.changes import keep
+
 
 class RefusedError(Exception):
     pass
@@ -54,14 +56,18 @@ def rank(prepared, case, folder, rank):
     wrong += float(Path(case["patch"]).read_text()) if case["patch"] else 0.0
     (folder / "witness").mkdir(exist_ok=True)
     (folder / "witness" / f"rank{rank}").touch()
-    (folder / f"clean{rank}").touch()
+    keep(folder, rank, {"rows": rows(wrong)})
     changes = case["changes"]
     if changes == "own":
         changes = [{"site": SITE, "how": "doubled"}, {"slice": "w", "rank": 1}]
     for number, _ in enumerate(changes if case["watch"] else ()):
         (folder / "witness" / f"change{number}.rank{rank}").write_text(model)
-    if model.startswith("brittle") and any("site" in change for change in changes):
-        raise RuntimeError("sizes differ")
+    for change in changes:
+        if model.startswith("brittle") and "site" in change:
+            raise RuntimeError("sizes differ")
+        if model.startswith("late") and change.get("slice") == "v":
+            raise RuntimeError("too late")
+        keep(folder, rank, {"change": change, "rows": rows(wrong + moved(model, change))})
     return {
         "rows": rows(wrong),
         "unfilled": [],
@@ -70,7 +76,7 @@ def rank(prepared, case, folder, rank):
         ],
         "again": not model.startswith("moody"),
         "sites": [{"words": SITE, "hows": ["doubled"], "elsewhere": ["tp:0"], "count": 3}],
-        "slices": ["w", "v"],
+        "slices": ["w", "v", "u"] if model.startswith("late") else ["w", "v"],
         "groups": [[0, 1]],
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from verify.engines.inside.changes import Change, moved, one_slice, parts_held, spoiled
+from verify.engines.inside.changes import Change, keep, moved, one_slice, parts_held, spoiled
 from verify.engines.inside.modules import Running
 from verify.engines.inside.witness import Witness
 from verify.engines.sglang.serving.inside import corrupt
@@ -50,7 +50,7 @@ def run(
     rows = kept.run(test)
     witness.take(folder / "witness" / f"rank{rank}.pt")
     # whatever a change does to the process, the model as it is went through
-    (folder / f"clean{rank}").touch()
+    keep(folder, rank, {"rows": rows})
     seen = dict(collectives.seen)
     sites = _agreed(collectives) if case["ranks"] > 1 else []
     slices = parts_held(kept.runner.model, Path(case["model"], "shapes.json"))
@@ -63,6 +63,7 @@ def run(
         witness.active = "seed" in change or case.get("watch", False)
         with _changed(change, kept=kept, collectives=collectives, rank=rank):
             variants.append({"change": change, "rows": kept.run(test)})
+        keep(folder, rank, variants[-1])
         if witness.active:
             witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
     witness.active = False

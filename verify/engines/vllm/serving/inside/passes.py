@@ -17,6 +17,7 @@ from verify.engines.inside.changes import (
     DOUBLED,
     DROPPED,
     Change,
+    keep,
     moved,
     one_slice,
     parts_held,
@@ -98,7 +99,7 @@ def run(
     rows = test.run()
     witness.take(folder / "witness" / f"rank{rank}.pt")
     # whatever a change does to the process, the model as it is went through
-    (folder / f"clean{rank}").touch()
+    keep(folder, rank, {"rows": rows})
     seen = dict(collectives.seen)
     sites = _agreed(seen) if case["ranks"] > 1 else []
     slices = parts_held(test.model, shapes)
@@ -112,6 +113,7 @@ def run(
         witness.active = "seed" in change or case.get("watch", False)
         with _changed(change, model=test.model, collectives=collectives, rank=rank):
             variants.append({"change": change, "rows": test.run()})
+        keep(folder, rank, variants[-1])
         if witness.active:
             witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
     witness.active = False
