@@ -19,7 +19,7 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
     """
     ran = [result for result in results if result.outcome in ("exact", *WRONG)]
     if not ran:
-        why = results[0].reason if results else "no model and layout was chosen"
+        why = what(results[0]) if results else "no model and layout was chosen"
         raise VerifyError(f"serve: none of {len(results)} cases ran: {why}")
     counts = Counter(result.outcome for result in results)
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
@@ -108,7 +108,8 @@ def what(result: Result) -> str:
     if result.outcome == "diverged":
         where = ", ".join(f"{step} {value:.2g}" for step, value in result.steps.items())
         return f"{result.dlogprob:.3g} nats from one rank ({where}); {_fault(result)}"
-    return result.reason or result.outcome
+    said = result.reason or result.outcome
+    return f"{said}; {_fault(result)}" if result.accused else said
 
 
 def _fault(result: Result) -> str:
@@ -152,7 +153,7 @@ def _sections(results: Sequence[Result]) -> Iterator[TableSection]:
             rows=tuple(sorted(moved)),
             notes=("A repair of a sum moves nothing there.",),
         )
-    reasons = {(r.case.model, str(r.case.layout)): r.reason for r in results if r.reason}
+    reasons = {(r.case.model, str(r.case.layout)): what(r) for r in results if r.reason}
     if reasons:
         yield TableSection(
             title="Why a case was not compared",

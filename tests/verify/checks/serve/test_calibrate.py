@@ -84,6 +84,8 @@ def test_a_case_that_would_miss_its_own_corruption_is_no_pass(serve, model, why)
     first, second = serve.report["cases"]
     assert (first["outcome"], second["outcome"]) == ("ill-conditioned", "exact")
     assert why in first["reason"]
+    # the log-probabilities agree, and the module whose output does not is named all the same
+    assert first["module"] == "model.layers.1"
 
 
 def test_a_collective_whose_result_nobody_reads_is_shown_to_be_unused(serve):
