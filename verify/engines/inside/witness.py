@@ -12,8 +12,9 @@ from verify.engines.inside.modules import Running
 
 Call = dict[str, Any]
 """`step`, `name`, `call` (its number in the step), `inputs`, `outputs`, `other`: whether some input
-is a tensor of floats that is not rows by columns. A value is a table; the first two of equal shape
-are summed, since a layer hands on what it adds and the residual that it is added to apart."""
+is a tensor of floats that is not rows by columns (dimensions of one before them aside). A value is
+a table; the first two of equal shape are summed, since a layer hands on what it adds and the
+residual that it is added to apart."""
 
 
 class Witness:
@@ -71,8 +72,10 @@ def _tables(values: Any) -> tuple[list[torch.Tensor], bool]:
     for value in values:
         if isinstance(value, torch.Tensor):
             if value.is_floating_point():
-                if value.dim() == 2:
-                    tables.append(value.detach())
+                # transformers' own modules have a batch of one
+                batch = value.shape[:-2].numel()
+                if value.dim() >= 2 and batch == 1:
+                    tables.append(value.detach().reshape(value.shape[-2:]))
                 else:
                     other = True
         elif isinstance(value, tuple | list):

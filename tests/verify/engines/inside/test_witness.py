@@ -67,3 +67,18 @@ def test_floats_that_are_not_rows_are_said(calls):
 def test_layers_and_experts_have_one_pattern():
     assert pattern("model.layers.3.mlp.experts.7") == "model.layers.*.mlp.experts.*"
     assert pattern("layer4.norm") == "layer4.norm"
+
+
+@pytest.mark.parametrize(
+    ("shape", "kept"), [((2, 3), True), ((1, 2, 3), True), ((2, 2, 3), False), ((3,), False)]
+)
+def test_a_batch_of_one_is_a_table_as_well(tmp_path, shape, kept):
+    running, model = Running(), torch.nn.Sequential(torch.nn.Identity())
+    witness = Witness(running, step=lambda: "prefill")
+    running.attach(model)
+    witness.active = True
+    model(torch.ones(shape))
+    witness.take(tmp_path / "witness" / "rank0.pt")
+    (call,) = torch.load(tmp_path / "witness" / "rank0.pt")
+    assert [tuple(each.shape) for each in call["inputs"]] == ([(2, 3)] if kept else [])
+    assert call["other"] is not kept
