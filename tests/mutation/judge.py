@@ -38,12 +38,18 @@ def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reach
         if answer.outcome == "diverged":
             wrong.append(row.model)
         hung += (answer.reason or "").startswith("waited ")
-        if hung == ENOUGH:
+        if hung == ENOUGH or _ends_alike(launches):
             break
     alone = judge.judge(wrong[0], layout("tp1"), job) if wrong else None
     if alone is not None:
         launches.append(_launch(wrong[0], "tp1", alone))
     return {"truth": truth(launches), "launches": launches}
+
+
+def _ends_alike(launches: Sequence[dict]) -> bool:
+    """Whether every launch so far ended for one and the same reason, and they are enough."""
+    reasons = {each["reason"] for each in launches}
+    return len(launches) > ENOUGH and reasons != {None} and len(reasons) == 1
 
 
 def control(judge: Judge, release: Path, model: str) -> dict:
