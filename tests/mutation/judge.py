@@ -66,6 +66,12 @@ def control(judge: Judge, release: Path, model: str) -> dict:
     return _launch(model, "tp2", judge.judge(model, layout("tp2"), job))
 
 
+def models_of(row: dict) -> list[str]:
+    """The model that a mutant was seen to be wrong on, or all that it was judged on."""
+    wrong = [each["model"] for each in row["launches"] if each["outcome"] == "diverged"]
+    return wrong[:1] or sorted({each["model"] for each in row["launches"]})
+
+
 def truth(launches: Sequence[dict]) -> str:
     """The word for what launches ended with; that of one rank is among them where one diverged."""
     ended = [each["outcome"] for each in launches if each["layout"] != "tp1"]

@@ -165,6 +165,14 @@ def test_a_launch_that_does_not_run_the_lines_is_not_asked(release):
     assert says.asked == [("oak", "tp2")]
 
 
+def test_a_check_is_asked_for_a_model_that_the_mutant_is_wrong_on():
+    launch = {"layout": "tp2", "outcome": "exact"}
+    row = {"launches": [{**launch, "model": "oak"}, {**launch, "model": "elm"}]}
+    assert judge.models_of(row) == ["elm", "oak"]
+    row["launches"][1]["outcome"] = "diverged"
+    assert judge.models_of(row) == ["elm"]
+
+
 def test_lines_of_a_launch_that_is_wrong_as_it_is_count_for_nothing(release):
     lines = {"lines.1": f"{FILE}:3\n{FILE}:4\n"}
     found = list(reach(Says("exact", "diverged", **lines), release, OAK))
