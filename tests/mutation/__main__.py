@@ -11,7 +11,7 @@ from tests.mutation import table
 from tests.mutation.ask import COMMANDS, Asker
 from tests.mutation.draw import draw, mutant
 from tests.mutation.engine import opened
-from tests.mutation.judge import control, verdict
+from tests.mutation.judge import control, models_of, verdict
 from tests.mutation.reach import reach
 from tests.mutation.strata import STRATA
 
@@ -86,6 +86,9 @@ def _ask(arguments: argparse.Namespace) -> None:
         if row["release"] == arguments.release.name
         and row["truth"] in (arguments.truth or row["truth"])
     ]
+    # a part asks about as few models as may be: each is asked for the release as it is too
+    rows.sort(key=lambda row: (models_of(row), row["id"]))
+    first, last = ((each * len(rows)) // parts for each in (part - 1, part))
     with (
         tempfile.TemporaryDirectory(prefix="mutation-") as scratch,
         arguments.output.open("a", encoding="utf-8") as stream,
@@ -93,10 +96,9 @@ def _ask(arguments: argparse.Namespace) -> None:
         asker = Asker(
             release=arguments.release.resolve(), scratch=Path(scratch), check=arguments.check
         )
-        for row in rows[part - 1 :: parts]:
+        for row in rows[first:last]:
             if row["id"] not in had:
-                models = sorted({each["model"] for each in row["launches"]})
-                said = asker.ask(mutant(row), models=models)
+                said = asker.ask(mutant(row), models=models_of(row))
                 _say(stream, {"id": row["id"], arguments.check: said})
                 print(
                     row["id"], row["truth"], len(said.get("new", ())), said.get("error"), flush=True

@@ -38,12 +38,18 @@ def verdict(judge: Judge, release: Path, mutant: Mutant, reached: Sequence[Reach
         if answer.outcome == "diverged":
             wrong.append(row.model)
         hung += (answer.reason or "").startswith("waited ")
-        if hung == ENOUGH:
+        if hung == ENOUGH or _ends_alike(launches):
             break
     alone = judge.judge(wrong[0], layout("tp1"), job) if wrong else None
     if alone is not None:
         launches.append(_launch(wrong[0], "tp1", alone))
     return {"truth": truth(launches), "launches": launches}
+
+
+def _ends_alike(launches: Sequence[dict]) -> bool:
+    """Whether every launch so far ended for one and the same reason, and they are enough."""
+    reasons = {each["reason"] for each in launches}
+    return len(launches) > ENOUGH and reasons != {None} and len(reasons) == 1
 
 
 def control(judge: Judge, release: Path, model: str) -> dict:
@@ -58,6 +64,12 @@ def control(judge: Judge, release: Path, model: str) -> dict:
     )
     job = {"file": CONTROL, "text": chosen.apply(source)}
     return _launch(model, "tp2", judge.judge(model, layout("tp2"), job))
+
+
+def models_of(row: dict) -> list[str]:
+    """The model that a mutant was seen to be wrong on, or all that it was judged on."""
+    wrong = [each["model"] for each in row["launches"] if each["outcome"] == "diverged"]
+    return wrong[:1] or sorted({each["model"] for each in row["launches"]})
 
 
 def truth(launches: Sequence[dict]) -> str:

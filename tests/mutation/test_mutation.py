@@ -106,6 +106,15 @@ def test_a_draw_is_its_seeds_takes_operators_in_turn_and_only_lines_that_run(rel
     assert draw(release, OAK, seed=1, reached=rows(frozenset())) == []
 
 
+def test_what_ends_each_launch_alike_is_not_asked_six_times(release):
+    (one, *_) = draw(release, OAK, seed=1, reached=rows())
+    words = ("tp2", "tp2.ep2", "tp4", "tp4.dp2", "tp2.dp2")
+    for outcome, count in (("cannot-run", 3), ("exact", 5)):
+        says = Says(outcome)
+        judge.verdict(says, release, one, rows(words=words))
+        assert len(says.asked) == count
+
+
 class Says:
     """A judge that gives each launch the next of its outcomes, the last one ever after."""
 
@@ -116,7 +125,11 @@ class Says:
         self.asked.append((model, str(layout)))
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         swap = {"changed": ["f"], "swapped": self.swapped, "missed": []}
-        return Answer(outcome=outcome, files=self.files or {"swap.7.json": json.dumps(swap)})
+        return Answer(
+            outcome=outcome,
+            reason=None if outcome in ("exact", "diverged") else "KeyError",
+            files=self.files or {"swap.7.json": json.dumps(swap)},
+        )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +163,14 @@ def test_a_launch_that_does_not_run_the_lines_is_not_asked(release):
     says = Says("exact")
     judge.verdict(says, release, one, some)
     assert says.asked == [("oak", "tp2")]
+
+
+def test_a_check_is_asked_for_a_model_that_the_mutant_is_wrong_on():
+    launch = {"layout": "tp2", "outcome": "exact"}
+    row = {"launches": [{**launch, "model": "oak"}, {**launch, "model": "elm"}]}
+    assert judge.models_of(row) == ["elm", "oak"]
+    row["launches"][1]["outcome"] = "diverged"
+    assert judge.models_of(row) == ["elm"]
 
 
 def test_lines_of_a_launch_that_is_wrong_as_it_is_count_for_nothing(release):
