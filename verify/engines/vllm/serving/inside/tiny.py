@@ -1,8 +1,9 @@
 """Tiny configurations, two layers and eight experts, in the words that each model file reads.
 
 `models.json` has the models: the architecture and model type that the hub's configurations name,
-the `bases` they are made `with`, what is `set` beside and what is to `drop`; `like` another model;
-server `arguments` that a model asks for. `text` has the bases of a multimodal model's text part.
+the `bases` they are made `with`, what is `set` beside and what is to `drop`; or those of another
+model, `like` it but for what is said; server `arguments` that a model asks for. `text` has the
+bases of a multimodal model's text part.
 
 Runs inside the engine's Python (standard library and transformers).
 """
@@ -26,7 +27,10 @@ def configuration(name: str) -> dict[str, Any]:
         known = ", ".join(tables["models"])
         raise NotImplementedError(f"{name}: no tiny configuration; there are {known}")
     if "like" in entry:
-        return {**configuration(entry["like"]), "tiny_arguments": entry["arguments"]}
+        made = configuration(entry["like"]) | entry.get("set", {})
+        made["architectures"] = [entry.get("architecture", *made["architectures"])]
+        made["model_type"] = entry.get("model_type", made["model_type"])
+        return {**made, "tiny_arguments": entry.get("arguments", made["tiny_arguments"])}
     made: dict[str, Any] = {"architectures": [entry["architecture"]]}
     for base in ("common", *entry["with"]) if "text" not in entry else ():
         made |= tables["bases"][base]
