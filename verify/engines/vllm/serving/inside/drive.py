@@ -33,6 +33,9 @@ class RefusedError(Exception):
 def load() -> dict[str, Any]:
     """Import the engine with its stand-ins; its version and where it lies."""
     torch = importlib.import_module("torch")
+    # asked before it can be imported, so that transformers goes on knowing that it is not there
+    importlib.import_module("transformers.utils.import_utils").is_torchvision_available()
+    importlib.import_module(f"{_INSIDE}.absent").stand_in("torchvision")
     vllm = importlib.import_module("vllm")
     for name in (
         "entrypoints.llm",

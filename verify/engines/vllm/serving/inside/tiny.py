@@ -56,12 +56,20 @@ def register() -> None:
     It is what the hub's repositories of these models bring along.
     """
     auto: Any = importlib.import_module("transformers.models.auto.configuration_auto")
-    plain: Any = importlib.import_module("transformers").PretrainedConfig
+    base: Any = importlib.import_module("transformers").PretrainedConfig
+
+    class Plain(base):  # type: ignore[misc]
+        def __post_init__(self, **words: Any) -> None:
+            for key in ("text_config", "vision_config"):
+                if isinstance(words.get(key), dict):
+                    words[key] = Plain(**words[key])
+            super().__post_init__(**words)
+
     own: Any = importlib.import_module("vllm.transformers_utils.config")._CONFIG_REGISTRY
     for name in names():
         kind = configuration(name)["model_type"]
         if kind not in auto.CONFIG_MAPPING and kind not in own:
-            auto.AutoConfig.register(kind, type(f"Tiny_{kind}", (plain,), {"model_type": kind}))
+            auto.AutoConfig.register(kind, type(f"Tiny_{kind}", (Plain,), {"model_type": kind}))
 
 
 def _tables() -> dict[str, Any]:
