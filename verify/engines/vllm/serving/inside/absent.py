@@ -21,6 +21,7 @@ class Absent(type):
         return Absent(f"{cls.__name__}.{name}", (), {})
 
     def __call__(cls, *positional: Any, **named: Any) -> Any:
+        """No instance. Raises NotImplementedError with the name."""
         raise NotImplementedError(f"{cls.__name__}: not installed here (this tool's absent.py)")
 
 
@@ -49,4 +50,4 @@ class _Finder:
 
 def stand_in(package: str) -> None:
     """From now on `package` and all below it can be imported, where no installed one is found."""
-    sys.meta_path.append(_Finder(package))  # type: ignore[arg-type]
+    sys.meta_path.append(_Finder(package))

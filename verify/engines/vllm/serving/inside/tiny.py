@@ -27,10 +27,10 @@ def configuration(name: str) -> dict[str, Any]:
         known = ", ".join(tables["models"])
         raise NotImplementedError(f"{name}: no tiny configuration; there are {known}")
     if "like" in entry:
-        made = configuration(entry["like"]) | entry.get("set", {})
-        made["architectures"] = [entry.get("architecture", *made["architectures"])]
-        made["model_type"] = entry.get("model_type", made["model_type"])
-        return {**made, "tiny_arguments": entry.get("arguments", made["tiny_arguments"])}
+        like = configuration(entry["like"]) | entry.get("set", {})
+        like["architectures"] = [entry.get("architecture", *like["architectures"])]
+        like["model_type"] = entry.get("model_type", like["model_type"])
+        return {**like, "tiny_arguments": entry.get("arguments", like["tiny_arguments"])}
     made: dict[str, Any] = {"architectures": [entry["architecture"]]}
     for base in ("common", *entry["with"]) if "text" not in entry else ():
         made |= tables["bases"][base]

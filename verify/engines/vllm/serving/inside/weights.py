@@ -162,11 +162,6 @@ def _load(
         for shard, rows in parts:
             loader(tensor, full.narrow(tensor.output_dim, start, rows).contiguous(), shard)
             start += rows
-    elif type(owner).__name__ == "MiniCPMMoE" and leaf in ("ws", "w2s"):
-        for number, whole in enumerate(full):
-            halves = {"w1": whole.chunk(2)[0], "w3": whole.chunk(2)[1]}
-            for part, piece in halves.items() if leaf == "ws" else [("w2", whole)]:
-                loader(tensor, piece, f"experts.{number}.{part}.weight", number)
     elif loader is not None:
         loader(tensor, full)
     else:
