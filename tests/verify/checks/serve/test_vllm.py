@@ -12,7 +12,8 @@ from verify.cli import command_line
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(600)]
 
 PYTHON = os.environ.get("VLLM_PYTHON")
-REPAIRED = Path(__file__).parent / "samples" / "aria_repaired.py"
+SAMPLES = Path(__file__).parent / "samples"
+REPAIRED = SAMPLES / "aria_repaired.py"
 WHERE = "import sysconfig; print(sysconfig.get_path('purelib'))"
 ROTATED = """
 import torch
@@ -68,6 +69,24 @@ def test_49122_diverges_and_its_module_is_named(tmp_path):
 def test_49122_repaired_in_memory_is_exact(tmp_path):
     words = ("--model", "aria", "--layout", "tp2", "--patch", str(REPAIRED))
     code, (case,) = served(tmp_path, *words)
+    assert (code, case["outcome"]) == (0, "exact")
+
+
+@pytest.mark.parametrize(
+    ("model", "module", "repair"),
+    [
+        ("k2_horizon", "model.layers.0.mlp.shared_experts", "shared_whole.py"),
+        ("dots1", "model.layers.1.mlp.experts._shared_experts", "shared_gathered.py"),
+    ],
+)
+def test_shared_experts_in_slices_diverge_where_ranks_have_tokens_of_their_own(
+    tmp_path, model, module, repair
+):
+    words = ("--model", model, "--layout", "tp2.dp2.ep4")
+    code, (case,) = served(tmp_path, *words)
+    assert (code, case["outcome"]) == (1, "diverged")
+    assert case["module"].startswith(module)
+    code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / repair))
     assert (code, case["outcome"]) == (0, "exact")
 
 

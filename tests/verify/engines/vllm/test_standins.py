@@ -113,3 +113,17 @@ def test_a_bias_chooses_and_does_not_weigh():
         }
     )
     assert (ids.item(), weights.item()) == (1, 0.5)
+
+
+def test_zero_experts_give_back_their_tokens_by_weight():
+    hidden = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    given = {
+        "expert_indices": torch.tensor([[0, 8], [9, 8]]),
+        "expert_scales": torch.tensor([[0.5, 0.25], [1.0, 2.0]]),
+        "num_experts": 8,
+        "hidden_states": hidden,
+    }
+    found = standins.zero_experts(**given, zero_expert_type="identity")
+    assert torch.equal(found, torch.tensor([[0.25, 0.5], [9.0, 12.0]]))
+    with pytest.raises(NotImplementedError, match="type copy: not known"):
+        standins.zero_experts(**given, zero_expert_type="copy")

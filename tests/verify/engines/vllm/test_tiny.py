@@ -36,6 +36,14 @@ def test_a_model_like_another_has_its_arguments():
     assert made["architectures"] == tiny.configuration("mixtral")["architectures"]
 
 
+def test_a_model_like_another_may_have_another_architecture_and_words():
+    made, other = tiny.configuration("granitemoe_swa"), tiny.configuration("granitemoeshared")
+    assert made["architectures"] == ["GraniteMoeSWAForCausalLM"]
+    assert made["sliding_window"] == 128
+    assert made["shared_intermediate_size"] == other["shared_intermediate_size"]
+    assert other["architectures"] == ["GraniteMoeSharedForCausalLM"]
+
+
 def test_a_model_without_an_entry_is_named():
     with pytest.raises(NotImplementedError, match=r"nonesuch: no tiny configuration; .*mixtral"):
         tiny.configuration("nonesuch")

@@ -109,6 +109,34 @@ def test_a_part_without_a_loader_is_no_guess(engine, tmp_path):
         filled(model, shapes)
 
 
+class K2HorizonRMSNorm(nn.Module):
+    def __init__(self, rows):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(rows), requires_grad=False)
+
+
+class Heads(nn.Module):
+    """A norm of keys without a loader; whole there are two heads of three."""
+
+    def __init__(self, rows=6):
+        super().__init__()
+        self.k_norm, self.experts = K2HorizonRMSNorm(rows), Experts()
+
+
+def test_an_argued_piece_is_the_ranks_own_head(engine, monkeypatch, tmp_path):
+    here = [0]
+    distributed = types.ModuleType("distributed")
+    distributed.get_tensor_model_parallel_rank = lambda: here[0]
+    distributed.get_tensor_model_parallel_world_size = lambda: 4
+    monkeypatch.setitem(sys.modules, "vllm.distributed", distributed)
+    shapes = tmp_path / "shapes.json"
+    whole = filled(Heads(), shapes).k_norm.weight
+    engine[0], pieces = 4, []
+    for here[0] in range(4):
+        pieces.append(filled(Heads(3), shapes).k_norm.weight)
+    assert torch.equal(torch.cat(pieces), torch.cat([whole[:3], whole[:3], whole[3:], whole[3:]]))
+
+
 def test_a_model_without_experts_is_no_mixture(tmp_path):
     model = nn.Sequential(Merged(0, 1))
     with pytest.raises(RuntimeError, match="makes no mixture"):

@@ -43,6 +43,8 @@ PLATFORM = (
     "--max-num-batched-tokens=256",
     "--max-logprobs=-1",
     "--block-size=32",
+    # else a gigabyte a rank is filled with zeros
+    "--num-gpu-blocks-override=128",
     "--no-enable-prefix-caching",
     "--distributed-executor-backend=external_launcher",
     "--seed=0",

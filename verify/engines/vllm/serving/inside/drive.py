@@ -5,6 +5,7 @@ token of the vocabulary at every position, as the engine returns them (`prompt_l
 `logprobs`).
 """
 
+import gc
 import importlib
 import os
 import random
@@ -33,6 +34,9 @@ class RefusedError(Exception):
 def load() -> dict[str, Any]:
     """Import the engine with its stand-ins; its version and where it lies."""
     torch = importlib.import_module("torch")
+    # asked before it can be imported, so that transformers goes on knowing that it is not there
+    importlib.import_module("transformers.utils.import_utils").is_torchvision_available()
+    importlib.import_module(f"{_INSIDE}.absent").stand_in("torchvision")
     vllm = importlib.import_module("vllm")
     for name in (
         "entrypoints.llm",
@@ -50,7 +54,14 @@ def load() -> dict[str, Any]:
     tiny = importlib.import_module(f"{_INSIDE}.tiny")
     tiny.register()
     importlib.import_module(f"{_INSIDE}.weights").register()
+    # once for all ranks, which would each look through every module
+    platform: Any = importlib.import_module("vllm.platforms").current_platform
+    platform.register_triton_kernel_overrides()
+    type(platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
     _ENGINE.update(torch=torch, arguments=importlib.import_module("vllm.engine.arg_utils"))
+    # the engine collects garbage often: ranks have no part in what is there before they are
+    gc.collect()
+    gc.freeze()
     return {
         "version": vllm.__version__,
         "source": str(Path(str(vllm.__file__)).parent.parent),

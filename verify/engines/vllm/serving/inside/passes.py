@@ -28,6 +28,9 @@ from verify.engines.inside.witness import Witness
 from verify.engines.vllm.serving.inside import corrupt
 from verify.engines.vllm.serving.inside.drive import DECODE, STEPS
 
+LEAST = -1e4
+"""The log-probability of what a model never says."""
+
 
 class Test:
     """`run` generates once; `mine` are the prompts of this rank's group, `forced` their tokens."""
@@ -138,7 +141,10 @@ def _by_step(answer: Any) -> Iterator[tuple[str, list[Any]]]:
 
 def _encoded(tables: list[Any]) -> str:
     values = [[table[token].logprob for token in range(len(table))] for table in tables]
-    return base64.b64encode(torch.tensor(values).numpy().astype("<f4").tobytes()).decode()
+    # Moondream allows no answer token: minus infinity, which no difference can be taken of
+    return base64.b64encode(
+        torch.tensor(values).clamp(min=LEAST).numpy().astype("<f4").tobytes()
+    ).decode()
 
 
 @contextlib.contextmanager

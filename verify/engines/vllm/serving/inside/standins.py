@@ -22,11 +22,15 @@ ALL = (
     "FusedMoEConfig: refuses experts without a gate on CPU",
     "RotaryEmbedding.forward_cpu: wrong for a query of three dimensions with several heads; the "
     "engine's own native form",
+    "Ernie4_5_VLRotaryEmbedding.forward_cpu: takes no offsets; the engine's own form for XPU",
     "topk_softmax: CUDA only",
+    "zero_experts_compute_triton: a Triton kernel; in torch",
+    "torchvision: not installed; may be imported, and raises where anything of it is called",
     "oneDNN products: keep a copy of the weight, which could not be changed after loading; "
     "torch's own",
     "triton dispatcher: trips over objects whose __dict__ is not one",
     "model inspection: in this process, not in one of its own",
+    "tokenizer of DeepSeek's picture models: not read; one that knows the picture token only",
     "list of processors: the engine's own flat one, since no program may be run to ask",
 )
 
@@ -37,10 +41,19 @@ def install() -> None:
     _experts()
     _router()
     _kernels()
+    for name in ("deepseek_vl2", "deepseek_ocr", "deepseek_ocr2"):
+        pictures: Any = importlib.import_module(f"vllm.model_executor.models.{name}")
+        pictures.cached_tokenizer_from_config = lambda config: Words()
     registry: Any = importlib.import_module("vllm.model_executor.models.registry")
     registry._run_in_subprocess = lambda function: function()
     resources: Any = importlib.import_module("vllm.utils.cpu_resource_utils")
     resources._get_cpu_list = resources._synthesize_cpu_list
+
+
+class Words:
+    """A tokenizer without a text; no prompt has the picture token."""
+
+    vocab = {"<image>": 255}  # noqa: RUF012
 
 
 def _communicator() -> None:
@@ -193,6 +206,10 @@ def _kernels() -> None:
         "vllm.model_executor.layers.rotary_embedding.base"
     ).RotaryEmbedding
     rotary.forward_cpu = rotary.forward_native
+    pictures: Any = importlib.import_module(
+        "vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope"
+    ).Ernie4_5_VLRotaryEmbedding
+    pictures.forward_cpu = pictures.forward_xpu
     operations: Any = importlib.import_module("vllm._custom_ops")
     signature = inspect.signature(operations.topk_softmax)
 
@@ -200,6 +217,10 @@ def _kernels() -> None:
         topk_softmax(signature.bind(*positional, **named).arguments)
 
     operations.topk_softmax = chosen
+    zero: Any = importlib.import_module(
+        "vllm.model_executor.layers.fused_moe.router.zero_expert_router"
+    )
+    zero.zero_experts_compute_triton = zero_experts
     operations._supports_onednn = False
     dispatcher: Any = importlib.import_module("vllm.triton_utils.dispatcher")
     dispatcher.vars = _variables
@@ -216,6 +237,21 @@ def topk_softmax(given: dict[str, Any]) -> None:
         weights = weights / weights.sum(-1, keepdim=True)
     given["topk_ids"].copy_(ids)
     given["topk_weights"].copy_(weights)
+
+
+def zero_experts(
+    *,
+    expert_indices: Any,
+    expert_scales: Any,
+    num_experts: int,
+    zero_expert_type: str,
+    hidden_states: Any,
+) -> Any:
+    """Each token times the weights that it gave to experts from `num_experts` on."""
+    if zero_expert_type != "identity":
+        raise NotImplementedError(f"zero experts of type {zero_expert_type}: not known here")
+    weights = torch.where(expert_indices >= num_experts, expert_scales, 0.0).sum(-1, keepdim=True)
+    return (hidden_states.float() * weights).to(hidden_states.dtype)
 
 
 def _variables(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Tiny configurations, two layers and eight experts, in the words that each model file reads.
 
 `models.json` has the models: the architecture and model type that the hub's configurations name,
-the `bases` they are made `with`, what is `set` beside and what is to `drop`; `like` another model;
-server `arguments` that a model asks for. `text` has the bases of a multimodal model's text part.
+the `bases` they are made `with`, what is `set` beside and what is to `drop`; or those of another
+model, `like` it but for what is said; server `arguments` that a model asks for. `text` has the
+bases of a multimodal model's text part.
 
 Runs inside the engine's Python (standard library and transformers).
 """
@@ -26,7 +27,10 @@ def configuration(name: str) -> dict[str, Any]:
         known = ", ".join(tables["models"])
         raise NotImplementedError(f"{name}: no tiny configuration; there are {known}")
     if "like" in entry:
-        return {**configuration(entry["like"]), "tiny_arguments": entry["arguments"]}
+        like = configuration(entry["like"]) | entry.get("set", {})
+        like["architectures"] = [entry.get("architecture", *like["architectures"])]
+        like["model_type"] = entry.get("model_type", like["model_type"])
+        return {**like, "tiny_arguments": entry.get("arguments", like["tiny_arguments"])}
     made: dict[str, Any] = {"architectures": [entry["architecture"]]}
     for base in ("common", *entry["with"]) if "text" not in entry else ():
         made |= tables["bases"][base]
@@ -52,12 +56,20 @@ def register() -> None:
     It is what the hub's repositories of these models bring along.
     """
     auto: Any = importlib.import_module("transformers.models.auto.configuration_auto")
-    plain: Any = importlib.import_module("transformers").PretrainedConfig
+    base: Any = importlib.import_module("transformers").PretrainedConfig
+
+    class Plain(base):  # type: ignore[misc]
+        def __post_init__(self, **words: Any) -> None:
+            for key in ("text_config", "vision_config"):
+                if isinstance(words.get(key), dict):
+                    words[key] = Plain(**words[key])
+            super().__post_init__(**words)
+
     own: Any = importlib.import_module("vllm.transformers_utils.config")._CONFIG_REGISTRY
     for name in names():
         kind = configuration(name)["model_type"]
         if kind not in auto.CONFIG_MAPPING and kind not in own:
-            auto.AutoConfig.register(kind, type(f"Tiny_{kind}", (plain,), {"model_type": kind}))
+            auto.AutoConfig.register(kind, type(f"Tiny_{kind}", (Plain,), {"model_type": kind}))
 
 
 def _tables() -> dict[str, Any]:

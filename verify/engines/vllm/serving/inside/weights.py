@@ -21,8 +21,12 @@ import torch
 Spec = dict[str, Any]
 """`shape` of the whole parameter, `parts`: (shard id, rows) as its loader wants them, or None."""
 
-ARGUED = {"sinks": "one a head, in order (gpt_oss.py of 0.32.0 takes this rank's heads)"}
-"""Ends of names -> why a slice by shape is right there; any other is an error."""
+ARGUED = {
+    ".sinks": "one a head, in order (gpt_oss.py of 0.32.0 takes this rank's heads)",
+    ".learnable_sink_param": "one a head, in order (models/hy_v4/nvidia/model.py:576)",
+    "K2HorizonRMSNorm.weight": "a group a head, a key head on several ranks (k2_horizon.py:1265)",
+}
+"""Ends of module class and own name -> why an equal piece is right there; any other is an error."""
 
 _NOW: dict[str, Any] = {}
 
@@ -161,7 +165,7 @@ def _load(
     elif loader is not None:
         loader(tensor, full)
     else:
-        _copy(tensor, full, name=name)
+        _copy(owner, leaf, tensor, full, name=name)
 
 
 def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, base: Any) -> None:
@@ -190,15 +194,16 @@ def _load_experts(owner: Any, leaf: str, tensor: Any, full: torch.Tensor, base: 
                 loader(tensor, whole.contiguous(), said, "w1", number)
 
 
-def _copy(tensor: torch.Tensor, full: torch.Tensor, *, name: str) -> None:
+def _copy(owner: Any, leaf: str, tensor: torch.Tensor, full: torch.Tensor, *, name: str) -> None:
     """A tensor without a loader: whole, or where it is argued this rank's equal piece."""
     if tensor.shape != full.shape:
-        if not name.endswith(tuple(ARGUED)):
+        if not f"{type(owner).__name__}.{leaf}".endswith(tuple(ARGUED)):
             raise RuntimeError(f"{name}: has no weight loader, and this rank holds a part of it")
         state: Any = importlib.import_module("vllm.distributed")
         here, size = (
             state.get_tensor_model_parallel_rank(),
             state.get_tensor_model_parallel_world_size(),
         )
-        full = full.chunk(size)[here]
+        pieces = full.shape[0] // tensor.shape[0]
+        full = full.chunk(pieces)[here * pieces // size]
     tensor.data.copy_(full)
