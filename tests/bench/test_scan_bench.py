@@ -23,7 +23,7 @@ PARSED = {
 
 PARSE = """
 import ast, sys, time, warnings
-from verify.interpreter.primitives import COLLECTIVES, PRODUCER
+from verify.engines.sglang.vocabulary import COLLECTIVES, PRODUCER
 from verify.source.source import open_source
 warnings.simplefilter("ignore")
 words = (*PRODUCER, *COLLECTIVES) if sys.argv[2] == "mention" else ("",)

@@ -1,4 +1,4 @@
-"""Calls: the source's own functions are followed, upstream's building blocks are known by name."""
+"""Calls: the source's own functions are followed, a library's building blocks known by name."""
 
 import ast
 import re
@@ -8,18 +8,8 @@ from functools import lru_cache
 
 from verify.interpreter.index import Class, Function
 from verify.interpreter.named import Named
-from verify.interpreter.primitives import (
-    COLLECTIVES,
-    COMMUNICATOR,
-    EXPERT_LAYERS,
-    GROUP_METHODS,
-    OWN_FORWARD,
-    ROW_LINEAR,
-    SIZES,
-)
 from verify.interpreter.recursive import come_back
-from verify.interpreter.relevant import RELEVANT
-from verify.interpreter.state import LAYERS, MAX_DEPTH, MODELS, Called, Frame, UnresolvedError
+from verify.interpreter.state import MAX_DEPTH, Called, Frame, UnresolvedError
 from verify.interpreter.values import (
     NONE,
     Choice,
@@ -40,21 +30,12 @@ from verify.interpreter.values import (
     parts_of,
     union,
 )
-from verify.logic.diagrams import FALSE, TRUE, Cond
-
-# helpers under layers/ worth following: those that decide about or run a reduction
-_WORTH_FOLLOWING = re.compile(
-    r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
-)
-# norms and linear layers: what comes out is a new value, not the sum that went in
-_NEW_VALUE = ("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward")
-# what they return is named by the call itself
-_ACCESSOR = re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_")
+from verify.logic.diagrams import FALSE, TRUE
 
 
 @lru_cache(maxsize=10_000)
-def _decides_about_sums(atom: str) -> bool:
-    return bool(RELEVANT.search(atom))
+def _found(pattern: re.Pattern[str], text: str) -> bool:
+    return bool(pattern.search(text))
 
 
 class Calls(Named):
@@ -74,11 +55,12 @@ class Calls(Named):
             return special
         receiver: Value | None = None
         target: Value
+        known = name in self.library.collectives
         if isinstance(node.func, ast.Attribute) and self.qualified(node.func) is None:
             receiver = self.evaluate(node.func.value)
-            target = Text(name) if name in COLLECTIVES else self._method(receiver, name)
+            target = Text(name) if known else self._method(receiver, name)
         else:
-            target = Text(name) if name in COLLECTIVES else self.evaluate(node.func)
+            target = Text(name) if known else self.evaluate(node.func)
         positional, keywords = self.arguments(node)
         before = frame.called, frame.called_name
         frame.called, frame.called_name = node, name
@@ -166,7 +148,7 @@ class Calls(Named):
         match receiver:
             case Primitive():
                 return self.block_method(receiver, name, positional, keywords)
-            case Text(text) if name in GROUP_METHODS and "group" in text:
+            case Text(text) if name in self.library.group_methods and "group" in text:
                 return self.group_method(text, name, positional, keywords)
             case Tensor() if name.endswith("_") and isinstance(func, ast.Attribute):
                 value = self.combined(receiver, *positional, *keywords.values())
@@ -190,7 +172,7 @@ class Calls(Named):
         keywords: Mapping[str, Value],
     ) -> Value:
         """A call that is not followed: the partial sums that go in may come out."""
-        if target.text.endswith(_NEW_VALUE):
+        if target.text.endswith(self.library.new_values):
             return clipped(f"{target.text}(...)")
         values = [*positional, *keywords.values(), *([receiver] if receiver else [])]
         parts = union(self.logic, *(parts_of(self.logic, value) for value in values))
@@ -198,7 +180,8 @@ class Calls(Named):
             return Tensor(parts)
         shown = ", ".join(self.written(value) for value in positional[:4])
         text = f"{target.text}({shown})"
-        return Text(SIZES[text]) if text in SIZES else clipped(text)
+        sizes = self.library.sizes
+        return Text(sizes[text]) if text in sizes else clipped(text)
 
     def call(
         self, target: Value, positional: tuple[Value, ...], keywords: Mapping[str, Value]
@@ -226,15 +209,10 @@ class Calls(Named):
         self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
     ) -> Value:
         """Construct an object."""
-        if cls.named(COMMUNICATOR):
-            self.state.communicators += 1
-            return Primitive("communicator", self.settings(cls, positional, keywords))
-        if cls.named(ROW_LINEAR):
-            return Primitive("row", self.settings(cls, positional, keywords))
-        if any(cls.named(name) for name in EXPERT_LAYERS):
-            known = self.settings(cls, positional, keywords)
-            return Primitive("experts", (*known, (OWN_FORWARD, Truth(self._own_forward(cls)))))
-        if not cls.module.path.startswith(MODELS):
+        for name, build in self.library.classes.items():
+            if cls.named(name):
+                return build(self, cls, positional, keywords)
+        if not cls.module.path.startswith(self.library.models):
             return Text(f"{cls.name}()")
         if self.is_attention(cls):
             return Primitive("opaque")
@@ -243,12 +221,6 @@ class Calls(Named):
         if init is not None:
             self.call(Routine(init, instance), positional, keywords)
         return instance
-
-    def _own_forward(self, cls: Class) -> Cond:
-        """Whether an expert layer runs code of its own: what that sums is not known."""
-        forward = cls.method("forward")
-        owner = forward.owner if forward else None
-        return FALSE if owner is None or owner.module.path.startswith(f"{LAYERS}moe/") else TRUE
 
     def settings(
         self, cls: Class, positional: tuple[Value, ...], keywords: Mapping[str, Value]
@@ -325,7 +297,7 @@ class Calls(Named):
             return result
         support = self.logic.support(result.cond)
         # what decides about sums must stay visible
-        if len(support) < 2 or any(map(_decides_about_sums, support)):
+        if len(support) < 2 or any(_found(self.library.relevant, atom) for atom in support):
             return result
         shown = ", ".join(self.written(value) for value in positional[:4])
         return Truth(self.logic.atom(clipped(f"{function.name}({shown})").text))
@@ -333,13 +305,14 @@ class Calls(Named):
     def _followed(self, function: Function) -> bool:
         """Whether a function is run, or stays a name."""
         path = function.module.path
-        if path.startswith(MODELS) or self.state.theory:
-            return path.startswith((MODELS, LAYERS)) and not _ACCESSOR.match(function.name)
-        if function.owner is not None or not path.startswith(LAYERS):
+        models, layers, accessor = self.library.models, self.library.layers, self.library.accessor
+        if path.startswith(models) or self.state.theory:
+            return path.startswith((models, layers)) and not accessor.match(function.name)
+        if function.owner is not None or not path.startswith(layers):
             return False
         piece = function.module.pieces.get(function.name)
-        worth = piece is not None and bool(_WORTH_FOLLOWING.search(piece.text))
-        return worth and not _ACCESSOR.match(function.name)
+        worth = piece is not None and bool(self.library.worth_following.search(piece.text))
+        return worth and not accessor.match(function.name)
 
     def _returned(self, frame: Frame) -> Value:
         """The value of a call; where the callee raised, the caller does not go on."""

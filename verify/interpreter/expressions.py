@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from verify.interpreter.comparisons import holds, operation
 from verify.interpreter.index import Class, Definition, Function, Module
-from verify.interpreter.primitives import FLAG_NAMES, SIZES
 from verify.interpreter.state import State
 from verify.interpreter.values import (
     NONE,
@@ -51,6 +50,7 @@ class Expressions(ABC):
     def __init__(self, state: State) -> None:
         self.state = state
         self.logic = state.logic
+        self.library = state.index.library
         self._globals: dict[tuple[Module, str], Value] = {}
 
     @abstractmethod
@@ -194,13 +194,8 @@ class Expressions(ABC):
         match owner:
             case Instance():
                 return self._instance_attribute(owner, name)
-            case Primitive(kind="context"):
-                return self.state.published_field(name)
-            case Primitive(kind="exit") if name in FLAG_NAMES:
-                return self.state.flag(FLAG_NAMES[name])
-            case Primitive(kind=kind):
-                known = owner.setting(name)
-                return known if known is not None else Text(f"{kind}.{name}")
+            case Primitive():
+                return self._block_attribute(owner, name)
             case Routine(target=Class() as cls):
                 return self._class_attribute(cls, name, owner)
             case Tensor() if name not in TENSOR_FACTS:
@@ -208,7 +203,16 @@ class Expressions(ABC):
             case Mapped(values=values) if name in values:
                 return values[name]
         text = f"{self.written(owner)}.{name}"
-        return Text(SIZES.get(text, text)) if text in SIZES else clipped(text)
+        sizes = self.library.sizes
+        return Text(sizes[text]) if text in sizes else clipped(text)
+
+    def _block_attribute(self, block: Primitive, name: str) -> Value:
+        if block.kind == "context":
+            return self.state.published_field(name)
+        found = self.library.attribute(self, block, name)
+        if found is None:
+            found = block.setting(name)
+        return found if found is not None else Text(f"{block.kind}.{name}")
 
     def _instance_attribute(self, owner: Instance, name: str) -> Value:
         if name in owner.attributes:

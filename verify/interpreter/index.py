@@ -16,6 +16,7 @@ from verify.errors import VerifyError
 from verify.interpreter.cut import Piece
 from verify.interpreter.cut import definitions as cut_definitions
 from verify.interpreter.cut import methods as cut_methods
+from verify.interpreter.library import Library
 from verify.source.source import SourceTree
 
 # of a name that one file imports from another and that from the next
@@ -335,10 +336,11 @@ class Module:
 
 
 class Index:
-    """All files of the source, read and cut when first asked for."""
+    """All files of the source, read and cut when first asked for, and whose library it is."""
 
-    def __init__(self, tree: SourceTree) -> None:
+    def __init__(self, tree: SourceTree, library: Library) -> None:
         self.tree = tree
+        self.library = library
         self.definitions: dict[tuple[str, str], Definition] = {}
         self.unread: dict[str, str] = {}
         self._paths = frozenset(tree.paths)

@@ -1,13 +1,11 @@
 """Statements: the path condition of everything that runs."""
 
 import ast
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from verify.interpreter.calls import Calls
 from verify.interpreter.index import Function
-from verify.interpreter.primitives import FLAGS, FUSION_MARK
 from verify.interpreter.values import (
     Instance,
     Items,
@@ -22,9 +20,6 @@ from verify.interpreter.values import (
     parts_of,
 )
 from verify.logic.diagrams import FALSE, TRUE, Cond
-
-# atoms that choose how a layer runs, as against what it must look like
-SELECTS = re.compile(rf"^(?:{'|'.join(FLAGS)})$|a2a|backend|_dp|dp_|parallel|layer_id|sparse")
 
 
 class Machine(Calls):
@@ -83,7 +78,7 @@ class Machine(Calls):
     def _do_if(self, node: ast.If) -> None:
         test = self.truth(self.evaluate(node.test))
         checks = isinstance(node.body[-1], ast.Raise) and not node.orelse
-        if checks and not any(map(SELECTS.search, self.logic.support(test))):
+        if checks and not any(map(self.library.selects.search, self.logic.support(test))):
             # a check of the model's own shape: every configuration that runs passes it
             return
         self._branch(test, node.body, node.orelse)
@@ -171,7 +166,7 @@ class Machine(Calls):
 
     def _set_attribute(self, owner_node: ast.expr, name: str, value: Value) -> None:
         owner = self.evaluate(owner_node)
-        if name == FUSION_MARK:
+        if name == self.library.mark:
             self._mark_fusion(owner_node, owner, self.truth(value))
             return
         for cond, item in alternatives(owner):
@@ -207,10 +202,9 @@ class Machine(Calls):
         for item in node.items:
             value = self.evaluate(item.context_expr)
             for cond, scope in alternatives(value):
-                if isinstance(scope, Primitive) and scope.kind == "scope":
-                    self._publish(cond, dict(scope.settings))
-                elif isinstance(scope, Primitive) and scope.kind == "exit":
-                    self._publish(cond, self._exit_fields())
+                published = self._published(scope)
+                if published is not None:
+                    self._publish(cond, published)
             if item.optional_vars is not None:
                 self.assign(item.optional_vars, value)
         self.run_body(node.body)
@@ -218,11 +212,10 @@ class Machine(Calls):
 
     _do_asyncwith = _do_with
 
-    def _exit_fields(self) -> dict[str, Value]:
-        names = {"AF": "fuse_mlp_allreduce", "RS": "mlp_reduce_scatter"}
-        return {names[flag]: self.state.flag(flag) for flag in self.state.published}
+    def _published(self, entered: Value) -> Mapping[str, Value] | None:
+        return self.library.scope(self, entered) if isinstance(entered, Primitive) else None
 
-    def _publish(self, cond: Cond, fields: dict[str, Value]) -> None:
+    def _publish(self, cond: Cond, fields: Mapping[str, Value]) -> None:
         merged = {
             name: merge(self.logic, cond, value, self.state.published_field(name))
             for name, value in fields.items()

@@ -1,28 +1,16 @@
-"""Calls that are known by name: Python's own functions and upstream's building blocks."""
+"""Calls that are known by name: Python's and PyTorch's own functions, and a library's."""
 
 import ast
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 from verify.interpreter.blocks import Blocks
-from verify.interpreter.primitives import (
-    COLLECTIVES,
-    EXPERT_FACTORY,
-    FLAG_FUNCTIONS,
-    FORWARD_CONTEXT,
-    FUSED_NORM,
-    MOVES_ROWS,
-    SCATTER_SUMS,
-    STAGE_DECLARATIONS,
-    STAGE_FACTORIES,
-    WHOLE,
-)
 from verify.interpreter.values import (
     NONE,
     Choice,
-    Const,
     Instance,
     Items,
     Mapped,
@@ -30,7 +18,6 @@ from verify.interpreter.values import (
     Primitive,
     Routine,
     Tensor,
-    Text,
     Truth,
     Value,
     clipped,
@@ -40,20 +27,17 @@ from verify.logic.diagrams import FALSE, TRUE, Cond
 
 Arguments = tuple[Value, ...]
 Keywords = Mapping[str, Value]
-_KNOWN = frozenset({*COLLECTIVES, *FLAG_FUNCTIONS, *SCATTER_SUMS, MOVES_ROWS, *STAGE_DECLARATIONS})
 # asks whether something reduces, and does not
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
-# kernels that sum over ranks into the memory they are handed (NVLink multicast, one-shot, two-shot)
-_SUMS_IN_PLACE = re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot")
 _MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
 _BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict"})
 
 
 @lru_cache(maxsize=10_000)
-def _sums(name: str) -> bool:
+def _sums(name: str, in_place: re.Pattern[str]) -> bool:
     """Whether a kernel's own collective is called so; nothing else is."""
-    in_place = _SUMS_IN_PLACE.search(name) and not _MOVES_ONLY.search(name)
-    return bool(name.endswith("all_reduce") or in_place) and not name.startswith(_ASKS)
+    found = in_place.search(name) and not _MOVES_ONLY.search(name)
+    return bool(name.endswith("all_reduce") or found) and not name.startswith(_ASKS)
 
 
 class Named(Blocks):
@@ -66,61 +50,41 @@ class Named(Blocks):
     def by_name(
         self, name: str, node: ast.Call, positional: Arguments, keywords: Keywords
     ) -> Value | None:
-        """Upstream's building blocks that are functions; None for every other name."""
-        if name in self._makers:
-            return self._makers[name](self, positional, keywords)
-        if name not in _KNOWN and not _sums(name):
-            return None
+        """Functions that are known by their name; None for every other."""
+        library = self.library
+        made = self._generic.get(name) or library.functions.get(name)
+        if made is not None:
+            value = made(self, node, positional, keywords)
+            if value is not None:
+                return value
         first = positional[0] if positional else next(iter(keywords.values()), NONE)
-        if name in COLLECTIVES:
-            return self.reduce(first, COLLECTIVES[name])
-        if name in FLAG_FUNCTIONS:
-            return self.state.flag(FLAG_FUNCTIONS[name])
-        if name in SCATTER_SUMS and len(positional) > 1:
-            summed = self.reduce(positional[1], SCATTER_SUMS[name])
-            self.rebind(node.args[0], summed)
-            return summed
-        if name == MOVES_ROWS and len(positional) > 1:
-            self.sink("scatter", positional[1], FALSE)
-            self.rebind(node.args[0], Text("hidden_states"))
-            return NONE
-        if name in STAGE_DECLARATIONS:
-            kind = ("kind", Const(STAGE_DECLARATIONS[name]))
-            return Primitive("stage", (kind, *keywords.items()))
-        if not _sums(name) or (name.isidentifier() and isinstance(self.name(name), Routine)):
+        if name in library.collectives:
+            return self.reduce(first, library.collectives[name])
+        if not _sums(name, library.sums_in_place):
             return None
-        returned = name.endswith("all_reduce")
-        return self.reduce(first, WHOLE) if returned else self._summed_in_place(node, first)
+        if name.isidentifier() and isinstance(self.name(name), Routine):
+            return None
+        if name.endswith("all_reduce"):
+            return self.reduce(first, library.whole)
+        return self._summed_in_place(node, first)
 
     def _summed_in_place(self, node: ast.Call, first: Value) -> Value:
         """A kernel's collective that returns nothing: what it is handed is summed up."""
-        summed = self.reduce(first, WHOLE)
+        summed = self.reduce(first, self.library.whole)
         for target in node.args[:2]:
             self.rebind(target, summed)
         return summed
 
-    def _fused_norm(self, positional: Arguments, keywords: Keywords) -> Value:
-        first = positional[0] if positional else next(iter(keywords.values()), NONE)
-        self.reduce(first, WHOLE)
-        return Items((Text("hidden_states"), Text("residual")))
-
-    def _stages(self, positional: Arguments, _: Keywords) -> Value:
-        return Items(tuple(self.boundary(item) for item in positional))
-
-    def _module_list(self, positional: Arguments, _: Keywords) -> Value:
+    def _module_list(self, _: ast.Call, positional: Arguments, __: Keywords) -> Value:
         value = positional[0] if positional else NONE
         if isinstance(value, Items):
             return Primitive("many", (("item", value.values[0] if value.values else NONE),))
         return value
 
-    def _partial(self, positional: Arguments, keywords: Keywords) -> Value:
+    def _partial(self, _: ast.Call, positional: Arguments, keywords: Keywords) -> Value:
         return Partial(positional[0] if positional else NONE, positional[1:], dict(keywords))
 
-    _makers: Mapping[str, Callable[["Named", Arguments, Keywords], Value]] = {
-        FUSED_NORM: _fused_norm,
-        FORWARD_CONTEXT: lambda *_: Primitive("context"),
-        EXPERT_FACTORY: lambda *_: Primitive("expert class"),
-        **dict.fromkeys(STAGE_FACTORIES, _stages),
+    _generic: ClassVar[Mapping[str, Callable[["Named", ast.Call, Arguments, Keywords], Value]]] = {
         "ModuleList": _module_list,
         "partial": _partial,
     }

@@ -7,9 +7,9 @@ Conditions inside speak of the chunk and those outside of all rows, in the same 
 tests are therefore taken as settled in what comes back, and say nothing about the rows outside.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
-from verify.interpreter.relevant import RELEVANT
 from verify.interpreter.state import Called, Frame, State, Summary, UnresolvedError
 from verify.interpreter.values import (
     NONE,
@@ -51,7 +51,7 @@ def come_back(
             state.frame.live = FALSE
         return known.value or NONE
     led = logic.all_of(*(frame.live for frame in frames[at:]))
-    outcomes = turned_round(logic, led)
+    outcomes = turned_round(logic, led, state.index.library.relevant)
     if outcomes is None:
         return None
     summary = state.summaries[who] = Summary(takes)
@@ -83,13 +83,13 @@ def _returned(logic: Logic, frame: Frame, outcomes: Settled) -> Value | None:
     return one_of(logic, pairs) if pairs else None
 
 
-def turned_round(logic: Logic, led: Cond) -> Settled | None:
+def turned_round(logic: Logic, led: Cond, relevant: re.Pattern[str]) -> Settled | None:
     """Outcomes of tests with which a call that `led` back to itself does not; None without any.
 
-    What decides about sums is the same in the call and in the one inside it. Of single tests the
-    last that was made comes first: it is the one about chunks.
+    What decides about sums (`relevant`) is the same in the call and in the one inside it. Of single
+    tests the last that was made comes first: it is the one about chunks.
     """
-    names = [name for name in logic.support(led) if not RELEVANT.search(name)]
+    names = [name for name in logic.support(led) if not relevant.search(name)]
     for name in reversed(names):
         for value in (False, True):
             if logic.assume(led, name, value=value) == FALSE:

@@ -6,15 +6,11 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from verify.interpreter.index import Class, Index, Module, UnreadableError
-from verify.interpreter.primitives import FLAG_NAMES, FLAGS, Axis
-from verify.interpreter.values import Origin, Part, Place, Text, Truth, Value
+from verify.interpreter.values import Axis, Origin, Part, Place, Text, Truth, Value
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic, TooLargeError
 
 MAX_STEPS = 20_000
 MAX_DEPTH = 30
-MODELS = "sglang/srt/models/"
-MODELS_PACKAGE = "sglang.srt.models"  # the same, as imports write it
-LAYERS = "sglang/srt/layers/"
 
 
 class UnresolvedError(Exception):
@@ -96,10 +92,10 @@ class Summary:
 
 @dataclass(eq=False)
 class State:
-    """The state of one run."""
+    """The state of one run; `started` makes one that knows nothing but the flags."""
 
     index: Index
-    logic: Logic = field(default_factory=lambda: Logic(FLAGS))
+    logic: Logic
     frames: list[Frame] = field(default_factory=list)
     frame: Frame = field(init=False, repr=False)
     context: dict[str, Value] = field(default_factory=dict)
@@ -148,7 +144,8 @@ class State:
 
     def place(self, axes: tuple[Axis, ...]) -> Place:
         """Where the current call stands: the innermost call written in a model file."""
-        frames = [f for f in self.frames if f.module.path.startswith(MODELS)] or self.frames
+        models = self.index.library.models
+        frames = [f for f in self.frames if f.module.path.startswith(models)] or self.frames
         frame = frames[-1]
         node = frame.called
         return Place(
@@ -186,12 +183,18 @@ class State:
         """A field of the forward context: what the layer published, or what may have been."""
         if name in self.context:
             return self.context[name]
-        if name in FLAG_NAMES:
-            return self.flag(FLAG_NAMES[name]) if self.open_flags else Truth(Cond(0))
-        return Text(f"get_forward().{name}")
+        library = self.index.library
+        if name in library.carriers:
+            return self.flag(library.carriers[name]) if self.open_flags else Truth(Cond(0))
+        return Text(f"{library.context}().{name}")
 
     def with_context(self, fields: Mapping[str, Value]) -> dict[str, Value]:
         """Publish `fields`; returns what was published before, to be restored."""
         before = self.context
         self.context = {**before, **fields}
         return before
+
+
+def started(index: Index, *, theory: bool = False) -> State:
+    """A run that begins; under `theory` predicates are followed to their last atom."""
+    return State(index, Logic(index.library.flags), theory=theory)

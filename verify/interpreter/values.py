@@ -12,13 +12,13 @@ from typing import TypeAlias
 from zlib import crc32
 
 from verify.interpreter.index import Class, Function
-from verify.interpreter.primitives import Axis
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
 
 MAX_ALTERNATIVES = 12
 MAX_TEXT = 160
 
 
+Axis: TypeAlias = str  # a group that something is split over, as its library names it
 Key: TypeAlias = tuple[str, int, int]  # file, line and column of a call
 
 
@@ -164,7 +164,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Primitive:
-    """One of upstream's building blocks: `kind` says which, `settings` how it was built."""
+    """One of a library's building blocks: `kind` says which, `settings` how it was built."""
 
     kind: str
     settings: "tuple[tuple[str, Value], ...]" = ()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.cut import Piece, definitions, methods
 from verify.interpreter.index import Class, FunctionNode, Index, UnreadableError
 from verify.source.source import open_source
@@ -63,7 +64,7 @@ def read(tmp_path: Path, text: str) -> Class:
     file = tmp_path / IN_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode())
-    module = Index(open_source(str(tmp_path))).module(IN_FILE)
+    module = Index(open_source(str(tmp_path)), LIBRARY).module(IN_FILE)
     assert module is not None
     cls = module.lookup("A")
     assert isinstance(cls, Class)
@@ -129,7 +130,7 @@ def test_file_whose_definitions_nobody_can_tell_is_said(tmp_path: Path) -> None:
     file = tmp_path / IN_FILE
     file.parent.mkdir(parents=True)
     file.write_text('# """\nclass A:\n    def f(self): (\n')
-    index = Index(open_source(str(tmp_path)))
+    index = Index(open_source(str(tmp_path)), LIBRARY)
     module = index.module(IN_FILE)
     assert module is not None
     assert module.pieces == {}
@@ -139,7 +140,7 @@ def test_file_whose_definitions_nobody_can_tell_is_said(tmp_path: Path) -> None:
 @pytest.mark.network
 def test_every_class_of_a_release_is_cut_as_it_is_parsed() -> None:
     with open_source("sglang==0.5.23") as tree:
-        index = Index(tree)
+        index = Index(tree, LIBRARY)
         modules = [index.module(path) for path in tree.under("sglang/srt/models/")]
         classes = [
             cls

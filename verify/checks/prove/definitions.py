@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from helper import MoeConfig
-from verify.interpreter.primitives import FLAG_FUNCTIONS
+from verify.engines.sglang.vocabulary import FLAG_FUNCTIONS
 
 # what the atoms of a source's definitions ask of a configuration
 ATOMS: Mapping[str, Callable[[MoeConfig], bool]] = {

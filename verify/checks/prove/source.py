@@ -19,9 +19,10 @@ from verify.checks.prove.subject import Guards, Producer, SharedRule, Subject
 from verify.checks.scan.sites import GuardedSite, read_sites
 from verify.checks.scan.theory import predicate_texts
 from verify.checks.scan.whole import broken
+from verify.engines.registry import library
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, NORMS_FILE
 from verify.errors import VerifyError
 from verify.interpreter.index import Index, UnreadableError, parse
-from verify.interpreter.primitives import COMMUNICATOR_FILE, NORMS_FILE
 from verify.logic import truth
 from verify.logic.flags import argument_flags, flag_names
 from verify.source.source import SourceTree
@@ -56,7 +57,7 @@ def read(tree: SourceTree) -> Sourced:
             f"{tree.name} {tree.version} has no {COMMUNICATOR_FILE}: prove knows the steps of "
             "LayerCommunicator, which releases up to 0.5.20 have; `scan` reads this one"
         )
-    index = Index(tree)
+    index = Index(tree, library(tree.name))
     sites = [site for site in read_sites(index) if site.collective in PRODUCERS]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     subjects: list[Subject] = []
@@ -81,7 +82,7 @@ def read(tree: SourceTree) -> Sourced:
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
-    return _release(tree, _definitions(Index(tree)))
+    return _release(tree, _definitions(Index(tree, library(tree.name))))
 
 
 def _release(tree: SourceTree, definitions: Definitions) -> Release:

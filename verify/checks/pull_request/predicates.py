@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from helper import MoeConfig, SkipReason, use_config
 from verify.checks.prove.definitions import Definitions
 from verify.checks.pull_request.reachable import configurations, in_words
-from verify.interpreter.primitives import FLAG_FUNCTIONS
+from verify.engines.sglang.vocabulary import FLAG_FUNCTIONS
 from verify.logic.flags import skip_reasons
 
 

@@ -16,9 +16,10 @@ from verify.checks.pull_request.readings import Comparison
 from verify.checks.scan.sites import GuardedSite, read_sites
 from verify.checks.scan.theory import predicate_texts
 from verify.checks.scan.whole import broken, not_analysed
+from verify.engines.registry import library
+from verify.engines.sglang.vocabulary import UTILS_FILE
 from verify.errors import VerifyError
 from verify.interpreter.index import Index
-from verify.interpreter.primitives import UTILS_FILE
 from verify.logic import truth
 from verify.logic.flags import flag_names, skip_reasons
 from verify.report.report import Finding, Json, TableSection
@@ -158,7 +159,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
     Strays are looked for when every oracle is compared. Raises `VerifyError` for a source that has
     no reduction at all.
     """
-    index = Index(tree)
+    index = Index(tree, library(tree.name))
     calls, guards = helper_calls(index), read_sites(index)
     index.unread |= broken(index)
     if not calls and not guards and not index.unread:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.sites import Call, Guard
-from verify.interpreter.primitives import A2A_NONE, COMMUNICATOR, FLAGS
+from verify.engines.sglang.vocabulary import A2A_NONE, COMMUNICATOR, FLAGS
 from verify.interpreter.state import Consumer
 from verify.interpreter.values import Key, Place
 from verify.logic.truth import table_bits

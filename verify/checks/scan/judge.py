@@ -10,9 +10,9 @@ from itertools import combinations
 from typing import Literal
 
 from verify.checks.scan.refused import ATTENTION_DP
-from verify.interpreter.primitives import A2A_NONE, FLAGS, LOCAL_WORK, Axis
+from verify.engines.sglang.vocabulary import A2A_NONE, FLAGS, LOCAL_WORK
 from verify.interpreter.state import Consumer, Sink, State
-from verify.interpreter.values import Part, Place
+from verify.interpreter.values import Axis, Part, Place
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
 from verify.logic.truth import row_bits, rows
 

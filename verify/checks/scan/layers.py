@@ -11,9 +11,9 @@ from verify.checks.scan.addends.reduction_groups import ReductionGroups, read_gr
 from verify.checks.scan.judge import Fault, faults, past_the_end
 from verify.checks.scan.refused import refused
 from verify.checks.scan.theory import definitions, general, of_atoms, published_flags
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, UTILS_FILE
 from verify.interpreter.index import Class, Function, Index
-from verify.interpreter.primitives import COMMUNICATOR_FILE, UTILS_FILE
-from verify.interpreter.state import CANNOT_FOLLOW, Frame, Reduction, Sink, State
+from verify.interpreter.state import CANNOT_FOLLOW, Frame, Reduction, Sink, State, started
 from verify.interpreter.values import Instance, Routine, Text, Value
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
 
@@ -55,13 +55,13 @@ class LayerRun:
 
 def read_facts(index: Index) -> Facts:
     """Read the flags' definitions from the source."""
-    state = State(index)
+    state = started(index)
     try:
         defined, answers = definitions(state)
     except CANNOT_FOLLOW as error:
         index.give_up(UTILS_FILE, "what the flags are", error)
         # afresh: a table that is full stays full
-        state, defined, answers = State(index), TRUE, TRUE
+        state, defined, answers = started(index), TRUE, TRUE
     defined = state.logic.both(defined, general(state))
     defined = state.logic.both(defined, of_atoms(state, frozenset()))
     logic = state.logic.copy()

@@ -7,8 +7,8 @@ an attribute of the tensor, and a tensor that is sent arrives without it (#27744
 from collections.abc import Iterable, Iterator
 
 from verify.checks.scan.roots import Roots
+from verify.engines.sglang.vocabulary import FUSION_MARK, PIPELINE_HANDOFF
 from verify.interpreter.index import Class
-from verify.interpreter.primitives import FUSION_MARK, PIPELINE_HANDOFF
 from verify.report.report import Finding
 
 RULE = "lost-at-pipeline"

@@ -6,9 +6,8 @@ Each is read from the file that refuses it. A source without that file refuses n
 import re
 from collections.abc import Iterable, Iterator
 
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, MODELS_PACKAGE, PARALLEL_STATE_FILE
 from verify.interpreter.index import Class, Index, Module
-from verify.interpreter.primitives import COMMUNICATOR_FILE, PARALLEL_STATE_FILE
-from verify.interpreter.state import MODELS_PACKAGE
 from verify.logic.diagrams import Cond, Logic
 
 ATTENTION_DP = "is_dp_attention_enabled()"

@@ -8,9 +8,16 @@ not build layers), and is not built by another layer.
 import re
 from dataclasses import dataclass, field
 
+from verify.engines.sglang.vocabulary import (
+    ATTENTION,
+    CONSUMER,
+    MODEL,
+    MODELS,
+    MODELS_PACKAGE,
+    NORM,
+    PRODUCER,
+)
 from verify.interpreter.index import Class, Index, Module
-from verify.interpreter.primitives import ATTENTION, CONSUMER, MODEL, NORM, PRODUCER
-from verify.interpreter.state import MODELS, MODELS_PACKAGE
 
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
 

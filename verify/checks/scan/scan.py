@@ -23,6 +23,7 @@ from verify.checks.scan.sites import (
 )
 from verify.checks.scan.tally import GIVEN_UP, Tally, outcome
 from verify.checks.scan.whole import broken
+from verify.engines.registry import library
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Key
 from verify.report.report import Finding
@@ -74,7 +75,7 @@ class ScanResult:
 
 def scan(tree: SourceTree) -> ScanResult:
     """Scan one source."""
-    index = Index(tree)
+    index = Index(tree, library(tree.name))
     with collector.paused():
         try:
             return _scan(index)

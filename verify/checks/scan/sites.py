@@ -14,10 +14,17 @@ from typing import Literal
 
 from verify.checks.scan.layers import Facts, read_facts, unknown
 from verify.checks.scan.theory import PARTS_OF_TP
+from verify.engines.sglang.vocabulary import (
+    ATTENTION,
+    COLLECTIVES,
+    FLAG_NAMES,
+    FLAGS,
+    MODELS,
+    UTILS_FILE,
+)
 from verify.interpreter.index import Class, FunctionNode, Index, Module, UnreadableError, parse
 from verify.interpreter.machine import Machine
-from verify.interpreter.primitives import ATTENTION, COLLECTIVES, FLAG_NAMES, FLAGS, UTILS_FILE
-from verify.interpreter.state import CANNOT_FOLLOW, MODELS, Frame
+from verify.interpreter.state import CANNOT_FOLLOW, Frame
 from verify.interpreter.values import Instance, Key, Mapped, Place, Routine, Text, Truth, Value
 from verify.logic.diagrams import TRUE, Cond, Logic
 

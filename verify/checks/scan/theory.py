@@ -16,9 +16,7 @@ from verify.checks.scan.refused import (
     scatters_inputs_on_gpus_only,
     takes_one_size_a_rank,
 )
-from verify.interpreter.index import Class, Function, Index, UnreadableError
-from verify.interpreter.machine import Machine
-from verify.interpreter.primitives import (
+from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
     A2A_NONE,
     ALLOW,
@@ -29,7 +27,9 @@ from verify.interpreter.primitives import (
     SCATTERS,
     UTILS_FILE,
 )
-from verify.interpreter.state import CANNOT_FOLLOW, Frame, State
+from verify.interpreter.index import Class, Function, Index, UnreadableError
+from verify.interpreter.machine import Machine
+from verify.interpreter.state import CANNOT_FOLLOW, Frame, State, started
 from verify.interpreter.values import Instance, Routine
 from verify.logic.diagrams import TRUE, Cond, TooLargeError
 
@@ -108,7 +108,7 @@ def predicate_texts(index: Index) -> dict[str, str]:
         function = module.resolve(name) if module else None
         if isinstance(function, Function):
             # of its own, so that one that is too large leaves room for the next
-            state = State(index, theory=True)
+            state = started(index, theory=True)
             try:
                 body = _value(Machine(state), Routine(function))
             except TooLargeError as error:

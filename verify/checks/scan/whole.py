@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterator
 
 from verify.checks.scan.side_by_side import side_by_side
+from verify.engines.sglang.vocabulary import MODELS
 from verify.interpreter.index import Index
-from verify.interpreter.state import MODELS
 from verify.report.report import Finding
 
 _MODULE = re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+")

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verify.checks.scan.sites import read_sites
+from verify.engines.sglang.library import LIBRARY
+from verify.engines.sglang.vocabulary import FLAGS
 from verify.interpreter.index import Index
-from verify.interpreter.primitives import FLAGS
 from verify.logic.truth import evaluate, full, variables
 from verify.source.source import SourceTree
 
@@ -89,7 +90,7 @@ def written(expression: str) -> str:
 
 def table_of(tree: SourceTree, shape: str) -> int:
     method = "inner" if shape in ("inner method", "keyword") else "forward"
-    sites = {site.method: site for site in read_sites(Index(tree))}
+    sites = {site.method: site for site in read_sites(Index(tree, LIBRARY))}
     assert sites[method].reduces == sites[method].must
     return sites[method].reduces
 
@@ -104,7 +105,9 @@ def test_round_trip(source: Open, shape: str, expression: str) -> None:
     expected = evaluate(expression, variables(FLAGS), len(FLAGS))
     with source(MODEL.format(body=body)) as tree:
         if expected == 0:
-            assert [s for s in read_sites(Index(tree)) if s.method == "forward" and s.reduces] == []
+            assert [
+                s for s in read_sites(Index(tree, LIBRARY)) if s.method == "forward" and s.reduces
+            ] == []
         else:
             assert table_of(tree, shape) == expected
 
@@ -131,7 +134,7 @@ def test_what_is_not_a_flag_stays_a_named_atom(source: Open) -> None:
         "            x = tensor_model_parallel_all_reduce(x)\n"
     )
     with source(MODEL.format(body=body)) as tree:
-        site = next(s for s in read_sites(Index(tree)) if s.method == "forward")
+        site = next(s for s in read_sites(Index(tree, LIBRARY)) if s.method == "forward")
     assert site.atoms == ("batch.is_capturing", "Block.tp_size > 1")
     assert site.guard == "not RS and (batch.is_capturing) and Block.tp_size > 1"
     assert site.must == 0, "it need not capture"
@@ -146,5 +149,7 @@ def test_size_is_greater_than_one_in_every_spelling(source: Open) -> None:
         for spelling in spellings
     )
     with source(MODEL.format(body=body)) as tree:
-        guards = {site.guard for site in read_sites(Index(tree)) if site.method == "forward"}
+        guards = {
+            site.guard for site in read_sites(Index(tree, LIBRARY)) if site.method == "forward"
+        }
     assert guards == {"Block.n > 1"}

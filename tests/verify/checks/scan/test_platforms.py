@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from verify.checks.scan.server.platforms import platform_of
+from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.index import Index
 from verify.source.source import SourceTree
 
@@ -35,4 +36,4 @@ def test_platform(
 ) -> None:
     library = {"layers/moe/experts.py": LAYER, "layers/moe/token_dispatcher/alder.py": text}
     with source("", library=library) as tree:
-        assert platform_of(Index(tree), backend) == needs
+        assert platform_of(Index(tree, LIBRARY), backend) == needs

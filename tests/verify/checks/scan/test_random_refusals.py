@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from verify.checks.scan.server.arguments import Arguments
 from verify.checks.scan.server.models import Model
+from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.index import Index
 from verify.source.source import open_source
 
@@ -98,7 +99,9 @@ def test_a_launch_is_refused_exactly_where_python_raises(pieces, asked, architec
         file.parent.mkdir(parents=True)
         file.write_text(text)
         with open_source(folder) as tree:
-            outcome = Arguments(Index(tree)).follow(asked, Model(architecture=architecture))
+            outcome = Arguments(Index(tree, LIBRARY)).follow(
+                asked, Model(architecture=architecture)
+            )
     assert outcome.whole
     assert (outcome.refused is not None) == refuses
     if not refuses:

@@ -13,6 +13,7 @@ from verify.checks.pull_request.readings import compare
 from verify.checks.pull_request.release import read_release
 from verify.checks.scan.scan import ScanResult, scan
 from verify.checks.scan.sites import read_sites
+from verify.engines.sglang.library import LIBRARY
 from verify.errors import VerifyError
 from verify.interpreter.index import Index
 from verify.source.source import SourceTree, open_source
@@ -84,7 +85,7 @@ def test_public_bug_of_what_layers_share(bug: str) -> None:
 
 def test_the_pull_requests_22_sites_are_read() -> None:
     with open_source("sglang==0.5.11") as tree:
-        read = {site.id: site for site in read_sites(Index(tree))}
+        read = {site.id: site for site in read_sites(Index(tree, LIBRARY))}
     for wanted in SITES:
         # the pull request's mimo_v2_flash.py was released as mimo_v2.py
         site = read[wanted.id.replace("mimo_v2_flash", "mimo_v2")]

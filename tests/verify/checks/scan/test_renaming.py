@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from verify.checks.scan.scan import ScanResult
-from verify.interpreter import primitives
+from verify.engines.sglang import vocabulary as primitives
 
 Scan = Callable[..., ScanResult]
 

@@ -9,8 +9,8 @@ from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
 from verify.checks.scan.refused import ATTENTION_GROUP
 from verify.checks.scan.server.launched import Judged, Launched
+from verify.engines.sglang.vocabulary import FLAGS
 from verify.interpreter.index import Class, Index
-from verify.interpreter.primitives import FLAGS
 from verify.interpreter.values import Place
 from verify.logic.truth import table_bits
 from verify.report.report import Finding, Related

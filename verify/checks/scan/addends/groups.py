@@ -19,9 +19,9 @@ from verify.checks.scan.addends.reduction_groups import (
 )
 from verify.checks.scan.judge import SIZE_OF
 from verify.checks.scan.refused import ATTENTION_DP
-from verify.interpreter.primitives import A2A_NONE, LOCAL_WORK, Axis
+from verify.engines.sglang.vocabulary import A2A_NONE, LOCAL_WORK
 from verify.interpreter.state import Sink
-from verify.interpreter.values import NONE, Part, Place, Text
+from verify.interpreter.values import NONE, Axis, Part, Place, Text
 from verify.logic.diagrams import FALSE, Cond
 
 ASKED_LATE = "_use_aiter"

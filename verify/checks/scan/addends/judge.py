@@ -15,9 +15,16 @@ from typing import Literal
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
 from verify.checks.scan.judge import SIZE_OF, smallest_row
+from verify.engines.sglang.vocabulary import (
+    A2A_BACKEND,
+    A2A_NONE,
+    FLAGS,
+    LOCAL_WORK,
+    MODELS,
+    UTILS_FILE,
+)
 from verify.interpreter.index import Class, Index
-from verify.interpreter.primitives import A2A_BACKEND, A2A_NONE, FLAGS, LOCAL_WORK, UTILS_FILE
-from verify.interpreter.state import MODELS, Consumer, Sink
+from verify.interpreter.state import Consumer, Sink
 from verify.interpreter.values import NONE, Place, Primitive, Truth
 from verify.logic.diagrams import FALSE, TRUE, Cond
 

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from verify.checks.scan.addends.same import SameMachine, fresh
 from verify.checks.scan.judge import SIZE_OF
+from verify.engines.sglang.vocabulary import MODELS
 from verify.interpreter.comparisons import operation
 from verify.interpreter.index import Class, Function
-from verify.interpreter.primitives import Axis
-from verify.interpreter.state import MODELS, Sink, State
+from verify.interpreter.state import Sink, State
 from verify.interpreter.values import (
+    Axis,
     Const,
     Instance,
-    Items,
     Origin,
     Part,
     Place,
@@ -78,15 +78,13 @@ class AddendMachine(SameMachine):
 
     # --- births
 
-    def experts(
-        self,
-        positional: tuple[Value, ...],
-        keywords: Mapping[str, Value],
-        settings: Mapping[str, Value],
+    def block_call(
+        self, block: Primitive, positional: tuple[Value, ...], keywords: Mapping[str, Value]
     ) -> Value:
-        """Routed experts; what was switched on for them is remembered."""
-        self.handed |= {name for name, value in settings.items() if value == Truth(TRUE)}
-        return super().experts(positional, keywords, settings)
+        """Call a block; what was switched on for routed experts is remembered."""
+        if block.kind == "experts":
+            self.handed |= {name for name, value in block.settings if value == Truth(TRUE)}
+        return super().block_call(block, positional, keywords)
 
     def complete(self, when: Cond, *, told: tuple[object, ...] = ()) -> Part:
         """A value that every rank holds in full, where `when` holds."""
@@ -151,21 +149,26 @@ class AddendMachine(SameMachine):
             return Primitive("scatter modes", ((SPARSE, keywords[SPARSE]),))
         return super().call(target, positional, keywords)
 
-    def row(
-        self, block: Primitive, positional: tuple[Value, ...], keywords: Mapping[str, Value]
+    def sharded(
+        self,
+        block: Primitive,
+        positional: tuple[Value, ...],
+        axes: tuple[Axis, ...],
+        *,
+        present: Cond,
+        reduces: Cond,
     ) -> Value:
         """A row-parallel layer: what it leaves is owed where it is sharded, else complete."""
-        result = super().row(block, positional, keywords)
+        result = super().sharded(block, positional, axes, present=present, reduces=reduces)
         owed = parts_of(self.logic, result)
-        _, present = self._row_group(block)
         whole = self.logic.both(self.state.here, self.logic.negation(present))
         if whole == FALSE:
             return result
         part = self.complete(whole, told=("row",))
         self.whole.add(part.origin)
-        return Items((Tensor((*owed, part)), Text("bias")))
+        return Tensor((*owed, part))
 
-    def row_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:
+    def sharded_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:
         """What the layer's partial sum comes from: who built it, and whether a block has it."""
         built = block.setting("built")
         inside = any(is_block(frame.env.get("self")) for frame in self.state.frames)

@@ -5,9 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from verify.interpreter.index import Class, Function, Index
-from verify.interpreter.machine import Machine
-from verify.interpreter.primitives import (
+from verify.engines.sglang.vocabulary import (
     COLLECTIVES,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
@@ -17,10 +15,11 @@ from verify.interpreter.primitives import (
     NORMS_FILE,
     PARALLEL_STATE_FILE,
     UTILS_FILE,
-    Axis,
 )
+from verify.interpreter.index import Class, Function, Index
+from verify.interpreter.machine import Machine
 from verify.interpreter.state import Frame, State
-from verify.interpreter.values import NONE, Place, Text, Truth, Value, alternatives
+from verify.interpreter.values import NONE, Axis, Place, Text, Truth, Value, alternatives
 from verify.logic.diagrams import TRUE, Cond, Logic
 
 RETURNED = "return"

@@ -8,9 +8,9 @@ import ast
 import re
 from dataclasses import dataclass
 
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, FACTORIES_FILE
 from verify.interpreter.index import Class, Function, Module
 from verify.interpreter.machine import Machine
-from verify.interpreter.primitives import COMMUNICATOR_FILE, FACTORIES_FILE
 from verify.interpreter.state import Frame
 from verify.interpreter.values import (
     NONE,

@@ -14,9 +14,8 @@ from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
 from verify.checks.scan.server.recall import Recalled, Recaller
 from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Thing
+from verify.engines.sglang.vocabulary import MODELS, SIZES, STAGE_DECLARATIONS
 from verify.interpreter.index import Class, Function, Index
-from verify.interpreter.primitives import SIZES, STAGE_DECLARATIONS
-from verify.interpreter.state import MODELS
 
 PARALLEL = "get_parallel"
 BOUNDARY = "sglang/srt/layers/layer_boundary/"

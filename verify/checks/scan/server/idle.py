@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass, field
 
 from verify.checks.scan.server.arguments import Options, Refusal
+from verify.engines.sglang.vocabulary import EXPERT_FACTORY, EXPERT_LAYERS, LAYERS
 from verify.interpreter.index import Class, Index
-from verify.interpreter.primitives import EXPERT_FACTORY, EXPERT_LAYERS
-from verify.interpreter.state import LAYERS
 
 _LOOKS = re.compile(rf"\.modules\(\)\s+if isinstance\(\w+, (?:{'|'.join(EXPERT_LAYERS)})\)")
 _WORDS = (*(f"{name}(" for name in EXPERT_LAYERS), EXPERT_FACTORY)

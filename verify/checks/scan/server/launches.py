@@ -19,8 +19,8 @@ from verify.checks.scan.server.launched import NEEDS, Judged, Launch, plain_reac
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.values import Unknown
+from verify.engines.sglang.vocabulary import FLAGS
 from verify.interpreter.index import Class, Index
-from verify.interpreter.primitives import FLAGS
 from verify.report.report import Finding
 
 PLAIN: Options = {"tp_size": 4}

@@ -6,8 +6,8 @@ code is imported where the question was answered.
 
 import re
 
+from verify.engines.sglang.vocabulary import LAYERS
 from verify.interpreter.index import Index
-from verify.interpreter.state import LAYERS
 
 DISPATCHERS = f"{LAYERS}moe/token_dispatcher/"
 # ROCm's own functions, and no word of another platform

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from verify.checks.scan.server.idle import nothing_to_act_on
+from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.index import Index
 
 Judge = Callable[..., Any]
@@ -293,7 +294,7 @@ def test_an_option_with_nothing_to_act_on_is_refused(
 ) -> None:
     """The experts are handed to the layer: what looks for them in it finds none."""
     with source(BLOCK, library={"layers/moe/dwdp/manager.py": manager}) as tree:
-        index = Index(tree)
+        index = Index(tree, LIBRARY)
         module = index.module("sglang/srt/models/sample.py")
         cls = module.lookup(layer)
         found = nothing_to_act_on(index, cls, asked, DEFAULTS)

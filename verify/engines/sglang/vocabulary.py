@@ -1,13 +1,16 @@
-"""The names upstream gives to its building blocks; no model, block or layer is named here.
+"""The names SGLang gives to its building blocks; no model, block or layer is named here.
 
 Collectives, the flags and where they are published, the communicator's and the boundary's methods,
 the linear and expert layers that leave or complete a partial sum. Read from 0.5.1 to 0.5.23.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
-Axis = Literal["EP", "MOE_TP", "TP", "ATTN_TP"]
+from verify.interpreter.values import Axis
+
+MODELS = "sglang/srt/models/"
+MODELS_PACKAGE = "sglang.srt.models"  # the same, as imports write it
+LAYERS = "sglang/srt/layers/"
 
 # what a collective sums over; the whole TP group covers expert and MoE tensor parallelism in one
 WHOLE: tuple[Axis, ...] = ("EP", "MOE_TP", "TP", "ATTN_TP")

@@ -1,0 +1,58 @@
+"""SGLang's library, as the interpreter is told of it."""
+
+import re
+
+from verify.engines.sglang import communicator
+from verify.engines.sglang.transfer import CALLS, CLASSES, FUNCTIONS
+from verify.engines.sglang.vocabulary import (
+    ATTENTION,
+    COLLECTIVES,
+    FLAG_NAMES,
+    FLAGS,
+    FORWARD_CONTEXT,
+    FUSION_MARK,
+    GROUP_METHODS,
+    GROUPS,
+    LAYERS,
+    MODELS,
+    SIZES,
+    WHOLE,
+)
+from verify.interpreter.library import Library
+
+_A_FLAG = rf"^(?:{'|'.join(FLAGS)})$"
+
+LIBRARY = Library(
+    models=MODELS,
+    layers=LAYERS,
+    flags=FLAGS,
+    carriers=FLAG_NAMES,
+    context=FORWARD_CONTEXT,
+    mark=FUSION_MARK,
+    attention=ATTENTION,
+    whole=WHOLE,
+    collectives=COLLECTIVES,
+    groups=GROUPS,
+    group_methods=GROUP_METHODS,
+    # kernels that sum over ranks into what they are handed (NVLink multicast, one-shot, two-shot)
+    sums_in_place=re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot"),
+    sizes=SIZES,
+    functions=FUNCTIONS,
+    classes=CLASSES,
+    calls=CALLS,
+    method=communicator.method,
+    attribute=communicator.attribute,
+    scope=communicator.scope,
+    # those that decide about or run a reduction
+    worth_following=re.compile(
+        r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
+    ),
+    # what they return is named by the call itself
+    accessor=re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_"),
+    # norms and linear layers: what comes out is a new value, not the sum that went in
+    new_values=("Norm()", "norm", "Linear()", "Norm().forward", "Linear().forward"),
+    relevant=re.compile(
+        rf"{_A_FLAG}|_size > 1|backend\(\)\.|_dp|dp_|parallel|reduce_results|sparse"
+    ),
+    selects=re.compile(rf"{_A_FLAG}|a2a|backend|_dp|dp_|parallel|layer_id|sparse"),
+)

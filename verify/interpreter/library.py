@@ -1,0 +1,87 @@
+"""What the interpreter is told of the library that a source is written for.
+
+Names that mean something there are data where they can be, and functions where they must: a
+transfer function is handed the machine and says what a call does to the partial sums in it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import ast
+
+    from verify.interpreter.blocks import Blocks
+    from verify.interpreter.calls import Calls
+    from verify.interpreter.expressions import Expressions
+    from verify.interpreter.index import Class
+    from verify.interpreter.named import Named
+    from verify.interpreter.values import Axis, Primitive, Value
+
+Axes: TypeAlias = "tuple[Axis, ...]"
+Arguments: TypeAlias = "tuple[Value, ...]"
+Keywords: TypeAlias = "Mapping[str, Value]"
+Call: TypeAlias = "Callable[[Named, ast.Call, Arguments, Keywords], Value | None]"
+Build: TypeAlias = "Callable[[Calls, Class, Arguments, Keywords], Value]"
+BlockCall: TypeAlias = "Callable[[Blocks, Primitive, Arguments, Keywords], Value]"
+BlockMethod: TypeAlias = "Callable[[Blocks, Primitive, str, Arguments, Keywords], Value | None]"
+BlockAttribute: TypeAlias = "Callable[[Expressions, Primitive, str], Value | None]"
+Scope: TypeAlias = "Callable[[Expressions, Primitive], Keywords | None]"
+
+_NEVER = re.compile(r"(?!)")
+
+
+def _nothing(*_: object) -> None:
+    """What a library says that knows no such thing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """A serving library as its model files use it.
+
+    Files: `models` and `layers` are the folders of its models and of what they are built from;
+    only what matches `worth_following` is run of the latter, and nothing that matches `accessor`.
+    `attention` are words by which a class that mixes tokens is known.
+
+    Flags: `flags` in their order; `carriers` are the parameters and published fields that carry
+    one; what is published is read from what the function `context` returns; `scope` says what
+    entering a block publishes. Setting `mark` on a tensor leaves its sum to the next layer's norm.
+
+    Sums: `whole` are the axes of the largest group, `collectives` the axes that a function sums
+    over; `group_methods` do so on a group, told by the word of `groups` in the group's expression,
+    and kernels whose name matches `sums_in_place` on the whole group. `sizes` says for each
+    spelling of a group's size which one it is.
+
+    Calls: `functions` by name, constructors in `classes` by the name of the class or an ancestor,
+    and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
+    What ends in one of `new_values` gives back nothing of what went in.
+
+    Conditions: `relevant` finds the atoms that decide about sums, `selects` those that choose how
+    a layer runs: a check of the others is passed by every configuration that runs.
+    """
+
+    models: str
+    layers: str
+    flags: tuple[str, ...] = ()
+    carriers: Mapping[str, str] = field(default_factory=dict)
+    context: str = ""
+    mark: str = ""
+    attention: tuple[str, ...] = ()
+    whole: Axes = ()
+    collectives: Mapping[str, Axes] = field(default_factory=dict)
+    groups: Mapping[str, Axes] = field(default_factory=dict)
+    group_methods: tuple[str, ...] = ()
+    sums_in_place: re.Pattern[str] = _NEVER
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    functions: Mapping[str, Call] = field(default_factory=dict)
+    classes: Mapping[str, Build] = field(default_factory=dict)
+    calls: Mapping[str, BlockCall] = field(default_factory=dict)
+    method: BlockMethod = _nothing
+    attribute: BlockAttribute = _nothing
+    scope: Scope = _nothing
+    worth_following: re.Pattern[str] = _NEVER
+    accessor: re.Pattern[str] = _NEVER
+    new_values: tuple[str, ...] = ()
+    relevant: re.Pattern[str] = _NEVER
+    selects: re.Pattern[str] = _NEVER
