@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 VERSION = "0.5.23"
 RUNS = 3
@@ -24,7 +24,7 @@ PARSED = {
 PARSE = """
 import ast, sys, time, warnings
 from verify.engines.sglang.vocabulary import COLLECTIVES, PRODUCER
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 warnings.simplefilter("ignore")
 words = (*PRODUCER, *COLLECTIVES) if sys.argv[2] == "mention" else ("",)
 with open_source(sys.argv[1]) as tree:
@@ -39,7 +39,7 @@ print(time.perf_counter() - start, time.process_time() - used)
 SCAN = """
 import os, sys, time
 from verify.checks.scan.scan import scan
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 start, used = time.perf_counter(), sum(os.times()[:4])
 with open_source(sys.argv[1]) as tree:
     scan(tree)

@@ -1,8 +1,8 @@
-"""A requirement such as `sglang==0.5.11`, fetched once with pip and kept in the user's cache.
+"""A requirement such as `name==0.5.11`, fetched once with pip and kept in the user's cache.
 
 pip asks whatever index the user has configured. Only wheels are taken: reading a sdist's metadata
 would run its build code, and this tool never runs what it reads. Only an engine and its declared
-forks are fetched: any other name is a path that does not exist.
+forks are fetched, as the caller names them: any other name is a path that does not exist.
 """
 
 import os
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from verify.engines.registry import distributions
 from verify.errors import VerifyError
 from verify.report.progress import waiting
 from verify.source import cache
@@ -65,13 +64,13 @@ def fetching(policy: Policy) -> Iterator[None]:
         _POLICY.reset(token)
 
 
-def fetch(text: str) -> Path:
+def fetch(text: str, distributions: Collection[str]) -> Path:
     """The wheel that satisfies the requirement `text`; raises `VerifyError` when none can be had.
 
     One version (`==0.5.11`) that the cache has needs no index; ranges and `==0.5.*` ask it each
     time.
     """
-    requirement = parse_requirement(text)
+    requirement = parse_requirement(text, distributions)
     policy = _POLICY.get()
     if policy.offline or (names_one_version(requirement) and not policy.refresh):
         cached = cache.newest(requirement)
@@ -91,27 +90,28 @@ def fetch(text: str) -> Path:
         raise VerifyError(f"cannot keep {text} in {folder}: {error.strerror}") from error
 
 
-def parse_requirement(text: str) -> Requirement:
-    """A plain requirement of a known engine: name and versions.
+def parse_requirement(text: str, distributions: Collection[str]) -> Requirement:
+    """A plain requirement of one of `distributions`: name and versions.
 
     Raises `VerifyError`: for text that is no requirement or another project's, as a path that does
     not exist; for URLs, extras and markers with what is wanted instead.
     """
     if "://" in text:
         raise VerifyError(f"{text}: SOURCE is no URL; download it, or clone it and give the folder")
-    only = f"by name only {', '.join(distributions())} can be fetched"
+    example = f"{next(iter(distributions), 'name')}==0.5.11"
+    only = f"by name only {', '.join(distributions)} can be fetched"
     if os.sep in text:
         raise VerifyError(f"no such file or directory: {text}")
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
         raise VerifyError(
-            f"{text!r} is neither a directory, an archive nor a requirement like sglang==0.5.11"
+            f"{text!r} is neither a directory, an archive nor a requirement like {example}"
         ) from error
-    if canonicalize_name(requirement.name) not in distributions():
+    if canonicalize_name(requirement.name) not in distributions:
         raise VerifyError(f"no such file or directory: {text} ({only})")
     if requirement.url or requirement.extras or requirement.marker:
-        raise VerifyError(f"{text!r}: only a name and versions, as in sglang==0.5.11")
+        raise VerifyError(f"{text!r}: only a name and versions, as in {example}")
     return requirement
 
 

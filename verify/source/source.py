@@ -1,8 +1,8 @@
-"""One SGLang source, wherever it lies: directory, wheel, sdist, git revision or requirement.
+"""One source, wherever it lies: directory, wheel, sdist, git revision or requirement.
 
 Nothing is imported or executed. Files are read one at a time, when asked for, within limits, so
 that a hostile archive costs a line and not the machine. Paths are relative to the folder that
-holds `sglang/`.
+holds the package.
 """
 
 import io
@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from packaging.utils import (
     InvalidSdistFilename,
@@ -30,16 +29,29 @@ from verify.errors import VerifyError
 from verify.source.revision import Revision, contents, folder_in, listing, revision_of
 from verify.source.unshared import open_unshared
 
-Generation = Literal[
-    "open-coded", "helper-arguments", "helper-context", "layer-boundary", "unknown"
-]
-
-PACKAGE = "sglang"
 MAX_FILE_BYTES = 4 << 20
 MAX_FILES = 50_000
 MAX_ARCHIVE_BYTES = 2 << 30
 MAX_KEPT_BYTES = 128 << 20
 VERSION_FILES = ("_version.py", "version.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """The Python package that a source is one of.
+
+    `inside` is the folder in it by which it is known, and whose files are wanted; `distributions`
+    are the names that may be fetched; `generation` says in a word how a source is built. `web` is
+    the address of a version's files, with a final slash, `requirement` what names the version in a
+    command; both are empty for what was never released.
+    """
+
+    name: str
+    inside: str
+    distributions: tuple[str, ...] = ()
+    generation: "Callable[[SourceTree], str]" = lambda _: "unknown"
+    web: Callable[[str], str] = lambda _: ""
+    requirement: Callable[[str], str] = lambda _: ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +61,7 @@ class SourceTree:
     `with open_source(...) as tree:` closes the archive at the end.
     """
 
-    name: str
+    package: Package
     version: str
     paths: tuple[str, ...]
     skipped: tuple[str, ...] = ()
@@ -77,20 +89,14 @@ class SourceTree:
         return tuple(path for path in self.paths if path.startswith(prefix))
 
     @property
-    def generation(self) -> Generation:
-        """Which shape the post-experts reduction has, told by the source and not by its version."""
-        if self.under(f"{PACKAGE}/srt/layers/layer_boundary/"):
-            return "layer-boundary"
-        utils = f"{PACKAGE}/srt/layers/moe/utils.py"
-        try:
-            text = self.read(utils) if utils in self.paths else ""
-        except VerifyError:
-            return "unknown"
-        _, defined, body = text.partition("def should_skip_post_experts_all_reduce(")
-        if defined:
-            takes_flags = "use_reduce_scatter" in body.partition(":\n")[0]
-            return "helper-arguments" if takes_flags else "helper-context"
-        return "open-coded" if self.under(f"{PACKAGE}/srt/models/") else "unknown"
+    def name(self) -> str:
+        """The package's."""
+        return self.package.name
+
+    @property
+    def generation(self) -> str:
+        """How it is built, told by the source and not by its version."""
+        return self.package.generation(self)
 
     def close(self) -> None:
         """Let go of the archive."""
@@ -117,19 +123,21 @@ def _encoding(raw: bytes) -> str:
     return "utf-8"
 
 
-def open_source(text: str, *, below: str = "srt") -> SourceTree:
+def open_source(text: str, package: Package, *, below: str | None = None) -> SourceTree:
     """Open SOURCE as described in the module; `VerifyError` says in a line why it cannot be.
 
-    `below` is the folder of the package whose files are wanted, empty for all of it.
+    `below` is the folder of the package whose files are wanted, empty for all of it; unless it is
+    given, the one that the package is known by.
     """
+    below = package.inside if below is None else below
     if not text.strip():
         raise VerifyError("SOURCE is empty; `.` is this folder")
     path = Path(text)
     try:
         if path.is_dir():
-            return _directory(path, below)
+            return _directory(path, package, below)
         if path.is_file():
-            return _archive(path, below)
+            return _archive(path, package, below)
         exists = path.exists()
     except (OSError, ValueError) as error:
         raise VerifyError(f"cannot open {text!r}: {error}") from error
@@ -137,75 +145,71 @@ def open_source(text: str, *, below: str = "srt") -> SourceTree:
         raise VerifyError(f"{text}: neither a directory nor a regular file")
     revision = revision_of(text)
     if revision is not None:
-        return _revision(revision, below)
+        return _revision(revision, package, below)
     from verify.source.fetch import fetch  # noqa: PLC0415 (only a requirement needs a network)
 
-    return _archive(fetch(text), below)
+    return _archive(fetch(text, package.distributions), package, below)
 
 
-def _directory(path: Path, below: str) -> SourceTree:
-    package = next(
-        (
-            candidate
-            for candidate in (path / "python" / PACKAGE, path / PACKAGE, path, *_holders(path))
-            if (candidate / "srt").is_dir()
-        ),
-        None,
-    )
-    if package is None:
-        raise VerifyError(
-            f"no {PACKAGE} source in {path}: expected python/{PACKAGE}/srt, {PACKAGE}/srt or srt"
-        )
+def _directory(path: Path, package: Package, below: str) -> SourceTree:
+    name, inside = package.name, package.inside
+    around = (path / "python" / name, path / name, path, *_holders(path, inside))
+    root = next((candidate for candidate in around if (candidate / inside).is_dir()), None)
+    if root is None:
+        raise VerifyError(f"no {name} source in {path}: {_expected(package)}")
     files: dict[str, Path] = {}
     skipped: list[str] = []
 
     # links to folders are not followed, so that a loop of links ends
     def cannot_enter(error: OSError) -> None:
-        shown = Path(error.filename).relative_to(package).as_posix()
-        skipped.append(f"{PACKAGE}/{shown}: {error.strerror}")
+        shown = Path(error.filename).relative_to(root).as_posix()
+        skipped.append(f"{name}/{shown}: {error.strerror}")
 
-    for folder, folders, names in os.walk(package / below, onerror=cannot_enter, followlinks=False):
+    for folder, folders, names in os.walk(root / below, onerror=cannot_enter, followlinks=False):
         folders.sort()
-        for name in names:
-            if name.endswith(".py"):
-                file = Path(folder, name)
-                shown = f"{PACKAGE}/{file.relative_to(package).as_posix()}"
-                why = _unreadable(file, package)
+        for found in names:
+            if found.endswith(".py"):
+                file = Path(folder, found)
+                shown = f"{name}/{file.relative_to(root).as_posix()}"
+                why = _unreadable(file, root)
                 if why:
                     skipped.append(f"{shown}: {why}")
                 else:
                     files[shown] = file
         _check_count(len(files), path)
     return SourceTree(
-        name=PACKAGE,
-        version=_directory_version(package),
+        package=package,
+        version=_directory_version(root, name),
         paths=tuple(sorted(files)),
         skipped=tuple(sorted(skipped)),
         _load=lambda shown: _read_file(files[shown], shown),
     )
 
 
-def _holders(path: Path) -> tuple[Path, ...]:
-    """The folder around `srt`, where it is `srt` itself that was given."""
+def _expected(package: Package) -> str:
+    name, inside = package.name, package.inside
+    return f"expected python/{name}/{inside}, {name}/{inside} or {inside}"
+
+
+def _holders(path: Path, inside: str) -> tuple[Path, ...]:
+    """The package around the folder by which it is known, where that itself was given."""
     folder = path.resolve()
-    return (folder.parent,) if folder.name == "srt" else ()
+    return (folder.parent,) if folder.name == inside else ()
 
 
-def _revision(revision: Revision, below: str) -> SourceTree:
+def _revision(revision: Revision, package: Package, below: str) -> SourceTree:
     """The `.py` files of a commit, all of them in memory: git is asked once."""
     files = listing(revision)
     here = folder_in(revision)
-    roots = (f"{here}python/{PACKAGE}/", f"{here}{PACKAGE}/", here)
-    root = next((r for r in roots if any(n.startswith(f"{r}srt/") for n in files)), None)
+    roots = (f"{here}python/{package.name}/", f"{here}{package.name}/", here)
+    known = (r for r in roots if any(n.startswith(f"{r}{package.inside}/") for n in files))
+    root = next(known, None)
     if root is None:
-        raise VerifyError(
-            f"no {PACKAGE} source in {revision.name}: expected python/{PACKAGE}/srt, "
-            f"{PACKAGE}/srt or srt"
-        )
+        raise VerifyError(f"no {package.name} source in {revision.name}: {_expected(package)}")
     wanted = f"{root}{below}/" if below else root
     blobs = {n: blob for n, blob in files.items() if n.startswith(wanted) and n.endswith(".py")}
     _check_count(len(blobs), revision.checkout)
-    kept = {f"{PACKAGE}/{n[len(root) :]}": content for n, content in contents(revision, blobs)}
+    kept = {f"{package.name}/{n[len(root) :]}": text for n, text in contents(revision, blobs)}
     about = {n: files[n] for n in (f"{root}{name}" for name in VERSION_FILES) if n in files}
     versions = [
         _assigned_version(content.decode("utf-8", "replace"))
@@ -214,7 +218,7 @@ def _revision(revision: Revision, below: str) -> SourceTree:
     version = next(filter(None, versions), None)
     short = revision.commit[:12]
     return SourceTree(
-        name=PACKAGE,
+        package=package,
         version=f"{version} ({short})" if version else short,
         paths=tuple(sorted(kept)),
         _load=kept.__getitem__,
@@ -241,13 +245,13 @@ def _read_file(file: Path, shown: str) -> bytes:
         raise VerifyError(f"{shown}: {error.strerror}") from error
 
 
-def _directory_version(package: Path) -> str:
-    for info in sorted(package.parent.glob(f"{PACKAGE}-*.dist-info")):
-        return info.name[len(PACKAGE) + 1 : -len(".dist-info")]
-    for name in VERSION_FILES:
-        file = package / name
+def _directory_version(package: Path, name: str) -> str:
+    for info in sorted(package.parent.glob(f"{name}-*.dist-info")):
+        return info.name[len(name) + 1 : -len(".dist-info")]
+    for known in VERSION_FILES:
+        file = package / known
         if file.is_file():
-            version = _assigned_version(_read_file(file, name).decode("utf-8", "replace"))
+            version = _assigned_version(_read_file(file, known).decode("utf-8", "replace"))
             if version:
                 return version
     return "unknown"
@@ -264,16 +268,16 @@ def _assigned_version(text: str) -> str | None:
     return None
 
 
-def _archive(path: Path, below: str) -> SourceTree:
+def _archive(path: Path, package: Package, below: str) -> SourceTree:
     if zipfile.is_zipfile(path):
-        return _zip(path, below)
+        return _zip(path, package, below)
     try:
-        return _tar(path, below)
+        return _tar(path, package, below)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise VerifyError(f"{path} is neither a directory, a wheel nor a sdist") from error
 
 
-def _zip(path: Path, below: str) -> SourceTree:
+def _zip(path: Path, package: Package, below: str) -> SourceTree:
     file = open_unshared(path)
     try:
         archive = zipfile.ZipFile(file)
@@ -283,7 +287,7 @@ def _zip(path: Path, below: str) -> SourceTree:
         raise VerifyError(f"{path}: a damaged archive ({error})") from error
     infos = {info.filename: info for info in archive.infolist() if info.filename.endswith(".py")}
     _check_count(len(infos), path)
-    members, skipped = _package_members(infos, path, below)
+    members, skipped = _package_members(infos, path, package, below)
 
     def load(shown: str) -> bytes:
         try:
@@ -294,7 +298,7 @@ def _zip(path: Path, below: str) -> SourceTree:
             raise VerifyError(f"{shown}: damaged in the archive ({error})") from error
 
     return SourceTree(
-        name=PACKAGE,
+        package=package,
         version=_file_version(path.name),
         paths=tuple(sorted(members)),
         skipped=skipped,
@@ -303,7 +307,7 @@ def _zip(path: Path, below: str) -> SourceTree:
     )
 
 
-def _tar(path: Path, below: str) -> SourceTree:
+def _tar(path: Path, package: Package, below: str) -> SourceTree:
     kept: dict[str, bytes] = {}
     total = 0
     with tarfile.open(path, "r:*") as archive:
@@ -311,16 +315,16 @@ def _tar(path: Path, below: str) -> SourceTree:
             total += member.size
             if total > MAX_ARCHIVE_BYTES:
                 raise VerifyError(f"{path}: unpacks to more than {MAX_ARCHIVE_BYTES >> 30} GiB")
-            wanted = f"/{PACKAGE}/{below}".rstrip("/") + "/" in f"/{member.name}"
+            wanted = f"/{package.name}/{below}".rstrip("/") + "/" in f"/{member.name}"
             if member.isfile() and member.name.endswith(".py") and wanted:
                 stream = archive.extractfile(member)
                 kept[member.name] = stream.read(MAX_FILE_BYTES + 1) if stream else b""
             _check_count(len(kept), path)
             if sum(map(len, kept.values())) > MAX_KEPT_BYTES:
                 raise VerifyError(f"{path}: more than {MAX_KEPT_BYTES >> 20} MiB of Python")
-    members, skipped = _package_members(kept, path, below)
+    members, skipped = _package_members(kept, path, package, below)
     return SourceTree(
-        name=PACKAGE,
+        package=package,
         version=_file_version(path.name),
         paths=tuple(sorted(members)),
         skipped=skipped,
@@ -329,10 +333,10 @@ def _tar(path: Path, below: str) -> SourceTree:
 
 
 def _package_members(
-    names: Iterable[str] | Mapping[str, object], path: Path, below: str
+    names: Iterable[str] | Mapping[str, object], path: Path, package: Package, below: str
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Shown path -> name in the archive, for the files of the package closest to the top."""
-    marker = f"{PACKAGE}/srt/"
+    marker = f"{package.name}/{package.inside}/"
     safe: list[str] = []
     skipped: list[str] = []
     for name in names:
@@ -343,9 +347,9 @@ def _package_members(
             safe.append(name)
     roots = [name[: f"/{name}".index(f"/{marker}")] for name in safe if f"/{marker}" in f"/{name}"]
     if not roots:
-        raise VerifyError(f"no {marker} in {path}: not an archive of {PACKAGE}")
+        raise VerifyError(f"no {marker} in {path}: not an archive of {package.name}")
     root = min(roots, key=len)
-    wanted = f"{root}{PACKAGE}/{below}".rstrip("/") + "/"
+    wanted = f"{root}{package.name}/{below}".rstrip("/") + "/"
     members = {name[len(root) :]: name for name in safe if name.startswith(wanted)}
     return members, tuple(sorted(skipped))
 

@@ -6,7 +6,7 @@ import pytest
 
 from verify.emulator.standin import StandInError
 from verify.emulator.tree import SourceFiles, Tree
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from verify.engines.sglang.library import LIBRARY
+from verify.engines.sources import open_source
 from verify.interpreter.cut import Piece, definitions, methods
 from verify.interpreter.index import Class, FunctionNode, Index, UnreadableError
-from verify.source.source import open_source
 
 REGULAR = {
     "plain": "class A:\n    x = 1\n\n    def f(self):\n        return 1\n\n    y = 2\n",

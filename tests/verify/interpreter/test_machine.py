@@ -10,7 +10,7 @@ from verify.interpreter.machine import Machine
 from verify.interpreter.state import MAX_STEPS, Frame, State, UnresolvedError, started
 from verify.interpreter.values import Text, Value, parts_of
 from verify.logic.diagrams import TRUE
-from verify.source.source import SourceTree
+from verify.source.source import Package, SourceTree
 
 MODEL = """from toy.layers.all import Split, helper
 
@@ -29,8 +29,12 @@ def run(body: str, *, helper: str = "pass") -> tuple[State, Value]:
         "toy/models/one.py": MODEL + indent(dedent(body), " " * 8),
         "toy/layers/all.py": f"class Split:\n    pass\n\n\ndef helper(x):\n    {helper}\n",
     }
+    package = Package(name="toy", inside="models")
     tree = SourceTree(
-        name="toy", version="1", paths=tuple(sorted(files)), _load=lambda at: files[at].encode()
+        package=package,
+        version="1",
+        paths=tuple(sorted(files)),
+        _load=lambda at: files[at].encode(),
     )
     state = started(Index(tree, TOY))
     module = state.index.module("toy/models/one.py")

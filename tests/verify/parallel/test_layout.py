@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helper import MoeConfig
+from verify.engines.sources import open_source
 from verify.parallel.deployment import layouts
 from verify.parallel.layout import Layout
-from verify.source.source import open_source
 
 KINDS = ("tp", "ep", "moe_tp", "moe_dp", "attn_tp", "attn_cp")
 

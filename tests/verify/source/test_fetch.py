@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from verify.cli.command_line import main
+from verify.engines import sources
 from verify.errors import VerifyError
 from verify.source import cache, fetch
 from verify.source.fetch import Policy, fetching
@@ -56,15 +57,15 @@ def pip(tmp_path, monkeypatch):
 
 def test_a_star_is_resolved_and_not_looked_up(shelf):
     put(shelf, "0.5.1")
-    assert fetch.fetch("sglang==0.5.1").name == "sglang-0.5.1-py3-none-any.whl"
+    assert sources.fetch("sglang==0.5.1").name == "sglang-0.5.1-py3-none-any.whl"
     put(shelf, "0.5.23")
-    assert fetch.fetch("sglang==0.5.*").name == "sglang-0.5.23-py3-none-any.whl"
+    assert sources.fetch("sglang==0.5.*").name == "sglang-0.5.23-py3-none-any.whl"
 
 
 def test_what_a_failed_pip_leaves_enters_no_cache(shelf, pip):
     pip(f'echo piece > "$dest/{PIECE}"; echo "ERROR: No space left on device" >&2; exit 2')
     with pytest.raises(VerifyError, match="no space left"):
-        fetch.fetch("sglang==0.5.99")
+        sources.fetch("sglang==0.5.99")
     assert list(cache.sources().iterdir()) == []
 
 
@@ -74,37 +75,37 @@ def test_a_file_in_the_cache_without_its_record_is_fetched_again(shelf, content)
     cached = put(cache.sources(), "0.5.99", text="0 reductions here")
     if isinstance(content, bytes):
         cached.write_bytes(content)
-    found = fetch.fetch("sglang==0.5.99")
+    found = sources.fetch("sglang==0.5.99")
     assert found.read_bytes() == good.read_bytes()
 
 
 def test_a_file_that_changed_since_is_fetched_again(shelf):
     good = put(shelf, "0.5.99").read_bytes()
-    found = fetch.fetch("sglang==0.5.99")
+    found = sources.fetch("sglang==0.5.99")
     found.write_bytes(good[:-1] + b"\1")
     assert not cache.is_whole(found)
-    assert fetch.fetch("sglang==0.5.99").read_bytes() == good
+    assert sources.fetch("sglang==0.5.99").read_bytes() == good
 
 
 def test_refresh_asks_again_and_offline_never(shelf):
     put(shelf, "0.5.99")
-    fetch.fetch("sglang==0.5.99")
+    sources.fetch("sglang==0.5.99")
     new = put(shelf, "0.5.99", text="new")
-    assert fetch.fetch("sglang==0.5.99").read_bytes() != new.read_bytes()
+    assert sources.fetch("sglang==0.5.99").read_bytes() != new.read_bytes()
     with fetching(Policy(refresh=True)):
-        assert fetch.fetch("sglang==0.5.99").read_bytes() == new.read_bytes()
+        assert sources.fetch("sglang==0.5.99").read_bytes() == new.read_bytes()
     put(shelf, "0.5.100")
     with fetching(Policy(offline=True)):
-        assert fetch.fetch("sglang>=0.5").name.startswith("sglang-0.5.99-")
+        assert sources.fetch("sglang>=0.5").name.startswith("sglang-0.5.99-")
         with pytest.raises(VerifyError, match=r"not in the cache .*--offline"):
-            fetch.fetch("sglang==0.5.100")
+            sources.fetch("sglang==0.5.100")
 
 
 @pytest.mark.parametrize("text", ["numpy", "numpy==1.26.4", "vllm", "mini_sglang_typo", "ff"])
 def test_a_name_that_is_no_engine_s_is_never_asked_for(text, shelf, pip):
     pip("echo asked >&2; exit 1")
     with pytest.raises(VerifyError, match=f"no such file or directory: {text}"):
-        fetch.fetch(text)
+        sources.fetch(text)
 
 
 def test_a_network_that_is_down_is_said_and_not_tried_twice(shelf, pip, tmp_path):
@@ -116,7 +117,7 @@ def test_a_network_that_is_down_is_said_and_not_tried_twice(shelf, pip, tmp_path
         "echo 'ERROR: No matching distribution found for sglang==0.5.99' >&2; exit 1"
     )
     with pytest.raises(VerifyError, match=r"index is out of reach \(\[Errno 111\] Connection refu"):
-        fetch.fetch("sglang==0.5.99")
+        sources.fetch("sglang==0.5.99")
     assert (tmp_path / "calls").read_text() == "x\n"
 
 
@@ -127,13 +128,13 @@ def test_the_real_pip_is_understood_when_the_index_is_down(shelf, monkeypatch):
     # port 9 discards where anything listens at all
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(VerifyError, match="package index is out of reach"):
-        fetch.fetch("sglang==0.5.99")
+        sources.fetch("sglang==0.5.99")
 
 
 def test_a_record_says_size_and_hash(shelf):
     wheel = put(shelf, "0.5.99")
     size = wheel.stat().st_size
-    kept = fetch.fetch("sglang==0.5.99")
+    kept = sources.fetch("sglang==0.5.99")
     record = json.loads(kept.with_name(kept.name + cache.RECORD).read_text())
     assert record["size"] == size
     assert len(record["sha256"]) == 64
@@ -151,7 +152,7 @@ def test_the_cache_says_where_it_is_and_what_it_holds(shelf, capsys, tmp_path):
     assert main(["cache", "dir"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'cache'}\n"
     put(shelf, "0.5.99")
-    fetch.fetch("sglang==0.5.99")
+    sources.fetch("sglang==0.5.99")
     put(cache.sources(), "0.5.98")
     environment = cache.folder() / "serve" / "sglang-0.5.99"
     environment.mkdir(parents=True)
@@ -165,7 +166,7 @@ def test_the_cache_says_where_it_is_and_what_it_holds(shelf, capsys, tmp_path):
 
 def test_the_cache_is_cleaned_and_an_empty_one_is_no_error(shelf, capsys):
     put(shelf, "0.5.99")
-    fetch.fetch("sglang==0.5.99")
+    sources.fetch("sglang==0.5.99")
     assert main(["cache", "clean"]) == 0
     assert not cache.folder().exists()
     assert main(["cache", "clean"]) == main(["cache", "list"]) == 0

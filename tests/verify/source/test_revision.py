@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from verify.cli.command_line import main
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
-from verify.source.source import open_source
 
 
 def git(folder, *words):

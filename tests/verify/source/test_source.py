@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.source import cache, fetch, source
-from verify.source.source import open_source
 
 MODEL = "sglang/srt/models/sample.py"
 UTILS = "sglang/srt/layers/moe/utils.py"

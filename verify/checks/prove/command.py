@@ -8,10 +8,10 @@ from verify.checks.prove.layer import RELEASE_0_5_11
 from verify.checks.prove.planned_report import PLAN, build_plan
 from verify.checks.prove.report import build, built_in_subjects
 from verify.checks.scan.whole import not_analysed
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.report import baseline
 from verify.report.report import Report
-from verify.source.source import open_source
 
 MOST_RANKS = 256
 MANY_RANKS = 24  # below, starting processes takes longer than they save

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> Report:
 
 def _read(source: str, sites: Sequence[Site]) -> "Release":
     from verify.checks.pull_request.release import read_release  # noqa: PLC0415 (slow to import)
-    from verify.source.source import open_source  # noqa: PLC0415
+    from verify.engines.sources import open_source  # noqa: PLC0415
 
     with open_source(source) as tree:
         return read_release(tree, compare(sites))

@@ -23,9 +23,9 @@ from verify.interpreter.index import Index
 from verify.logic import truth
 from verify.logic.flags import flag_names, skip_reasons
 from verify.report.report import Finding, Json, TableSection
-from verify.source.source import Generation, SourceTree
+from verify.source.source import SourceTree
 
-SHAPES: Mapping[Generation, str] = {
+SHAPES: Mapping[str, str] = {
     "open-coded": "the helper is not there yet; the guards that are, against the original ones",
     "helper-arguments": "the migrated calls, against what the oracles state",
     "helper-context": "the helper reads the flags from the forward context; against the original",
@@ -64,7 +64,7 @@ class Release:
 
     name: str
     version: str
-    generation: Generation
+    generation: str
     found: tuple[Found, ...]
     strays: tuple[HelperCall, ...]
     open_coded: tuple[GuardedSite, ...]

@@ -17,7 +17,6 @@ from verify.emulator.pipeline import Pipeline
 from verify.emulator.ranks import Rank, RanksError, run_ranks
 from verify.emulator.tree import SourceFiles, Tree
 from verify.emulator.witness import Seen, Witness
-from verify.source.source import PACKAGE
 
 TIME_LIMIT = 60.0
 _MOST_LEARNED = 80
@@ -64,7 +63,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
         replaced = ranks[0][1].replaced
         executed = sorted(f"{path}:{line}" for path, line in ranks[0][1].loaded)
     except RanksError as error:
-        judged = _failed(error)
+        judged = _failed(error, source)
     return _result(decoder, judged, replaced, executed)
 
 
@@ -73,7 +72,7 @@ def _reference(source: Source, decoder: Decoder) -> Seen:
     try:
         return _learn(source, decoder)
     except RanksError as error:
-        source.failures[decoder] = _failed(error)
+        source.failures[decoder] = _failed(error, source)
         raise
 
 
@@ -154,7 +153,7 @@ def _run(
 def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
     return Tree(
         source.files,
-        package=PACKAGE,
+        package=source.files.source.name,
         primitives={
             **primitives.platform(),
             **primitives.arithmetic(witness, whole_experts=deployment.dwdp),
@@ -164,7 +163,7 @@ def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
     )
 
 
-def _failed(error: RanksError) -> Judged:
+def _failed(error: RanksError, source: Source) -> Judged:
     """What ranks say to each other is the release's doing; anything else may be ours.
 
     A hang is the release's, and so is a collective that cannot be: tensors that do not fit, sizes
@@ -174,7 +173,7 @@ def _failed(error: RanksError) -> Judged:
     kind: str = error.kind
     if cause is not None and not _in_a_collective(cause):
         kind = "cannot run"
-    return Judged(kind=kind, why=f"{error}{_last_line_in_source(cause)}")
+    return Judged(kind=kind, why=f"{error}{_last_line_in(source, cause)}")
 
 
 def _in_a_collective(error: BaseException) -> bool:
@@ -182,9 +181,10 @@ def _in_a_collective(error: BaseException) -> bool:
     return any(frame.filename == groups.__file__ for frame in frames)
 
 
-def _last_line_in_source(error: BaseException | None) -> str:
+def _last_line_in(source: Source, error: BaseException | None) -> str:
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    inside = [frame for frame in frames if frame.filename.startswith(f"{PACKAGE}/")]
+    package = f"{source.files.source.name}/"
+    inside = [frame for frame in frames if frame.filename.startswith(package)]
     if not inside:
         return ""
     return f" [{inside[-1].filename}:{inside[-1].lineno} {inside[-1].name}]"

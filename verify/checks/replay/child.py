@@ -38,7 +38,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     from verify.checks.replay.decoders import Models  # noqa: PLC0415
     from verify.emulator.machine import imitate  # noqa: PLC0415
     from verify.emulator.tree import SourceFiles  # noqa: PLC0415
-    from verify.source.source import open_source  # noqa: PLC0415
+    from verify.engines.sources import open_source  # noqa: PLC0415
 
     imitate()
     files = SourceFiles(open_source(sys.argv[1], below=""))

@@ -14,12 +14,12 @@ from verify.checks.replay.deployments import Execution, row_of
 from verify.checks.replay.offered import offered
 from verify.checks.replay.processes import Case, run_cases
 from verify.emulator.tree import SourceFiles
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.report.ending import StoppedError
 from verify.report.progress import track
 from verify.report.report import Finding, Json, Report, TableSection
 from verify.source.revision import revision_of
-from verify.source.source import open_source
 
 Result = tuple[Case, dict[str, Any]]
 _WHAT = {
@@ -128,7 +128,7 @@ def _local(source: str) -> str:
     revision = revision_of(source)
     if revision is not None:
         return f"{revision.checkout.resolve()}@{revision.commit}"
-    from verify.source.fetch import fetch  # noqa: PLC0415 (only a requirement needs it)
+    from verify.engines.sources import fetch  # noqa: PLC0415 (only a requirement needs it)
 
     return str(fetch(source))
 

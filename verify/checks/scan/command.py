@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from verify.checks.scan.scan import JudgedSite, ScanResult, scan
 from verify.checks.scan.whole import not_analysed
-from verify.engines.sglang import published
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.logic.conjuncts import shortened
 from verify.report import baseline
@@ -13,7 +13,6 @@ from verify.report.excerpts import excerpts
 from verify.report.ignores import apply_ignores, read_ignores
 from verify.report.render.words import counted
 from verify.report.report import Finding, Json, Report, TableSection
-from verify.source.source import open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +38,13 @@ def run(arguments: argparse.Namespace) -> Report:
             f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
             f"MLP or MoE output{unread}; is it the folder that holds sglang's srt?"
         )
-    return apply_ignores(replace(report(result), code=code), ignores)
+    made = replace(
+        report(result),
+        code=code,
+        web=tree.package.web(tree.version),
+        requirement=tree.package.requirement(tree.version),
+    )
+    return apply_ignores(made, ignores)
 
 
 def report(result: ScanResult) -> Report:
@@ -93,8 +98,6 @@ def report(result: ScanResult) -> Report:
         },
         sections=tuple(sections),
         findings=findings,
-        web=published.web(result.name, result.version),
-        requirement=published.requirement(result.name, result.version),
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from verify.engines.engine import Engine
+from verify.engines.sources import fetch
 from verify.errors import VerifyError
-from verify.source.fetch import fetch
 from verify.source.revision import Revision, contents, listing, revision_of
 
 MAX_BYTES = 1 << 30

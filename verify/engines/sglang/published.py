@@ -6,12 +6,11 @@ REPOSITORY = "https://github.com/sgl-project/sglang"
 RELEASE = re.compile(r"\d+\.\d+\.\d+(?:\.?(?:post|rc)\d+)?")
 
 
-def web(name: str, version: str) -> str:
+def web(version: str) -> str:
     """The address of a release's files at its tag, with a final slash; empty for anything else."""
-    released = name == "sglang" and RELEASE.fullmatch(version)
-    return f"{REPOSITORY}/blob/v{version}/python/" if released else ""
+    return f"{REPOSITORY}/blob/v{version}/python/" if RELEASE.fullmatch(version) else ""
 
 
-def requirement(name: str, version: str) -> str:
+def requirement(version: str) -> str:
     """`sglang==0.5.23` for a release; empty for anything else."""
-    return f"{name}=={version}" if web(name, version) else ""
+    return f"sglang=={version}" if RELEASE.fullmatch(version) else ""

@@ -8,8 +8,8 @@ from helper import MoeConfig
 from verify.checks.prove.judge import judge
 from verify.checks.prove.source import read
 from verify.cli.command_line import main
+from verify.engines.sources import open_source
 from verify.parallel.deployment import Deployment
-from verify.source.source import open_source
 
 SIZES = {
     "tp_size": "tp_size",

@@ -12,9 +12,9 @@ from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read, read_release
 from verify.checks.prove.subject import Subject, helper_guards
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.parallel.deployment import Deployment, layouts
-from verify.source.source import open_source
 
 COMMUNICATOR = """
 class LayerCommunicator:

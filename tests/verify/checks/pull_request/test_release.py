@@ -9,7 +9,7 @@ from oracles import SITES
 from verify.checks.pull_request.readings import compare
 from verify.checks.pull_request.release import Release, read_release
 from verify.cli.command_line import main
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 MODELS = "sglang/srt/models"
 

@@ -8,7 +8,7 @@ from verify.checks.replay.decoders import Models
 from verify.checks.replay.deployments import ONE_RANK, executable
 from verify.emulator.ranks import RanksError
 from verify.emulator.tree import SourceFiles
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from verify.checks.replay.deployments import executable
 from verify.checks.replay.processes import Case, run_cases
 from verify.cli.command_line import main
 from verify.emulator.tree import SourceFiles
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 DECODE = "dp_size=2,ep_size=2,padding=max_len,dense_fully_dp=False,quantization=None"
 PLAIN = "dp_size=1,ep_size=2,attn_cp_size=1,fusion=off,dense_fully_dp=False"

@@ -4,7 +4,7 @@ import pytest
 
 from verify.checks.replay.decoders import AttentionName, Models
 from verify.emulator.tree import SourceFiles
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 BLOCK = """
 class Block(nn.Module):

@@ -5,8 +5,8 @@ import pytest
 from verify.checks.replay.deployments import Execution, executable
 from verify.checks.replay.offered import known_options, offered, options_of
 from verify.emulator.tree import SourceFiles
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
-from verify.source.source import open_source
 
 OLD = """
 class ServerArgs:

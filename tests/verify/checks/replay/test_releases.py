@@ -9,8 +9,7 @@ from verify.checks.replay.decoders import Models
 from verify.checks.replay.deployments import Execution
 from verify.checks.replay.processes import Case, Child
 from verify.emulator.tree import SourceFiles
-from verify.source.fetch import fetch
-from verify.source.source import open_source
+from verify.engines.sources import fetch, open_source
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 

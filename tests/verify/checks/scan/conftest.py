@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from verify.checks.scan.scan import ScanResult, scan
-from verify.source.source import SourceTree, open_source
+from verify.engines.sources import open_source
+from verify.source.source import SourceTree
 
 LINEAR = """
 class RowParallelLinear:

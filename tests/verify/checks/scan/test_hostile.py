@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from verify.checks.scan.scan import ScanResult, scan
-from verify.source.source import MAX_FILE_BYTES, SourceTree, open_source
+from verify.engines.sources import open_source
+from verify.source.source import MAX_FILE_BYTES, SourceTree
 
 Scan = Callable[..., ScanResult]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from verify.checks.scan.server.arguments import Arguments
 from verify.checks.scan.server.models import Model
 from verify.engines.sglang.library import LIBRARY
+from verify.engines.sources import open_source
 from verify.interpreter.index import Index
-from verify.source.source import open_source
 
 OPTIONS = {"tp_size": 1, "dp_size": 1, "backend": "none", "fuse": False}
 VALUES = {

@@ -14,9 +14,10 @@ from verify.checks.pull_request.release import read_release
 from verify.checks.scan.scan import ScanResult, scan
 from verify.checks.scan.sites import read_sites
 from verify.engines.sglang.library import LIBRARY
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.interpreter.index import Index
-from verify.source.source import SourceTree, open_source
+from verify.source.source import SourceTree
 
 pytestmark = pytest.mark.network
 
@@ -149,4 +150,4 @@ def _with(tree: SourceTree, path: str, text: str, *, models: tuple[str, ...] = (
         raw = text if shown == path else tree.read(shown)
         return raw.encode("utf-8", "surrogatepass")
 
-    return SourceTree(name=tree.name, version=tree.version, paths=kept, _load=load)
+    return SourceTree(package=tree.package, version=tree.version, paths=kept, _load=load)

@@ -19,7 +19,7 @@ import pytest
 
 from verify.checks.scan.scan import scan
 from verify.checks.scan.side_by_side import side_by_side
-from verify.source.source import open_source
+from verify.engines.sources import open_source
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux only")
 
@@ -170,7 +170,7 @@ def test_scan_is_the_same_in_one_process_and_in_several(
     import json
     from dataclasses import asdict
     from verify.checks.scan import scan
-    from verify.source.source import open_source
+    from verify.engines.sources import open_source
     def slowly(items, *, what):
         time.sleep(0.5)
         yield from items

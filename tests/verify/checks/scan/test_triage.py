@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from verify.checks.scan.scan import scan
+from verify.engines.sources import open_source
 from verify.errors import VerifyError
-from verify.source.source import open_source
 
 DATA = Path(__file__).parents[4] / "docs" / "findings" / "triage-0.5.23.json"
 # undecided and unreachable are findings still: nothing was read that refuses them

@@ -1,0 +1,28 @@
+"""Sources of the engines that can be read: what may be fetched, and which package is looked for."""
+
+from importlib import import_module
+from pathlib import Path
+
+from verify.engines.registry import distributions
+from verify.source import fetch as fetching
+from verify.source import source
+from verify.source.source import Package, SourceTree
+
+# the folder of each engine whose source is scanned, proved and replayed
+READ = "sglang"
+
+
+def package() -> Package:
+    """What is looked for in a source."""
+    found: Package = import_module(f"verify.engines.{READ}.package").PACKAGE
+    return found
+
+
+def open_source(text: str, *, below: str | None = None) -> SourceTree:
+    """Open SOURCE; see `verify.source.source`. Raises `VerifyError`."""
+    return source.open_source(text, package(), below=below)
+
+
+def fetch(text: str) -> Path:
+    """The wheel that satisfies a requirement of an engine. Raises `VerifyError`."""
+    return fetching.fetch(text, distributions())
