@@ -63,6 +63,14 @@ BREAKS = {
     "premises that know a check": ("verify/parallel/scene.py", "import verify.checks.prove.judge"),
     "a report that knows premises": ("verify/report/causes.py", "import verify.parallel.layout"),
     "logic that knows an interpreter": ("verify/logic/truth.py", "import verify.interpreter.cut"),
+    "a source that asks the engines": (
+        "verify/source/fetch.py",
+        "import verify.engines.registry",
+    ),
+    "a scan that knows more than a vocabulary": (
+        "verify/checks/scan/judge.py",
+        "import verify.engines.sglang.transfer",
+    ),
     "a source that knows a check": ("verify/source/cache.py", "import verify.checks.scan"),
     "a file without a place": ("verify/odds_and_ends.py", ""),
 }

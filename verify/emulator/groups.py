@@ -26,7 +26,7 @@ class ProcessGroup:
 
 
 class GroupCoordinator:
-    """Takes the place of the release's; semantics of release 0.5.11, `parallel_state.py`."""
+    """Takes the place of the release's; semantics of release 0.5.11's own groups."""
 
     def __init__(self, group_ranks: Sequence[Sequence[int]], *args: Any, **kwargs: Any) -> None:
         rank = current_rank()

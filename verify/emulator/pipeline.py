@@ -1,7 +1,7 @@
 """From one pipeline stage to the next: tensors, by slices, and nothing that hangs on them.
 
 The semantics of `GroupCoordinator.send_tensor_dict` with an `all_gather_group`, as schedulers call
-it (0.5.11, `distributed/parallel_state.py`): rank r of a stage sends the r-th slice of its own
+it (0.5.11, its `distributed` folder): rank r of a stage sends the r-th slice of its own
 tensor, and the next stage's ranks gather the slices.
 """
 

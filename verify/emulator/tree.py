@@ -78,13 +78,13 @@ class Tree:
         self,
         files: SourceFiles,
         *,
-        package: str,
         primitives: Mapping[str, Any],
         absent: frozenset[str] = frozenset(),
     ) -> None:
         self.files = files
-        self.package = package
-        self._root = f"{package}.srt"
+        package = files.source.package
+        self.package = package.name
+        self._root = f"{package.name}.{package.inside}"
         self.primitives = primitives
         self.absent = absent
         self.replaced: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """Which ranks form which group, exactly as upstream builds them.
 
-Release 0.5.11, `distributed/parallel_state.py` (`initialize_model_parallel`): the MoE rank index
+Release 0.5.11, `initialize_model_parallel`: the MoE rank index
 is (moe_dp, ep, moe_tp) and the attention index (attn_dp, attn_cp, attn_tp), the last fastest.
 """
 

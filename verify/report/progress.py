@@ -69,7 +69,7 @@ def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterato
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say that `what` (`fetching sglang==0.5.11`) is going on, until the block ends."""
+    """Say that `what` (`fetching name==0.5.11`) is going on, until the block ends."""
     if _QUIET.get() or sys.stderr is None:
         yield
         return

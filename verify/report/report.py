@@ -30,10 +30,10 @@ class Finding:
     """One place that is wrong, the smallest case that shows it, and what to change.
 
     In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
-    `file` is relative to the folder that holds `sglang/`; `row` is bits in flag order, `rows` are
+    `file` is relative to the folder that holds the package; `row` is bits in flag order, `rows` are
     all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
     in what that rank ends up with; `groups` maps a group kind to its rank lists, so that the counts
-    can be drawn. `takes` are the settings without which it does not happen (`dwdp_size > 1`), where
+    can be drawn. `takes` are the settings without which it does not happen (`tp_size > 1`), where
     a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
     `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
     source refuses others.

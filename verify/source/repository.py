@@ -16,8 +16,8 @@ def checkout_of(source: str) -> Path | None:
 def file_prefix(source: Path, files: Iterable[str]) -> str:
     """What stands before the files' names in the repository around `source`: `python/`, or nothing.
 
-    `files` are relative to the folder that holds `sglang/`, which is `source`, its `python` folder
-    or its parent. Nothing is added for a source outside every repository.
+    `files` are relative to the folder that holds the package, which is `source`, its `python`
+    folder or its parent. Nothing is added for a source outside every repository.
     """
     folder = source.resolve()
     named = next(iter(files), None)

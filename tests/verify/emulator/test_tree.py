@@ -17,7 +17,7 @@ def tree(tmp_path):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         options.setdefault("primitives", {})
-        return Tree(SourceFiles(open_source(str(tmp_path))), package="sglang", **options)
+        return Tree(SourceFiles(open_source(str(tmp_path))), **options)
 
     return build
 

@@ -153,7 +153,6 @@ def _run(
 def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:
     return Tree(
         source.files,
-        package=source.files.source.name,
         primitives={
             **primitives.platform(),
             **primitives.arithmetic(witness, whole_experts=deployment.dwdp),

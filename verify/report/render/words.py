@@ -56,7 +56,7 @@ def _is_word(text: str) -> bool:
 
 
 def setting(name: str) -> str:
-    """A setting of a cause in words: `dwdp_size > 1` is `dwdp_size above 1`."""
+    """A setting of a cause in words: `tp_size > 1` is `tp_size above 1`."""
     match = _SETTING.fullmatch(name)
     if match:
         return f"{match[1]} {'above ' if match[2] == '>' else ''}{match[3]}"

@@ -1,0 +1,157 @@
+"""No file outside `engines/` and the pull request's check names anything of an engine.
+
+The names are the engines' own, read from them: what they are called and what can be fetched, their
+servers' options about ranks, their environment, and every name in what their libraries say. A file
+that does not hold to it yet is listed; one that does may not stay on the list.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from verify.engines import sources
+from verify.engines.registry import engines
+from verify.engines.sglang import vocabulary
+from verify.logic.flags import flag_names
+
+ROOT = Path(__file__).parents[2] / "verify"
+EXEMPT = ("engines/", "checks/pull_request/")
+# words of the field or of PyTorch, which engines use as well
+SHARED = frozenset({*vocabulary.SIZES.values(), *vocabulary.GROUP_METHODS, "world_size", "is_none"})
+WORD = re.compile(r"[A-Za-z_]\w+")
+OF_CODE = re.compile(r"[a-z]_+[a-z]|[a-z][A-Z]|[A-Z]{2}[a-z]")
+
+
+def words(value: object) -> Iterator[str]:
+    """The names in a constant: words of code (`tp_group`, `FusedMoE`) and not of English."""
+    if isinstance(value, str):
+        yield from (word for word in WORD.findall(value) if OF_CODE.search(word))
+    elif isinstance(value, Iterable):
+        # of a mapping its keys
+        for item in value:
+            yield from words(item)
+
+
+def names() -> frozenset[str]:
+    found = {sources.package().inside}
+    for engine in engines():
+        found |= {engine.name, engine.package, *engine.distributions, *engine.parallel}
+        found |= {name for name in engine.variables if name.lower().startswith(engine.name)}
+    constants = (value for name, value in vars(vocabulary).items() if name.isupper())
+    return frozenset(found | set(words(constants))) - SHARED
+
+
+NAMES = names()
+FLAG = "|".join(flag_names())
+NAMED = re.compile(
+    rf"(?<![\w-])(?i:{'|'.join(engine.name for engine in engines())})(?!\w)"
+    rf"|(?<![\w-])(?:{'|'.join(sorted(map(re.escape, NAMES)))})(?![\w-])"
+    rf"|[\"'](?:{FLAG})[\"']"
+)
+
+
+def named(text: str) -> set[str]:
+    return set(NAMED.findall(text))
+
+
+def files() -> dict[str, str]:
+    paths = ((path.relative_to(ROOT).as_posix(), path) for path in sorted(ROOT.rglob("*.py")))
+    return {
+        name: path.read_text(encoding="utf-8")
+        for name, path in paths
+        if not name.startswith(EXEMPT)
+    }
+
+
+# to become fewer: what of these says something of SGLang goes to engines/sglang, file by file
+LEFT = (
+    "checks/prove/definitions.py",
+    "checks/prove/findings.py",
+    "checks/prove/lattice.py",
+    "checks/prove/layer.py",
+    "checks/prove/planned.py",
+    "checks/prove/source.py",
+    "checks/prove/steps.py",
+    "checks/prove/subject.py",
+    "checks/replay/agreement.py",
+    "checks/replay/classes.py",
+    "checks/replay/command.py",
+    "checks/replay/decoders.py",
+    "checks/replay/deployments.py",
+    "checks/replay/environment.py",
+    "checks/replay/offered.py",
+    "checks/replay/primitives.py",
+    "checks/replay/stack.py",
+    "checks/scan/__init__.py",
+    "checks/scan/addends/findings.py",
+    "checks/scan/addends/groups.py",
+    "checks/scan/addends/judge.py",
+    "checks/scan/addends/local_sums.py",
+    "checks/scan/addends/machine.py",
+    "checks/scan/addends/reduction_groups.py",
+    "checks/scan/addends/rows.py",
+    "checks/scan/command.py",
+    "checks/scan/findings.py",
+    "checks/scan/judge.py",
+    "checks/scan/layers.py",
+    "checks/scan/pipeline.py",
+    "checks/scan/refused.py",
+    "checks/scan/roots.py",
+    "checks/scan/server/arguments.py",
+    "checks/scan/server/construct.py",
+    "checks/scan/server/embedding.py",
+    "checks/scan/server/idle.py",
+    "checks/scan/server/launched.py",
+    "checks/scan/server/launches.py",
+    "checks/scan/server/platforms.py",
+    "checks/scan/sites.py",
+    "checks/scan/theory.py",
+    "checks/scan/whole.py",
+    "cli/command_line.py",
+    "cli/diff.py",
+    "parallel/deployment.py",
+    "pytest_plugin.py",
+    "report/render/sarif.py",
+    "report/rule_examples.py",
+    "report/rules.py",
+)
+# folders that hold to it, each file
+CLEAN = ("interpreter/", "emulator/", "logic/", "source/", "checks/serve/")
+
+
+def test_only_what_is_listed_names_an_engine() -> None:
+    found = {name: named(text) for name, text in files().items() if name not in LEFT}
+    assert {name: sorted(said) for name, said in found.items() if said} == {}
+
+
+def test_the_list_holds_nothing_that_is_clean() -> None:
+    known = files()
+    assert sorted(name for name in LEFT if not named(known.get(name, ""))) == []
+
+
+def test_whole_folders_hold_to_it() -> None:
+    assert [name for name in LEFT if name.startswith(CLEAN)] == []
+    assert all(any(name.startswith(folder) for name in files()) for folder in CLEAN)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x = tensor_model_parallel_all_reduce(x)",
+        "if cls.named('FusedMoE'):",
+        "# as SGLang does",
+        "arguments = ['--enable-dp-attention']",
+        "path = 'srt/models'",
+        "import verify.engines.vllm.serving",
+        "flag = 'AF'",
+    ],
+)
+def test_a_name_is_noticed(line: str) -> None:
+    assert named(line)
+
+
+@pytest.mark.parametrize("line", ["the DP row", "torch.distributed.all_reduce(x)", "tp_size > 1"])
+def test_the_fields_own_words_are_free(line: str) -> None:
+    assert not named(line)
