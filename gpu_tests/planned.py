@@ -68,6 +68,11 @@ class PlannedCase(Case):
         )
 
     @property
+    def alike(self) -> Hashable:
+        """Equal for cases that ranks cannot tell apart."""
+        return (super().alike, self.layer, self.plan, self.addend)
+
+    @property
     def title(self) -> str:
         """For messages: as another case's, and what is added."""
         return f"{super().title} plan {self.addend}"
