@@ -69,8 +69,9 @@ class PlannedCase(Case):
 
     @property
     def alike(self) -> Hashable:
-        """Equal for cases that ranks cannot tell apart."""
-        return (super().alike, self.layer, self.plan, self.addend)
+        """Equal for cases that ranks cannot tell apart: built and placed the same, by one plan."""
+        built = (self.spec, self.dtype, self.kernels, self.deployment, self.dense)
+        return (*built, self.layer, self.plan, self.addend)
 
     @property
     def title(self) -> str:

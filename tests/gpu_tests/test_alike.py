@@ -40,6 +40,20 @@ def test_whatever_ranks_could_tell_apart_is_not_alike():
     assert replace(case, guard="not (AF or RS or DP or FI)").alike == case.alike
 
 
+def test_a_plan_makes_a_difference():
+    todo = list(cases(world_size=2, guard="plan", dtypes=("float32",), models=("deepseek_v2",)))
+    case = next(case for case in todo if case.subject == TWINS[0])
+    twin = replace(case, subject=TWINS[1])
+    others = [
+        replace(case, plan=replace(case.plan, rows="other")),
+        replace(case, layer=replace(case.layer, next="other")),
+        replace(case, addend="other"),
+        replace(case, deployment=replace(case.deployment, tokens="uneven")),
+    ]
+    assert twin.alike == case.alike
+    assert len({case.alike, *(other.alike for other in others)}) == 1 + len(others)
+
+
 def test_only_one_of_them_runs_and_each_has_its_outcome(monkeypatch):
     todo = of_twins(2)
     given = []
