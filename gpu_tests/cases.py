@@ -141,6 +141,20 @@ class Case:
         )
 
     @property
+    def alike(self) -> Hashable:
+        """Equal for cases that ranks cannot tell apart: built, placed and reduced the same."""
+        layout, announced = self.deployment.layout, self.flags["AF"]
+        reduced = tuple(
+            (
+                site_groups(site, layout),
+                self.reduces(site, announced=announced),
+                self.reduces(site, announced=False),
+            )
+            for site in self.reached_sites
+        )
+        return (self.spec, self.dtype, self.kernels, self.deployment, self.row, reduced)
+
+    @property
     def title(self) -> str:
         """For messages: subject, row, sizes, producer where it is not the usual, dtype."""
         config = self.deployment.config

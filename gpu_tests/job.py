@@ -1,7 +1,7 @@
 """All cases as one job: on processes of this machine, or as one rank of a torchrun job."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from gpu_tests.cases import FLASHINFER_DTYPES, Case, Kernels, Library
+from gpu_tests.judge import RankVerdict
 from gpu_tests.kernels import why_no_flashinfer
 from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
@@ -92,11 +93,32 @@ def choose_kernels(
 def on_this_machine(
     cases: Sequence[Case], *, world_size: int, backend: str, deadline: float
 ) -> Iterator[Outcome]:
-    """Start ranks, yield outcomes as they come. Raises `RankFaultError` when a rank fails."""
+    """Start ranks, yield outcomes in the cases' order. Raises `RankFaultError` when a rank fails.
+
+    Cases that are alike to ranks run once.
+    """
+    first: dict[Hashable, Case] = {}
+    for case in cases:
+        first.setdefault(case.alike, case)
+    todo = list(first.values())
     with rank_pool(run_case, world_size=world_size, backend=backend, deadline=deadline) as pool:
-        answers = pool.run(cases, titles=[case.title for case in cases])
-        for number, verdicts in track(answers, what="cases run", total=len(cases)):
-            yield Outcome.of(cases[number], verdicts)
+        answers = pool.run(todo, titles=[case.title for case in todo])
+        outcomes = _outcomes(cases, {key: place for place, key in enumerate(first)}, answers)
+        yield from track(outcomes, what="cases run", total=len(cases))
+
+
+def _outcomes(
+    cases: Sequence[Case],
+    places: Mapping[Hashable, int],
+    answers: Iterator[tuple[int, list[RankVerdict]]],
+) -> Iterator[Outcome]:
+    """Every case's outcome from the answers to those of them that ran."""
+    answered: list[list[RankVerdict]] = []
+    for case in cases:
+        place = places[case.alike]
+        while len(answered) <= place:
+            answered.append(next(answers)[1])
+        yield Outcome.of(case, answered[place])
 
 
 def under_torchrun(

@@ -68,6 +68,12 @@ class PlannedCase(Case):
         )
 
     @property
+    def alike(self) -> Hashable:
+        """Equal for cases that ranks cannot tell apart: built and placed the same, by one plan."""
+        built = (self.spec, self.dtype, self.kernels, self.deployment, self.dense)
+        return (*built, self.layer, self.plan, self.addend)
+
+    @property
     def title(self) -> str:
         """For messages: as another case's, and what is added."""
         return f"{super().title} plan {self.addend}"

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from gpu_tests.blame import Remains, blame
 from gpu_tests.board import Board
 from gpu_tests.rank_process import FAILED, Job, Settings, main
+from verify.report.ending import ending_by_signal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -120,6 +121,8 @@ def rank_pool(
 ) -> Iterator[RankPool[Item, Result]]:
     """Start the ranks, hand them over, and leave no process, socket or file behind.
 
+    SIGTERM and SIGHUP end the ranks first.
+
     `work` must be importable by name in a fresh process. Raises `RankFaultError` when a rank cannot
     start.
     """
@@ -131,21 +134,25 @@ def rank_pool(
     # every rank is a fork of one process that has imported torch and done nothing else
     context.set_forkserver_preload(["torch.distributed"])
     members: list[_Member] = []
-    try:
-        for rank in range(world_size):
-            ours, theirs = context.Pipe()
-            board = Board.make(context)
-            settings = Settings(rank=rank, size=world_size, backend=backend, port=store.port)
-            process = context.Process(
-                target=main, args=(settings, work, theirs, board), name=f"rank-{rank}", daemon=True
-            )
-            process.start()
-            theirs.close()
-            members.append(_Member(rank=rank, process=process, pipe=ours, board=board))
-        _await_start(members)
-        yield RankPool(members, deadline=deadline)
-    finally:
-        _stop(members)
+    with ending_by_signal():
+        try:
+            for rank in range(world_size):
+                ours, theirs = context.Pipe()
+                board = Board.make(context)
+                settings = Settings(rank=rank, size=world_size, backend=backend, port=store.port)
+                process = context.Process(
+                    target=main,
+                    args=(settings, work, theirs, board),
+                    name=f"rank-{rank}",
+                    daemon=True,
+                )
+                process.start()
+                theirs.close()
+                members.append(_Member(rank=rank, process=process, pipe=ours, board=board))
+            _await_start(members)
+            yield RankPool(members, deadline=deadline)
+        finally:
+            _stop(members)
 
 
 def _await_start(members: Sequence[_Member]) -> None:

@@ -1,13 +1,16 @@
-"""`pytest gpu_tests`: every case on one, two and four ranks, and the slow ones on eight.
+"""`pytest gpu_tests`: every case on one, two and four ranks.
 
-`GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds that need more of them are skipped.
+What takes minutes is `slow`: four ranks in bfloat16, more of the plan's layers, and eight ranks;
+`.ci/run` has all of it but the eight. `GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds that
+need more of them are skipped.
 """
 
 import os
+from collections.abc import Sequence
 
 import pytest
 
-from gpu_tests.cases import DTYPES
+from gpu_tests.cases import DTYPES, Dtype
 from gpu_tests.job import check_world, choose_kernels, on_this_machine
 from gpu_tests.plan import cases
 from verify.errors import VerifyError
@@ -18,35 +21,77 @@ DEADLINE = 120.0
 pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1800)]
 
 
-def problems(*, world_size: int, guard: str = "helper") -> list[str]:
-    """What is not as the ledger says, over all cases; one start of the ranks."""
+SLOW = pytest.mark.slow
+GUARDS = ("helper", "oracle")
+
+
+def problems(
+    *, world_size: int, guards: Sequence[str], dtypes: tuple[Dtype, ...] = DTYPES
+) -> dict[str, list[str]]:
+    """What is not as the ledger says, by guard, over all cases; one start of the ranks."""
     try:
         check_world(world_size, BACKEND, local_ranks=world_size)
     except VerifyError as error:
         pytest.skip(str(error))
     kernels, _ = choose_kernels(experts=None, norm=None, backend=BACKEND)
-    todo = list(cases(world_size=world_size, guard=guard, dtypes=DTYPES, kernels=kernels))
+    todo = [
+        case
+        for guard in guards
+        for case in cases(world_size=world_size, guard=guard, dtypes=dtypes, kernels=kernels)
+    ]
     outcomes = list(
         on_this_machine(todo, world_size=world_size, backend=BACKEND, deadline=DEADLINE)
     )
-    assert len(outcomes) == len(todo)
-    return [f"{outcome.case.title}: {outcome.problem}" for outcome in outcomes if outcome.problem]
+    assert [outcome.case for outcome in outcomes] == todo
+    assert {case.guard for case in todo} == set(guards)
+    found: dict[str, list[str]] = {guard: [] for guard in guards}
+    for outcome in outcomes:
+        if outcome.problem:
+            found[outcome.case.guard].append(f"{outcome.case.title}: {outcome.problem}")
+    return found
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_and_ledger_agree(world_size: int) -> None:
-    assert problems(world_size=world_size) == []
+@pytest.fixture(scope="module")
+def two_ranks() -> dict[str, list[str]]:
+    """Both guards at once: where they decide alike, ranks have nothing more to say."""
+    return problems(world_size=2, guards=GUARDS)
 
 
-def test_ranks_and_ledger_agree_on_the_original_guards() -> None:
-    assert problems(world_size=2, guard="oracle") == []
+@pytest.mark.parametrize("guard", GUARDS)
+def test_two_ranks_and_ledger_agree(two_ranks: dict[str, list[str]], guard: str) -> None:
+    assert two_ranks[guard] == []
 
 
-@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
-def test_layers_that_follow_the_plan_are_exact(world_size: int) -> None:
-    assert problems(world_size=world_size, guard="plan") == []
+@pytest.mark.parametrize(
+    ("world_size", "dtype"),
+    [
+        (1, "float32"),
+        (1, "bfloat16"),
+        (4, "float32"),
+        pytest.param(4, "bfloat16", marks=SLOW),
+    ],
+)
+def test_ranks_and_ledger_agree(world_size: int, dtype: Dtype) -> None:
+    found = problems(world_size=world_size, guards=("helper",), dtypes=(dtype,))
+    assert found == {"helper": []}
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world_size", "dtype"),
+    [
+        (1, "float32"),
+        (1, "bfloat16"),
+        (2, "float32"),
+        pytest.param(2, "bfloat16", marks=SLOW),
+        pytest.param(4, "float32", marks=SLOW),
+        pytest.param(4, "bfloat16", marks=SLOW),
+    ],
+)
+def test_layers_that_follow_the_plan_are_exact(world_size: int, dtype: Dtype) -> None:
+    found = problems(world_size=world_size, guards=("plan",), dtypes=(dtype,))
+    assert found == {"plan": []}
+
+
+@SLOW
 def test_ranks_and_ledger_agree_on_eight() -> None:
-    assert problems(world_size=8) == []
+    assert problems(world_size=8, guards=("helper",)) == {"helper": []}

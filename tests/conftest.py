@@ -1,5 +1,6 @@
 """A small source, and reports made by hand: every kind of section, and hostile strings in all."""
 
+import os
 from itertools import product
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from verify.report.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
+
+# before anything imports torch: tests run side by side, and threads that wait for a core spin
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # how long an example takes says how busy the machine is, not whether the example is right
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,5 +1,6 @@
 """How a command ends when it is told to: children first, then folders, then by the signal."""
 
+import atexit
 import os
 import signal
 import sys
@@ -55,6 +56,8 @@ def ending_by_signal() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
     # outside of `except`: only now is nothing left that a traceback keeps from being closed
     if wanted:
+        # who is ended by a signal runs no exit functions: a library's folders would stay
+        atexit._run_exitfuncs()
         os.kill(os.getpid(), wanted)
 
 

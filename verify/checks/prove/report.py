@@ -98,6 +98,7 @@ def _causes(told: Sequence[Story]) -> TableSection:
             "then",
         ),
         rows=tuple(causes(told)),
+        more=True,
         notes=(
             "then: what is left to complete the sum. whose: block where it could have answered "
             "better by the flags it is given, surroundings where no answer is right or the later "

@@ -4,6 +4,7 @@ Every line fits the page, but for a name that is longer than it.
 """
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from posixpath import commonpath
 from textwrap import wrap
 
@@ -28,6 +29,7 @@ from verify.report.render.words import (
 from verify.report.report import Finding, Report
 from verify.report.rules import rule
 
+MOST_LINES = 180  # of causes in full, so that what a command says is at most 300
 FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
 LABEL = 9  # characters of the widest label and a blank
 INDENT = "   "
@@ -39,9 +41,17 @@ def cause_lines(report: Report, page: Page) -> Iterator[Text]:
     """The first screen, a block a cause, and what the flags in them mean."""
     causes = causes_of(report.findings)
     yield from overview(report, causes, page)
-    for number, cause in enumerate(causes, start=1):
+    room, whole = inf if report.everything else MOST_LINES, 0
+    for cause in causes:
+        lines = (Text(), *block(report, cause, page, number=whole + 1))
+        room -= len(lines)
+        if room < 0 < whole:
+            break
+        yield from lines
+        whole += 1
+    if whole < len(causes):
         yield Text()
-        yield from block(report, cause, page, number=number)
+        yield from _rest(causes, page, whole=whole)
     legend = tuple(_legend(report.findings, page))
     if legend or report.web:
         yield Text()
@@ -62,8 +72,7 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
         head.append(f"  {asked}" if asked else "")
         yield _cut(head, page)
         yield _cut(Text(f"{INDENT}{one_line(cause.title)}", "bold"), page)
-        where = _first_places(cause, page) if cause.shown.file else _case(cause.shown)
-        yield _cut(Text(f"{INDENT}{where}"), page)
+        yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
     if len(causes) > FIRST_SCREEN:
         yield Text(f"   and {counted(len(causes) - FIRST_SCREEN, 'cause')} more, below")
     yield Text()
@@ -105,10 +114,18 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
     if first.counts:
         yield from counts_lines(first, page, indent=INDENT)
     yield from code_lines(report, first, page, indent=INDENT)
-    yield from _places(cause, page)
+    yield from _places(report, cause, page)
     if report.everything:
         for finding in cause.findings:
             yield from finding_lines(finding, page)
+
+
+def _rest(causes: Sequence[Cause], page: Page, *, whole: int) -> Iterator[Text]:
+    """The causes after the first `whole`, two lines each."""
+    yield Text(f"{counted(len(causes) - whole, 'cause')} more, whole with --all", "bold")
+    for number, cause in enumerate(causes[whole:], start=whole + 1):
+        yield _cut(Text(f"{number:>2} {one_line(cause.title)}"), page)
+        yield _cut(Text(f"{INDENT}{_where(cause, page)}", "dim"), page)
 
 
 def finding_lines(finding: Finding, page: Page) -> Iterator[Text]:
@@ -137,9 +154,11 @@ def _takes(cause: Cause) -> str:
     return " and ".join(map(setting, cause.takes))
 
 
-def _case(finding: Finding) -> str:
-    """What a finding of no place is about: its subject and the case that shows it."""
-    return ": ".join(filter(None, (one_line(few(finding.subject)), shown_by(finding))))
+def _where(cause: Cause, page: Page) -> str:
+    """The first places; of a finding of no place what it says, which begins with its case."""
+    if cause.shown.file:
+        return _first_places(cause, page)
+    return one_line(cause.shown.message or few(cause.shown.subject))
 
 
 def _first_places(cause: Cause, page: Page) -> str:
@@ -164,12 +183,15 @@ def _short(finding: Finding) -> str:
     return one_line(f"{file if file == f'{model}.py' else f'{model}/{file}'}{at}")
 
 
-def _places(cause: Cause, page: Page) -> Iterator[Text]:
-    """Every place as `file:line`, below the folder that all are in, in columns."""
+def _places(report: Report, cause: Cause, page: Page) -> Iterator[Text]:
+    """Every place as `file:line`, below the folder that all are in, in columns.
+
+    Of findings of no place the subjects, all of them where everything is shown.
+    """
     files = [finding for finding in cause.findings if finding.file]
     if not files:
         for subject in dict.fromkeys(one.subject for one in cause.findings):
-            yield from _labelled("Where", subject, page)
+            yield from _labelled("Where", subject if report.everything else few(subject), page)
         return
     folder = commonpath([str(one.file).rpartition("/")[0] for one in files])
     names = [one_line(place(one)).removeprefix(f"{folder}/") for one in files]

@@ -1,6 +1,7 @@
 """`python -m verify prove`: what it prints, writes and exits with."""
 
 import json
+import re
 
 import pytest
 
@@ -16,9 +17,21 @@ def prove(capsys, *words):
 def test_findings_exit_with_1_and_the_coverage_is_printed(capsys):
     code, out, err = prove(capsys)
     assert code == 1
+    assert len(out.splitlines()) <= 300
     assert "legal deployments" in out
     assert "Not covered: attention data parallelism together with context parallelism" in out
     assert "deployments, " in err
+
+
+def test_all_of_it_is_there_when_asked_for(capsys):
+    _, short, _ = prove(capsys)
+    _, out, _ = prove(capsys, "--all")
+    causes = [line for line in out.splitlines() if re.match(r"\d+\. ", line)]
+    assert causes[0].startswith("1. ")
+    assert f"{len(causes)} causes, " in out
+    assert len(causes) > sum(bool(re.match(r"\d+\. ", line)) for line in short.splitlines())
+    table = "What is not counted exactly once, by cause"
+    assert (table in out, table in short) == (True, False)
 
 
 def test_json_keeps_the_contract(capsys):

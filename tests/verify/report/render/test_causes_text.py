@@ -110,3 +110,44 @@ def test_every_line_fits(width):
     report = replace(EMPTY, findings=(replace(OAK, message="word " * 60),), code=CODE)
     lines = table.render(report, on=Page(width=width)).splitlines()
     assert max(map(len, lines)) <= width
+
+
+def many_without_a_place(count):
+    counts = ((1, 0, 1, 0), (0, 1, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1))
+    return [
+        Finding(
+            rule="ledger-missing",
+            message=f"tp=4 case={number}: nobody sums",
+            fix="sum",
+            kind="missing",
+            subject=", ".join(f"{name}/Block.forward" for name in "abcdefgh"),
+            row="1000",
+            deployment={"tp_size": 4, "case": number},
+            counts=counts,
+        )
+        for number in range(count)
+    ]
+
+
+def test_many_causes_are_300_lines_with_each_one_named():
+    findings = many_without_a_place(40)
+    lines = shown(*findings)
+    assert len(lines) <= 300
+    text = "\n".join(lines)
+    assert all(f"case={number}: nobody sums" in text for number in range(40))
+    (head,) = [place for place, line in enumerate(lines) if line.endswith("whole with --all")]
+    whole = sum(line.startswith("   Repair ") for line in lines)
+    assert lines[head] == f"{40 - whole} causes more, whole with --all"
+    assert lines[head + 1].startswith(f"{whole + 1} ")
+    assert "a/Block.forward, b/Block.forward, c/Block.forward and 5 more" in " ".join(text.split())
+    everything = "\n".join(shown(*findings, everything=True))
+    assert everything.count("\n   Repair ") == 40
+    assert "whole with --all" not in everything
+    assert "h/Block.forward" in everything
+
+
+def test_one_cause_is_shown_however_long_it_is():
+    (finding,) = many_without_a_place(1)
+    text = "\n".join(shown(replace(finding, message="word " * 5000)))
+    assert "Repair" in text
+    assert "whole with --all" not in text
