@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from verify.engines.layout import Layout
 
 MAX_RANKS = 4
-# `gate`, for a pull request: one shared sum, and the experts' own group over groups of ranks
-SUBSETS = {"gate": (Layout(tp=2), Layout(dp=2, ep=2))}
+# `gate`, for a pull request: one shared sum, and the experts' own group over groups of ranks,
+# where each rank of a mixture has tokens of its own
+SUBSETS = {"gate": (Layout(tp=2), Layout(tp=2, dp=2, ep=4))}
 
 
 def ranks(layout: Layout) -> int:

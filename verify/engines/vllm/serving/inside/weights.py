@@ -24,6 +24,9 @@ Spec = dict[str, Any]
 ARGUED = {
     ".sinks": "one a head, in order (gpt_oss.py of 0.32.0 takes this rank's heads)",
     ".learnable_sink_param": "one a head, in order (models/hy_v4/nvidia/model.py:576)",
+    ".tau_alpha": "one a head, in order (moondream3.py:1396)",
+    ".tau_wq": "a row a head, in order (moondream3.py:1407)",
+    ".tau_wv": "a row a head, in order (moondream3.py:1407)",
     "K2HorizonRMSNorm.weight": "a group a head, a key head on several ranks (k2_horizon.py:1265)",
 }
 """Ends of module class and own name -> why an equal piece is right there; any other is an error."""

@@ -1,0 +1,99 @@
+"""One rank of vLLM 0.32.0 against transformers' own model, through ``load_weights``."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from verify.checks.serve import compare
+from verify.checks.serve.run import classify
+from verify.checks.serve.session import Engine, Session
+from verify.engines.vllm.serving import ENGINE
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+PYTHON = os.environ.get("VLLM_PYTHON")
+DRIVE = "verify.engines.vllm.serving.inside.checkpoint"
+# nats; two implementations of one model, both float32
+NEAR = 5e-4
+FAR = 0.1
+MODELS = (
+    "qwen3_moe",
+    "qwen2_moe",
+    "mixtral",
+    "granitemoe",
+    "granitemoeshared",
+    "granitemoehybrid",
+    "glm4_moe",
+    "glm4_moe_lite",
+    "minimax_m2",
+    "gpt_oss",
+    "ernie4_5_moe",
+    "dots1",
+    "afmoe",
+    "qwen3_next",
+    "nemotron_h",
+    "hy_v3",
+    "mellum",
+    "solar_open",
+    "jamba",
+)
+DOUBLED = """
+from vllm.model_executor.models.qwen3_moe import Qwen3MoeSparseMoeBlock as block
+forward = block.forward
+block.forward = lambda *a, **k: 2 * forward(*a, **k)
+"""
+
+
+@pytest.fixture(scope="module")
+def session():
+    if PYTHON is None:
+        pytest.skip("VLLM_PYTHON is not set")
+    where = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    ran = subprocess.run(where, capture_output=True, text=True, timeout=60, check=True)
+    engine = Engine(
+        python=Path(PYTHON),
+        drive=DRIVE,
+        source=Path(ran.stdout.strip()),
+        variables=ENGINE.variables,
+    )
+    with Session(engine) as session:
+        session.start()
+        yield session
+
+
+def distance(session, model, *, patch=None):
+    """The largest difference in nats between the engine's one rank and transformers."""
+    folder = session.folder / model
+    if not folder.exists():
+        answer = session.run({"write": model, "into": str(folder), "seed": 0}, ranks=0)
+        assert not answer.get("lost"), answer
+        assert not answer["prepare"], answer["prepare"]
+    case = {
+        "model": str(folder),
+        "launch": ENGINE.command_line(model, str(folder), ["--load-format=auto"]),
+        "ranks": 1,
+        "groups": 1,
+        "seed": 0,
+        "patch": patch,
+        "changes": [],
+    }
+    answer = session.run(case, ranks=1)
+    assert classify(answer, engine=ENGINE) == ("exact", None)
+    reference = compare.table(json.loads((folder / "reference.rows").read_text("utf-8")))
+    return max(compare.steps(reference, [rank["rows"] for rank in answer["ranks"]]).values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_rank_says_what_transformers_says(session, model):
+    found = distance(session, model)
+    print(f"{model} {found:.1e}")
+    assert 0 < found < NEAR
+
+
+def test_a_sum_taken_twice_is_far_from_it(session, tmp_path):
+    patch = tmp_path / "doubled.py"
+    patch.write_text(DOUBLED)
+    assert distance(session, "qwen3_moe", patch=str(patch)) > FAR
