@@ -93,6 +93,7 @@ LEFT = (
     "checks/scan/addends/reduction_groups.py",
     "checks/scan/addends/rows.py",
     "checks/scan/command.py",
+    "checks/scan/counted.py",
     "checks/scan/findings.py",
     "checks/scan/judge.py",
     "checks/scan/layers.py",

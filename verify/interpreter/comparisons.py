@@ -2,7 +2,7 @@
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from verify.interpreter.values import NONE, Const, Text, Truth, Value, alternatives, clipped
@@ -10,7 +10,7 @@ from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
 
 Written = Callable[[Value], str]
 
-_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], object]] = {
+COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], object]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
     ast.Lt: operator.lt,
@@ -21,6 +21,15 @@ _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], object]] = {
     ast.IsNot: operator.is_not,
     ast.In: lambda a, b: a in b,
     ast.NotIn: lambda a, b: a not in b,
+}
+# what is worked out; shifts and powers may grow
+ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
 }
 # written form of a comparison and whether it is the opposite of it
 _WRITTEN: dict[type[ast.cmpop], tuple[str, bool]] = {
@@ -75,7 +84,7 @@ def _plain(op: ast.cmpop, left: Value, right: Value, logic: Logic, written: Writ
     opposite = isinstance(op, ast.IsNot | ast.NotEq)
     if isinstance(left, Const) and isinstance(right, Const):
         try:
-            return TRUE if _OPERATORS[type(op)](left.value, right.value) else FALSE
+            return TRUE if COMPARISONS[type(op)](left.value, right.value) else FALSE
         except TypeError:
             return logic.atom(clipped(f"{left.value!r} ? {right.value!r}").text)
     if identity and right == NONE and not isinstance(left, Text | Const):

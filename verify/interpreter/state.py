@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from verify.interpreter.frames import Frames
 from verify.interpreter.index import Class, Index, Module, UnreadableError
 from verify.interpreter.values import Axis, Origin, Part, Place, Text, Truth, Value
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic, TooLargeError
@@ -91,7 +92,7 @@ class Summary:
 
 
 @dataclass(eq=False)
-class State:
+class State(Frames[Frame]):
     """The state of one run; `started` makes one that knows nothing but the flags."""
 
     index: Index
@@ -117,17 +118,6 @@ class State:
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise UnresolvedError(f"more than {MAX_STEPS} steps")
-
-    def enter(self, frame: Frame) -> None:
-        """Begin a call: it is the innermost one until it is left."""
-        self.frames.append(frame)
-        self.frame = frame
-
-    def leave(self) -> None:
-        """End the innermost call."""
-        self.frames.pop()
-        if self.frames:
-            self.frame = self.frames[-1]
 
     @property
     def live(self) -> Cond:

@@ -364,7 +364,8 @@ def _dull(value: Value) -> bool:
         return all(map(_dull, value.values))
     if isinstance(value, Mapped):
         return all(map(_dull, value.values.values()))
-    return isinstance(value, Text)
+    # over which of two groups something is summed is told apart
+    return isinstance(value, Text) and not value.text.endswith("_group")
 
 
 def _choice(logic: Logic, values: Sequence[tuple[Cond, Value]]) -> Value:

@@ -18,7 +18,9 @@ Identity = tuple[str, ...]
 
 def identity(finding: Mapping[str, Json]) -> Identity:
     """The identifying values of a finding's JSON form, as text, in the order of `IDENTITY`."""
-    return tuple(canonical(finding.get(key)) for key in IDENTITY)
+    # where a launch is said, the deployment follows from it, and it from the source
+    follows = {"deployment"} if finding.get("launch") else set()
+    return tuple(canonical(None if key in follows else finding.get(key)) for key in IDENTITY)
 
 
 def canonical(value: Json) -> str:

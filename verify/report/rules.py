@@ -235,8 +235,8 @@ _ALL: tuple[Rule, ...] = (
         title="The block reduces what an all-to-all combine has completed",
         help=(
             "With an all-to-all backend the combine hands every token its complete sum back; the "
-            "block's reduction then adds complete sums up. It is advice where the model may never "
-            "run with such a backend. Skip the reduction where the dispatcher combines."
+            "block's reduction then adds complete sums up. Skip the reduction where the dispatcher "
+            "combines."
         ),
     ),
     Rule(

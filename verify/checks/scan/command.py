@@ -62,15 +62,6 @@ def report(result: ScanResult) -> Report:
             more=True,
         )
     ]
-    if result.advice:
-        sections.append(
-            TableSection(
-                title="With a choice the model may not be meant for",
-                columns=("where", "what"),
-                rows=tuple((f"{a.file}:{a.line}", f"{a.message}: {a.sums}") for a in result.advice),
-                more=True,
-            )
-        )
     if result.unread:
         sections.append(
             TableSection(
@@ -90,7 +81,6 @@ def report(result: ScanResult) -> Report:
             },
             "counts": {**result.counts, "total": total, "layers": result.layers},
             "sites": [_json(judged) for judged in result.sites],
-            "advice": [advice.as_json() for advice in result.advice],
             "refused": [_refused(one) for one in result.refused],
             "set_aside": result.set_aside,
             "untold": result.untold,

@@ -11,7 +11,7 @@ from verify.interpreter.values import Key, Place
 from verify.logic.truth import table_bits
 from verify.report.report import Finding, Related
 
-ADVICE = "reduces-after-combine"
+COMBINED = "reduces-after-combine"
 
 CONSUMERS = {
     "fused norm": "the next layer's fused all-reduce and norm",
@@ -46,7 +46,7 @@ def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Ca
     place = fault.places[0]
     guard = guards.get(place.key)
     row_flags = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
-    by_kind = {"backend": ADVICE, "twice": "reduced-twice", "past the end": "lost-past-end"}
+    by_kind = {"backend": COMBINED, "twice": "reduced-twice", "past the end": "lost-past-end"}
     if fault.kind in by_kind:
         return by_kind[fault.kind]
     reads = guard.flags if guard else frozenset()
@@ -98,7 +98,10 @@ class Broken:
     def joined(self, other: "Broken") -> "Broken":
         """Both together, shown by the one with the smaller row."""
         first = min((self, other), key=lambda one: (one.fault.row.count("1"), one.fault.row))
-        return replace(first, rows=self.rows | other.rows, layers=self.layers | other.layers)
+        backends = tuple(sorted({*self.fault.backends, *other.fault.backends}))
+        fault = replace(first.fault, backends=backends)
+        rows, layers = self.rows | other.rows, self.layers | other.layers
+        return replace(first, fault=fault, rows=rows, layers=layers)
 
     @property
     def shown_layers(self) -> str:

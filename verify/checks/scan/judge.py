@@ -25,12 +25,13 @@ SIZE_OF: dict[Axis, str] = {
 }
 
 
+A2A_BACKEND_ASKED = A2A_NONE.rpartition(".")[0]
 Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One way a partial sum goes wrong."""
+    """One way a partial sum goes wrong; `backends`: with which all-to-all backends, if any."""
 
     kind: Kind
     places: tuple[Place, ...]
@@ -38,6 +39,7 @@ class Fault:
     axis: Axis
     rows: int
     conditions: tuple[str, ...]
+    backends: tuple[str, ...] = ()
 
     @property
     def row(self) -> str:
@@ -55,10 +57,11 @@ class Scene:
     sums: Cond
     plain: Cond
     known: frozenset[str]
+    backends: tuple[str, ...]
 
 
-def faults(state: State, theory: Cond) -> Iterator[Fault]:
-    """Every fault of one layer's run."""
+def faults(state: State, theory: Cond, backends: tuple[str, ...] = ()) -> Iterator[Fault]:
+    """Every fault of one layer's run; `backends` are the all-to-all backends that models know."""
     logic = state.logic
     plain = _plain(logic)
     for sink in state.sinks:
@@ -78,6 +81,7 @@ def faults(state: State, theory: Cond) -> Iterator[Fault]:
             sums=logic.both(sink.sums, gathered),
             plain=plain,
             known=frozenset(logic.support(given)) | frozenset(FLAGS),
+            backends=backends,
         )
         for part in sink.parts:
             # a shared expert's sum is judged where its layer runs on gathered tokens
@@ -163,6 +167,9 @@ def _fault(
     reach = logic.both(logic.shadow(case, scene.known), scene.theory)
     if reach == FALSE:
         return
+    backends = tuple(_backends(scene, case)) if kind == "backend" else ()
+    if kind == "backend" and scene.backends and not backends:
+        return
     table = logic.table(reach, FLAGS)
     bits = _bits(smallest_row(table))
     one = logic.both(reach, logic.row(bits))
@@ -181,7 +188,19 @@ def _fault(
         axis=axis,
         rows=table,
         conditions=tuple(needed),
+        backends=backends,
     )
+
+
+def _backends(scene: Scene, case: Cond) -> Iterator[str]:
+    """The backends with which it happens: one at a time is chosen."""
+    logic = scene.logic
+    atoms = {name: logic.atom(f"{A2A_BACKEND_ASKED}.is_{name}()") for name in scene.backends}
+    for name, chosen in atoms.items():
+        others = (logic.negation(atom) for other, atom in atoms.items() if other != name)
+        alone = logic.all_of(chosen, logic.negation(logic.atom(A2A_NONE)), *others)
+        if logic.all_of(case, scene.theory, alone) != FALSE:
+            yield name
 
 
 def _needed(

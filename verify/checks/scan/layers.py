@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from verify.checks.scan.addends.groups import wrong_groups
-from verify.checks.scan.addends.judge import Addends, judged
+from verify.checks.scan.addends.judge import Addends, judged, known_backends
 from verify.checks.scan.addends.local_sums import local_sums
 from verify.checks.scan.addends.machine import AddendMachine
 from verify.checks.scan.addends.reduction_groups import ReductionGroups, read_groups
@@ -99,7 +99,7 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
             theory = state.logic.both(theory, facts.answers)
         handed = frozenset(machine.handed)
         theory = state.logic.both(theory, refused(facts.index, cls, handed, state.logic))
-        run.faults = (*faults(state, theory), *past_the_end(state))
+        run.faults = (*faults(state, theory, known_backends(facts.index)), *past_the_end(state))
         addends = judged(machine, theory)
         groups = facts.groups
         others = (*wrong_groups(machine, theory, groups), *local_sums(machine, theory, groups))

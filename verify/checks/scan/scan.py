@@ -6,7 +6,8 @@ from typing import Literal
 
 from verify.checks.scan import collector
 from verify.checks.scan.between import added_between
-from verify.checks.scan.findings import ADVICE, Broken, finding, rule_of
+from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
+from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
 from verify.checks.scan.roots import Roots, find_roots
@@ -49,9 +50,8 @@ class ScanResult:
     """What the scan found.
 
     `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
-    partial sum of which the kind cannot be told; `advice` is what would go wrong with an
-    all-to-all backend, or another choice, that the model may not be meant for; `refused` what would
-    be wrong if the source did not refuse every launch that leads there.
+    partial sum of which the kind cannot be told; `refused` what would be wrong if the source did
+    not refuse every launch that leads there.
     """
 
     name: str
@@ -59,7 +59,6 @@ class ScanResult:
     generation: str
     sites: tuple[JudgedSite, ...]
     findings: tuple[Finding, ...]
-    advice: tuple[Finding, ...]
     refused: tuple[Finding, ...]
     set_aside: tuple[str, ...]
     untold: tuple[str, ...]
@@ -114,20 +113,25 @@ def _scan(index: Index) -> ScanResult:
         for key, call in sorted(calls.items())
         if key not in aside
     )
-    found = [finding(broken) for broken in _broken(tally, guards, calls)]
-    advice = [one for one in found if one.rule == ADVICE]
-    found = [one for one in found if one.rule != ADVICE]
-    found += lost_at_pipeline(roots, tally.fusing)
-    found += added_between(roots, tally.fusing)
-    found = [launcher.shown(one, _layers_of(roots, one)) for one in found]
+    wrong = [(finding(broken), broken.fault) for broken in _broken(tally, guards, calls)]
+    found = [
+        launcher.combined(one, _layers_of(roots, one), fault)
+        if fault.backends
+        else launcher.shown(one, _layers_of(roots, one), of_sum(fault))
+        for one, fault in wrong
+    ]
+    sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
+    sums += [(one, ADDENDS["gathered"]) for one in added_between(roots, tally.fusing)]
+    found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in sums]
+    never = [one for one in found if one.refused and not one.launch]
+    found = [one for one in found if one.launch or one.rule != COMBINED]
     return ScanResult(
         name=tree.name,
         version=tree.version,
         generation=tree.generation,
         sites=sites,
-        findings=_in_order(*found, *tally.addends.findings(meant=True)),
-        advice=_in_order(*advice, *tally.addends.findings(meant=False)),
-        refused=_in_order(*tally.addends.refused),
+        findings=_in_order(*found, *tally.addends.findings()),
+        refused=_in_order(*tally.addends.refused, *never),
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values())),
@@ -146,10 +150,10 @@ def _ask_launches(launcher: Launcher, tally: Tally) -> None:
         tally.addends.launched(dict(zip(asked, answers(), strict=True)))
 
 
-def _layers_of(roots: Roots, finding: Finding) -> Iterable[Class]:
+def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:
     """The layers that a finding names."""
     names = finding.subject.split(", ")
-    return (layer for layer in roots.layers if layer.name in names)
+    return tuple(layer for layer in roots.layers if layer.name in names)
 
 
 def _in_order(*findings: Finding) -> tuple[Finding, ...]:

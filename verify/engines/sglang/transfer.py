@@ -16,6 +16,7 @@ from verify.engines.sglang.vocabulary import (
     LOCAL_WORK,
     MOVES_ROWS,
     OWN_FORWARD,
+    OWN_SUM,
     ROW_LINEAR,
     SCATTER_SUMS,
     STAGE_DECLARATIONS,
@@ -72,7 +73,14 @@ def _expert_layer(
     return Primitive("experts", (*machine.settings(cls, positional, keywords), own))
 
 
+def _own_sum(machine: Calls, _: Class, positional: Arguments, keywords: Keywords) -> Primitive:
+    """A sum that a stage brings along says what runs, and where that is written."""
+    run = positional[0] if positional else keywords.get("run", NONE)
+    return Primitive("own sum", (("run", run), ("at", Const(machine.state.place(WHOLE)))))
+
+
 CLASSES: Mapping[str, Build] = {
+    OWN_SUM: _own_sum,
     COMMUNICATOR: _communicator,
     ROW_LINEAR: _row_linear,
     **dict.fromkeys(EXPERT_LAYERS, _expert_layer),

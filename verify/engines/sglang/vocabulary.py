@@ -77,6 +77,9 @@ FUSED_NORM = "forward_with_allreduce_fusion"
 STAGE_FACTORIES = ("append_stages", "make_stages")
 STAGE_DECLARATIONS: Mapping[str, str] = {"declare_ffn": "ffn", "declare_attn": "attn"}
 
+# what a stage brings along to be summed by, in place of the group that it is declared with
+OWN_SUM = "SumImplementation"
+
 ROW_LINEAR = "RowParallelLinear"
 EXPERT_LAYERS = ("FusedMoE", "EPMoE")
 OWN_FORWARD = "its own forward"

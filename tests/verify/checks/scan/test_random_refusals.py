@@ -1,11 +1,14 @@
-"""Random refusals in many shapes: what is said of a launch is what Python itself does with it."""
+"""Random refusals in many shapes: what is said of a launch is what Python itself does with it.
+
+And it is the same whatever was asked before, also where the source asks what nobody knows.
+"""
 
 import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from verify.checks.scan.server.arguments import Arguments
@@ -49,13 +52,65 @@ SHAPES = (
     "for name in KNOWN:\n    if arch == name and {0}:\n        raise ValueError(name)",
     "wrong = {0} if {1} else {0} and {1}\nif wrong:\n    raise ValueError('no')",
     "self.fuse = {0}\nif self.fuse and {1}:\n    raise ValueError('no')",
+    "settle(self)\nif self.fuse and {0}:\n    raise ValueError('no')",
+    "self.box = Box(self, {0})\nif self.box.open and {1}:\n    raise ValueError('no')",
+    "for _ in (1, 2, 3):\n    settle(self)\nself.shut()\nassert not self.fuse or {0}",
     "try:\n    if {0}:\n        raise ValueError('no')\nexcept ValueError:\n    raise",
 )
+# where the source asks what nobody knows, both ways count, and how deep a call may go
+REFUSES = "if {0}:\n    refuse(self)"
+RECURS = "if {0}:\n    self.depth = again(self, 0)\nelse:\n    self.depth = inside(self)"
+UNKNOWN_SHAPES = (
+    *SHAPES,
+    "if {0}:\n    settle(self)\nif self.fuse and {1}:\n    raise ValueError('no')",
+    "if {0}:\n    settle(self)\n    check(self)\nelse:\n    refuse(self)",
+    REFUSES,
+    RECURS,
+)
+BOTH = {**OPTIONS, "dp_size": 2}
 SERVER = """
 KNOWN = ("OakForCausalLM",)
 
 
+class Box:
+    def __init__(self, args, open):
+        self.open = open
+        self.size = args.dp_size
+
+
+def settle(args):
+    if args.dp_size > 1 and args.backend == "none":
+        args.backend = "oak"
+    elif args.backend == "oak":
+        args.fuse = not args.fuse
+    else:
+        check(args)
+
+
+def check(args):
+    if args.fuse:
+        assert args.tp_size > 1
+
+
+def refuse(args):
+    if args.dp_size > 1:
+        raise ValueError("no")
+
+
+def again(args, at):
+    if at > 2 + args.dp_size:
+        return at
+    if at == 1:
+        return inside(args)
+    return again(args, at + 1)
+
+
+def inside(args):
+    return again(args, 3)
+
+
 class ServerArgs:
+    depth: int = 0
     tp_size: int = 1
     dp_size: int = 1
     backend: str = "none"
@@ -66,9 +121,19 @@ class ServerArgs:
             return
         assert not other
 
+    def shut(self):
+        if getattr(self, "box", None) is not None:
+            self.box.open = self.box.size > 1
+
     def __post_init__(self):
         arch = self.get_model_config().hf_config.architectures[0]
 """
+
+
+launches = st.tuples(
+    st.fixed_dictionaries({name: st.sampled_from(VALUES[name]) for name in VALUES}),
+    st.sampled_from(ARCHITECTURES),
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -76,35 +141,77 @@ class ServerArgs:
     pieces=st.lists(
         st.tuples(st.sampled_from(SHAPES), conditions, conditions), min_size=1, max_size=3
     ),
-    asked=st.fixed_dictionaries({name: st.sampled_from(VALUES[name]) for name in VALUES}),
-    architecture=st.sampled_from(ARCHITECTURES),
+    asked=st.lists(launches, min_size=1, max_size=6),
 )
-def test_a_launch_is_refused_exactly_where_python_raises(pieces, asked, architecture):
+def test_a_launch_is_refused_exactly_where_python_raises(pieces, asked):
+    """Whatever was asked before: what a call did under another launch is not what it does now."""
     body = "\n".join(shape.format(one, other) for shape, one, other in pieces)
     text = SERVER + textwrap.indent(body, " " * 8) + "\n"
     names = {}
     exec(compile(text, "server_args.py", "exec"), names)
-    record = names["ServerArgs"]()
-    vars(record).update(asked)
-    config = SimpleNamespace(hf_config=SimpleNamespace(architectures=[architecture]))
-    record.get_model_config = lambda: config
-    try:
-        record.__post_init__()
-    except (ValueError, AssertionError, NotImplementedError):
-        refuses = True
-    else:
-        refuses = False
     with TemporaryDirectory() as folder:
         file = Path(folder, "sglang", "srt", "server_args.py")
         file.parent.mkdir(parents=True)
         file.write_text(text)
         with open_source(folder) as tree:
-            outcome = Arguments(Index(tree, LIBRARY)).follow(
-                asked, Model(architecture=architecture)
-            )
-    assert outcome.whole
-    assert (outcome.refused is not None) == refuses
-    if not refuses:
-        assert {name: outcome.options[name] for name in OPTIONS} == {
-            name: getattr(record, name) for name in OPTIONS
-        }
+            arguments = Arguments(Index(tree, LIBRARY))
+            for options, architecture in asked:
+                outcome = arguments.follow(options, Model(architecture=architecture))
+                assert outcome.whole
+                settled = by_python(names["ServerArgs"](), options, architecture)
+                assert (outcome.refused is not None) == (settled is None)
+                if settled is not None:
+                    assert {name: outcome.options[name] for name in OPTIONS} == settled
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pieces=st.lists(
+        st.tuples(
+            st.sampled_from(UNKNOWN_SHAPES),
+            st.one_of(conditions, st.just("elsewhere()")),
+            st.one_of(conditions, st.just("elsewhere()")),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    asked=st.lists(launches, min_size=2, max_size=6),
+)
+@example(
+    pieces=[(REFUSES, "self.fuse", "True"), (REFUSES, "elsewhere()", "True")],
+    asked=[({**BOTH, "fuse": fuse}, "OakForCausalLM") for fuse in (True, False)],
+)
+@example(
+    pieces=[(RECURS, "self.fuse", "True")],
+    asked=[({**OPTIONS, "fuse": fuse}, "OakForCausalLM") for fuse in (True, False)],
+)
+def test_what_was_asked_before_changes_nothing(pieces, asked):
+    body = "\n".join(shape.format(one, other) for shape, one, other in pieces)
+    text = SERVER + textwrap.indent(body, " " * 8) + "\n"
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "sglang", "srt", "server_args.py")
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        with open_source(folder) as tree:
+            known = Arguments(Index(tree, LIBRARY))
+            for options, architecture in asked:
+                model = Model(architecture=architecture)
+                fresh = Arguments(Index(tree, LIBRARY)).follow(options, model)
+                again = known.follow(options, model)
+                assert (again.refused, again.whole) == (fresh.refused, fresh.whole)
+                assert again.places == fresh.places
+                assert {name: again.options.get(name) for name in (*OPTIONS, "depth")} == {
+                    name: fresh.options.get(name) for name in (*OPTIONS, "depth")
+                }
+
+
+def by_python(record, options, architecture):
+    """The options as the source itself settles them, None where it raises."""
+    vars(record).update(options)
+    config = SimpleNamespace(hf_config=SimpleNamespace(architectures=[architecture]))
+    record.get_model_config = lambda: config
+    try:
+        record.__post_init__()
+    except (ValueError, AssertionError, NotImplementedError):
+        return None
+    return {name: getattr(record, name) for name in OPTIONS}

@@ -27,6 +27,15 @@ WORDS: Mapping[Cause, re.Pattern[str]] = {
     "copies": ATTENTION_GROUP,
     "own-copies": _COPIES,
 }
+# what it takes besides where the module does not say it
+UNSAID: Mapping[Cause, str] = {
+    "FI": "attention data parallelism, of which this model's code says nothing",
+    "local-work": "attention data parallelism, of which this model's code says nothing",
+    "backend": "an all-to-all backend, of which this model's code says nothing",
+    "copies": "attention context parallelism, of which this model's code says nothing",
+    "own-copies": "attention context parallelism, of which this model's code says nothing",
+    "dense": "a model without routed experts, for which the option is not meant",
+}
 Key = tuple[str, Place]
 
 
@@ -59,7 +68,7 @@ Asked = tuple[Class, Cause, tuple[str, ...]]
 
 @dataclass(eq=False)
 class Collected:
-    """What all layers showed. Findings are what a layer is meant for; the rest is advice.
+    """What all layers showed.
 
     `launches` is what the server takes of it, once somebody has asked.
     """
@@ -73,7 +82,7 @@ class Collected:
         """Count one layer's run."""
         self.untold |= {f"{place.file}:{place.line}" for place in addends.untold}
         for fault in addends.faults:
-            backends = tuple(_supported(cls, fault.backends))
+            backends = tuple(supported(cls, fault.backends))
             if fault.cause == "backend" and not backends:
                 continue
             place = fault.places[-2] if len(fault.places) > 1 else fault.places[-1]
@@ -88,14 +97,13 @@ class Collected:
         found = {
             (cls, fault.cause, tuple(sorted(backends)))
             for one in self.broken.values()
-            if one.meant
             for cls, fault, backends in one.shown
         }
         return tuple(sorted(found, key=lambda a: (a[1], a[2], a[0].module.path, a[0].line)))
 
     def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
         """Keep what a server can be launched into; the rest is `refused`."""
-        for key, one in [pair for pair in self.broken.items() if pair[1].meant]:
+        for key, one in list(self.broken.items()):
             kept = Broken(one.rule, one.place, one.fault)
             launched = Launched(one.fault.cause)
             for cls, fault, backends in one.shown:
@@ -113,19 +121,23 @@ class Collected:
 
     def kinds_at(self, key: tuple[str, int, int]) -> set[str]:
         """What is wrong with the call at (file, line, column), by what happens to the sum."""
-        return {
-            KINDS[one.fault.kind]
-            for one in self.broken.values()
-            if one.meant and one.place.key == key
-        }
+        return {KINDS[one.fault.kind] for one in self.broken.values() if one.place.key == key}
 
-    def findings(self, *, meant: bool) -> tuple[Finding, ...]:
-        """The findings, or with `meant` False the advice, in no particular order."""
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings, in no particular order."""
         return tuple(
-            self.launches[key].told(_finding(one)) if key in self.launches else _finding(one)
+            _told(one, self.launches[key].told(_finding(one)) if key in self.launches else None)
             for key, one in self.broken.items()
-            if one.meant == meant
         )
+
+
+def _told(broken: Broken, launched: Finding | None) -> Finding:
+    """The finding with all that it takes: what its model's code does not say is a need, too."""
+    finding = launched or _finding(broken)
+    if broken.meant:
+        return finding
+    unsaid = UNSAID[broken.fault.cause]
+    return replace(finding, needs=(*finding.needs, unsaid), reach="conditional")
 
 
 def rule_of(fault: Fault) -> str:
@@ -149,7 +161,7 @@ def _reachable(cls: Class, fault: Fault, place: Place) -> bool:
     return words is None or any(words.search(text) for text in texts)
 
 
-def _supported(cls: Class, backends: tuple[str, ...]) -> Iterator[str]:
+def supported(cls: Class, backends: tuple[str, ...]) -> Iterator[str]:
     """The backends without those that the source keeps a list of models for, without this one."""
     named = set(_CLASS.findall(cls.module.text)) if backends else set()
     for backend in backends:

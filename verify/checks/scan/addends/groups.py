@@ -19,15 +19,26 @@ from verify.checks.scan.addends.reduction_groups import (
 )
 from verify.checks.scan.judge import SIZE_OF
 from verify.checks.scan.refused import ATTENTION_DP
-from verify.engines.sglang.vocabulary import A2A_NONE, LOCAL_WORK
+from verify.engines.sglang.vocabulary import A2A_NONE, GROUPS, LOCAL_WORK
 from verify.interpreter.state import Sink
-from verify.interpreter.values import NONE, Axis, Part, Place, Text
+from verify.interpreter.values import (
+    NONE,
+    Axis,
+    Const,
+    Part,
+    Partial,
+    Place,
+    Primitive,
+    Text,
+    Value,
+    alternatives,
+)
 from verify.logic.diagrams import FALSE, Cond
 
 ASKED_LATE = "_use_aiter"
 COPIES = "moe_dp_size > 1"
 # a stage that brings it is summed by it, and not over the group that the stage is declared with
-OWN_SUM = "sum_impl"
+BROUGHT = "sum_impl"
 
 
 def wrong_groups(
@@ -114,6 +125,18 @@ class GroupJudge(Judge):
             *(logic.negation(logic.atom(name)) for name in apart),
         )
 
+    def _brought(self, sink: Sink, brought: Value | None) -> Iterator[tuple[Place, Cond]]:
+        """Where a stage brings a sum over the whole group, and when that is the one that runs."""
+        if sink.kind != "boundary" or not isinstance(brought, Primitive):
+            return
+        run, at = brought.setting("run"), brought.setting("at")
+        if isinstance(run, Partial) and isinstance(at, Const) and isinstance(at.value, Place):
+            for value in (*run.positional, *run.keywords.values()):
+                for when, one in alternatives(value):
+                    word = one.text.rpartition(".")[2] if isinstance(one, Text) else ""
+                    if "TP" in GROUPS.get(word, ()):
+                        yield at.value, when
+
     def _copied(self, sink: Sink) -> Iterator[Fault]:
         """Sums beside several copies of the experts, other than a fused norm's."""
         logic = self.logic
@@ -122,8 +145,8 @@ class GroupJudge(Judge):
         sparse = taker.setting("sparse") if taker is not None else None
         coverage = self.groups.moe_output
         narrow_sink = FALSE
-        own = taker.setting(OWN_SUM) if taker is not None else None
-        declared = own in (None, NONE, Text("default"))
+        brought = taker.setting(BROUGHT) if taker is not None else None
+        declared = _as_declared(brought)
         if sink.kind == "boundary" and coverage is not None and sparse is not None and declared:
             left = logic.both(self.machine.truth(sparse), logic.negation(coverage.whole))
             narrow_sink = logic.both(sink.sums, left)
@@ -133,6 +156,7 @@ class GroupJudge(Judge):
         # one layer may be called on several paths
         narrow: dict[tuple[Place, ...], Cond] = {}
         wide: dict[Place, Cond] = {}
+        given: dict[Place, Cond] = {}
         for part in sink.parts:
             if part.axes == ("TP",) and part.born:
                 some = [c for p, c in part.reduced.items() if {"EP", "MOE_TP"} & set(p.axes)]
@@ -147,10 +171,22 @@ class GroupJudge(Judge):
                     if "TP" in place.axes:
                         when = logic.both(owed, cond)
                         wide[place] = logic.either(wide.get(place, FALSE), when)
+                for place, cond in self._brought(sink, brought):
+                    when = logic.all_of(owed, cond, sink.sums)
+                    given[place] = logic.either(given.get(place, FALSE), when)
         for places, when in narrow.items():
             yield from self._fault("narrow", "copies", places, sink, logic.both(case, when))
         for place, when in wide.items():
             yield from self._fault("wide", "own-copies", (place,), sink, logic.both(case, when))
+        for place, when in given.items():
+            yield from self._fault("wide", "copies", (place,), sink, logic.both(case, when))
+
+
+def _as_declared(brought: Value | None) -> bool:
+    """Whether a stage that brings this is summed over the group that it is declared with."""
+    if isinstance(brought, Primitive) and brought.kind == "own sum":
+        return brought.setting("run") == NONE
+    return brought in (None, NONE, Text("default"))
 
 
 def _done(part: Part, axis: Axis | None) -> Iterable[Cond]:

@@ -54,7 +54,7 @@ class Fault:
 
     `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
-    needs; `chosen`: whether the layer tells backends apart, so that it is meant for some.
+    needs; `meant`: whether the option is meant for a model that has it.
     """
 
     kind: Kind

@@ -4,6 +4,7 @@ What a constructor asserts of group sizes, and a boundary that has no answer for
 ends a launch as surely as the argument handling does; it only comes later.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,15 +13,26 @@ from typing import Any
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
-from verify.checks.scan.server.recall import Recalled, Recaller
-from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Thing
-from verify.engines.sglang.vocabulary import MODELS, SIZES, STAGE_DECLARATIONS
+from verify.checks.scan.server.recall import Memory, Recalled, Recaller
+from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
+from verify.engines.sglang.vocabulary import (
+    ATTENTION,
+    MODELS,
+    ROW_LINEAR,
+    SIZES,
+    STAGE_DECLARATIONS,
+)
 from verify.interpreter.index import Class, Function, Index
 
 PARALLEL = "get_parallel"
 BOUNDARY = "sglang/srt/layers/layer_boundary/"
 STAGE = "stage"
 _BUILDS = (MODELS, BOUNDARY)
+# how a linear layer says over which ranks it is split, and what it is without
+WHOLE_GROUP = "tp"
+TOLD_GROUP = frozenset({"tp_size", "tp_rank", "use_dp_attention_reduce"})
+GROUP_SIZES = ("tp_size", "attn_tp_size")
+_LAYER_NUMBER = re.compile(r"layer_(?:id|idx|index|number|num)$")
 _HAS_NO_ANSWER = "raise NotImplementedError"
 SERVER_ARGS = ("get_server_args", "get_global_server_args")
 BACKENDS: Mapping[str, str] = {
@@ -36,8 +48,11 @@ def sizes(options: Options) -> dict[str, Any]:
         value = options.get(name, 1)
         return 1 if value is None else value
 
-    attention = of("attn_dp_size")
-    if attention == 1 and options.get("enable_dp_attention") is True:
+    # one release settles the size of attention DP, another that there is some
+    attention, enabled = of("attn_dp_size"), options.get("enable_dp_attention")
+    if not isinstance(attention, int) and enabled is False:
+        attention = 1
+    elif enabled is True and (not isinstance(attention, int) or attention == 1):
         attention = of("dp_size")
     found = {
         "tp_size": of("tp_size"),
@@ -75,15 +90,18 @@ class Constructors:
 
     index: Index
     _known: dict[Class, Recalled[Ending]] = field(default_factory=dict)
+    _memory: Memory = field(default_factory=Memory)
 
     def ends(self, cls: Class, options: Options) -> Refusal | None:
         """Where the constructor of a layer, or its boundary, ends the launch with these options."""
         declared: list[Thing] = []
+        mixers: list[Refusal] = []
         told = _Told(options)
         follower = Recaller(
             self.index,
-            {**told.natives, **_noted(declared)},
+            {**told.natives, **_noted(declared), ROW_LINEAR: told.mixes(mixers)},
             shared=told.shared,
+            memory=self._memory,
             builds=_BUILDS,
         )
         recalled = self._known.setdefault(cls, Recalled())
@@ -91,13 +109,16 @@ class Constructors:
         if known is not None:
             return known.refusal
         with follower.hearing() as heard:
-            ending = Ending(self._follow(follower, cls, declared))
+            ending = Ending(self._follow(follower, cls, declared) or next(iter(mixers), None))
         recalled.keep(heard.answers, ending)
         return ending.refusal
 
     def _follow(self, follower: Recaller, cls: Class, declared: list[Thing]) -> Refusal | None:
         try:
-            follower.call(Built(cls), (), {})
+            init = cls.method("__init__")
+            names = [argument.arg for argument in init.node.args.args] if init else []
+            numbers = {name: BY_LAYER for name in names if _LAYER_NUMBER.match(name)}
+            follower.call(Built(cls), (), numbers)
             for function in self._asks_stages:
                 for stage in declared:
                     follower.call(Code(function), (stage,), {})
@@ -123,11 +144,16 @@ class Constructors:
 def _noted(declared: list[Thing]) -> Mapping[str, Callable[..., Any]]:
     """Keeps what a layer declares of its stages: the boundary asks it when the stack is whole."""
 
-    def note(_: Evaluator, __: Any, ___: Any, named: Mapping[str, Any]) -> Any:
+    def note(follower: Recaller, _: Any, __: Any, named: Mapping[str, Any]) -> Any:
+        follower.told_apart()
         declared.append(Thing(None, dict(named)))
         return NotImplemented
 
     return dict.fromkeys(STAGE_DECLARATIONS, note)
+
+
+def _is_attention(cls: Class) -> bool:
+    return any(one.mentions(ATTENTION) for one in cls.ancestors)
 
 
 def _first(function: Function) -> str:
@@ -163,6 +189,32 @@ class _Told:
             PARALLEL: _always(self.parallel),
             "is_dp_attention_enabled": self._attention_dp,
         }
+
+    def mixes(self, found: list[Refusal]) -> Callable[..., Any]:
+        """Notes an attention's own sum over ranks that have other tokens than this one.
+
+        It is split over the whole group, whatever the attention group is: what comes after it in
+        the layer is never reached with right values.
+        """
+
+        def note(follower: Recaller, _: Any, __: Any, named: Mapping[str, Any]) -> Any:
+            owner = follower.frame.owner
+            whole = named.get("parallel_group", WHOLE_GROUP) == WHOLE_GROUP
+            if (
+                follower.sure
+                and whole
+                and not TOLD_GROUP & named.keys()
+                and owner
+                and _is_attention(owner)
+            ):
+                size, group = (follower.member(self.parallel, name) for name in GROUP_SIZES)
+                if isinstance(size, int) and isinstance(group, int) and group < size:
+                    follower.told_apart()
+                    line = follower.frame.line
+                    found.append(Refusal(file=follower.frame.module.path, line=line))
+            return NotImplemented
+
+        return note
 
     def _size(self, name: str) -> Callable[..., Any]:
         return lambda follower, *_: follower.member(self.parallel, name)

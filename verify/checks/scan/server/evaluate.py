@@ -22,7 +22,9 @@ from verify.checks.scan.server.values import (
     bounded,
     known,
     truth_of,
+    unknown_of,
 )
+from verify.interpreter.frames import Frames
 from verify.interpreter.index import Class, Function, Index, Module, UnreadableError
 
 MAX_DEPTH = 25
@@ -49,7 +51,7 @@ class TooMuchError(Exception):
     """The source takes more steps than are allowed."""
 
 
-class Evaluator(Operators):
+class Evaluator(Operators, Frames[Frame]):
     """Evaluates expressions in the innermost frame.
 
     `natives` are done in place of a call; objects are built of classes under `builds` only.
@@ -65,10 +67,9 @@ class Evaluator(Operators):
         self.index = index
         self.builds = builds
         self.natives = natives
-        self.certain = True
+        self.certain = self.sure = True
         self.written: list[tuple[Thing, Mapping[str, Any]]] = []
-        self.frames: list[Frame] = []
-        self.frame: Frame
+        self.frames = []
         self.steps = 0
         self.model: Any = UNKNOWN
 
@@ -81,17 +82,6 @@ class Evaluator(Operators):
         self.steps += count
         if self.steps > MAX_STEPS:
             raise TooMuchError
-
-    def enter(self, frame: Frame) -> None:
-        """Begin a call."""
-        self.frames.append(frame)
-        self.frame = frame
-
-    def leave(self) -> None:
-        """End the innermost call."""
-        self.frames.pop()
-        if self.frames:
-            self.frame = self.frames[-1]
 
     @property
     def here(self) -> str:
@@ -242,7 +232,7 @@ class Evaluator(Operators):
                 if init is not None:
                     self.call(Code(init, made), positional, keywords)
                 return made
-        return UNKNOWN
+        return unknown_of(*positional, *keywords.values())
 
     def arguments(self, node: ast.Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A call's arguments, evaluated."""

@@ -8,6 +8,7 @@ from typing import Any
 from verify.checks.scan.server.evaluate import Evaluator
 from verify.checks.scan.server.operators import DeadError
 from verify.checks.scan.server.values import (
+    BY_LAYER,
     UNKNOWN,
     Code,
     Folder,
@@ -54,7 +55,7 @@ class Follower(Evaluator):
         function = code.function
         node = function.node
         frame = Frame(function.module, function.owner, dict(code.scope or {}), function=function)
-        certain = self.certain
+        certain, sure = self.certain, self.sure
         self.enter(frame)
         try:
             self.bind(code, positional, keywords)
@@ -66,7 +67,7 @@ class Follower(Evaluator):
             if certain == self.certain or not frame.returns:
                 raise
         finally:
-            self.certain = certain
+            self.certain, self.sure = certain, sure
             self.leave()
         value = frame.returns[0]
         for other in frame.returns[1:]:
@@ -102,14 +103,20 @@ class Follower(Evaluator):
         return True
 
     def _if(self, node: ast.If) -> bool:
-        test = truth_of(self.value(node.test))
+        asked = self.value(node.test)
+        test = truth_of(asked)
         if test is not None:
             return self.body(node.body if test else node.orelse)
-        return self._either(lambda: self.body(node.body), lambda: self.body(node.orelse))
+        return self._either(
+            lambda: self.body(node.body), lambda: self.body(node.orelse), asked=asked
+        )
 
-    def _either(self, one: Callable[[], bool], other: Callable[[], bool]) -> bool:
+    def _either(
+        self, one: Callable[[], bool], other: Callable[[], bool], *, asked: Any = UNKNOWN
+    ) -> bool:
         """Two ways of which nobody knows which is taken; whether control has left both."""
         certain, self.certain = self.certain, False
+        sure, self.sure = self.sure, self.sure and asked is BY_LAYER
         env, mark = self.frame.env, len(self.written)
         self.frame.env = dict(env)
         left_one = self._way(one)
@@ -117,7 +124,7 @@ class Follower(Evaluator):
         self.frame.env = dict(env)
         left_other = self._way(other)
         after_other = self._take_back(mark)
-        self.certain = certain
+        self.certain, self.sure = certain, sure
         if left_one is None and left_other is None:
             self._ends()
         if left_one is None or left_other is None:
@@ -128,9 +135,9 @@ class Follower(Evaluator):
         if left_one != left_other:
             # what follows in this call may not run
             self.frame.env = (after_other if left_one else after_one)[0]
-            self.certain = False
+            self.certain = self.sure = False
         elif left_one and how != self.frame.left:
-            self.frame.left, self.certain = "continue", False
+            self.frame.left, self.certain, self.sure = "continue", False, False
         return left_one and left_other
 
     @staticmethod

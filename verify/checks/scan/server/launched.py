@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verify.checks.scan.addends.judge import Cause
+from verify.checks.scan.counted import counted, of_addend
 from verify.report.report import Finding, Reach
 
 Options = Mapping[str, Any]
@@ -18,10 +19,14 @@ NEEDS: Mapping[Cause, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A launch that the source takes for some model; `needs` is what a machine must have."""
+    """A launch that the source takes for some model; `needs` is what a machine must have.
+
+    `sizes` are those of the groups, as the server settles them.
+    """
 
     options: Options
     needs: tuple[str, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ class Launched:
         """The finding with what was heard."""
         if self.launch is None:
             return replace(finding, refused=self.refusals)
-        return replace(
+        told = replace(
             finding,
             message=finding.message.replace(NOT_READ, ""),
             reach=reach_of(self.cause, self.launch),
@@ -86,6 +91,8 @@ class Launched:
             needs=(*NEEDS.get(self.cause, ()), *self.launch.needs),
             refused=self.refusals,
         )
+        steps = of_addend(self.cause, finding.kind)
+        return counted(told, steps, self.launch.options, self.launch.sizes)
 
 
 def size_of(launch: Launch) -> tuple[int, int, tuple[str, ...]]:

@@ -8,14 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from verify.checks.scan.addends.findings import supported
 from verify.checks.scan.addends.judge import Cause
+from verify.checks.scan.counted import Steps, counted, of_sum
+from verify.checks.scan.judge import Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
 from verify.checks.scan.server.arguments import Arguments, Options, Outcome
 from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
 from verify.checks.scan.server.idle import Idle
-from verify.checks.scan.server.launched import NEEDS, Judged, Launch, plain_reach, size_of, words_of
+from verify.checks.scan.server.launched import (
+    NEEDS,
+    Judged,
+    Launch,
+    Launched,
+    plain_reach,
+    size_of,
+    words_of,
+)
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.values import Unknown
@@ -54,7 +65,8 @@ FUSES: tuple[Options, ...] = (
 BY_FLAG: Mapping[str, tuple[Options, ...]] = {
     "FI": (FP4,),
     "DP": ({**ATTENTION_DP, "ep_size": 4},),
-    "RS": (ATTENTION_DP,),
+    # a sum over the experts' group needs one
+    "RS": (ATTENTION_DP, {**ATTENTION_DP, "ep_size": 2}),
     "AF": FUSES,
 }
 STAGES: tuple[Options, ...] = tuple({**options, "pp_size": 2} for options in FUSES)
@@ -62,6 +74,8 @@ ROW_NEEDS: Mapping[str, tuple[str, ...]] = {
     "FI": NEEDS["FI"],
     "AF": ("a CUDA GPU with the fused all-reduce's kernels",),
 }
+# what is said of a sum behind a dispatcher's combine holds where the layer comes to it at all
+WORKS = "a model that works with this all-to-all backend: nobody has looked"
 # options that stand for others once the server has read them
 _MOVES = frozenset({"dp_size", "enable_dp_attention"})
 
@@ -108,7 +122,7 @@ class Launcher:
                 found.launch = min(found.launch or launch, launch, key=size_of)
         return found
 
-    def shown(self, finding: Finding, layers: Iterable[Class]) -> Finding:
+    def shown(self, finding: Finding, layers: Sequence[Class], steps: Steps | None) -> Finding:
         """A finding about a row of flags with the launch that leads there.
 
         One that no layer takes is a finding still: another launch may lead there.
@@ -122,17 +136,47 @@ class Launcher:
         launches = tuple(options for options in launches if options.keys() <= known)
         if self.arguments.server is None:
             return finding
-        for layer in layers:
-            launch = self._first(layer, launches, Judged())
-            if launch is not None:
-                needs = ROW_NEEDS.get(flag or "", ())
-                return replace(
+        needs = ROW_NEEDS.get(flag or "", ())
+        taken = [
+            launch
+            for layer in layers
+            for options in launches
+            for launch in (self._first(layer, (options,), Judged()),)
+            if launch is not None
+        ]
+        told = [
+            counted(
+                replace(
                     finding,
                     launch=launch.words,
                     needs=needs,
                     reach="conditional" if needs else plain_reach(launch.options),
-                )
-        return finding
+                ),
+                steps,
+                launch.options,
+                launch.sizes,
+            )
+            for launch in taken
+        ]
+        # the first of which the counts show it
+        return next((one for one in told if one.counts), (*told, finding)[0])
+
+    def combined(self, finding: Finding, layers: Sequence[Class], fault: Fault) -> Finding:
+        """A finding about all-to-all backends, with the first that is taken, or the refusals.
+
+        Without either it is none: nobody starts a server with such a backend.
+        """
+        if self.arguments.server is None:
+            return finding
+        launched = Launched("backend")
+        for layer in layers:
+            backends = tuple(supported(layer, fault.backends))
+            launched.heard(layer.name, self.judged(layer, "backend", backends), backends)
+        told = launched.told(finding)
+        if launched.launch is None:
+            return told
+        told = counted(told, of_sum(fault), launched.launch.options, launched.launch.sizes)
+        return replace(told, needs=(*told.needs, WORKS), reach="conditional")
 
     def _first(self, layer: Class, launches: Sequence[Options], found: Judged) -> Launch | None:
         """The first launch that some model of the layer takes."""
@@ -143,7 +187,9 @@ class Launcher:
             for model in models or (Model(),):
                 refusal = self._refusal(layer, model, options)
                 if refusal is None:
-                    return Launch(options=options)
+                    settled = sizes(self._outcome(model, options).options)
+                    known = {k: v for k, v in settled.items() if isinstance(v, int)}
+                    return Launch(options=options, sizes=known)
                 found.note(refusal, " ".join(words_of(options)))
         return None
 

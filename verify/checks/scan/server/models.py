@@ -23,7 +23,10 @@ class Model:
 
 
 def models_of(index: Index, roots: Roots, layer: Class) -> tuple[Model, ...]:
-    """The models that build a layer at any remove, sorted by name."""
+    """The models that build a layer at any remove, sorted by name.
+
+    Where nothing is seen to build it (a table of layers by kind), those that its file offers.
+    """
     found: dict[str, Model] = {}
     todo, seen = [layer], {layer}
     while todo:
@@ -34,6 +37,11 @@ def models_of(index: Index, roots: Roots, layer: Class) -> tuple[Model, ...]:
             if builder not in seen:
                 seen.add(builder)
                 todo.append(builder)
+    if not roots.built_by.get(layer):
+        for name in _entries(layer):
+            offered = layer.module.lookup(name)
+            if isinstance(offered, Class):
+                found[name] = Model(architecture=name, model_type=_type_of(offered))
     return tuple(found[name] for name in sorted(found))
 
 

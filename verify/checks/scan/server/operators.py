@@ -3,10 +3,11 @@
 import ast
 import operator
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from verify.checks.scan.server.values import (
+    BY_LAYER,
     UNKNOWN,
     Frame,
     Member,
@@ -15,28 +16,11 @@ from verify.checks.scan.server.values import (
     joined,
     known,
     truth_of,
+    unknown_of,
 )
+from verify.interpreter.comparisons import ARITHMETIC, COMPARISONS
 
 MAX_ITEMS = 64  # of a collection that is looked through
-
-_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda a, b: a in b,
-    ast.NotIn: lambda a, b: a not in b,
-}
-_ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Div: operator.truediv,
-    ast.Mod: operator.mod,
-}
 
 
 class DeadError(Exception):
@@ -46,10 +30,11 @@ class DeadError(Exception):
 class Operators:
     """Evaluates expressions made of others.
 
-    `certain` says whether what is evaluated runs in every case.
+    `certain` says whether what is evaluated runs in every case, `sure` whether for some layer.
     """
 
     certain: bool
+    sure: bool
     frame: Frame
 
     @abstractmethod
@@ -62,13 +47,14 @@ class Operators:
             right = self.value(right_node)
             one = _compared(op, left, right)
             if one is None:
-                return UNKNOWN
+                return unknown_of(left, right)
             result, left = result and one, right
         return result
 
     def _connected(self, node: ast.BoolOp) -> Any:
         stops = isinstance(node.op, ast.Or)
-        certain, unknown, last = self.certain, False, UNKNOWN
+        certain, sure, last = self.certain, self.sure, UNKNOWN
+        unknown: list[Any] = []
         try:
             for item in node.values:
                 last = self.value(item)
@@ -77,20 +63,23 @@ class Operators:
                     return stops if unknown else last
                 if truth is None:
                     # whether the next one is asked is not known
-                    unknown, self.certain = True, False
+                    unknown.append(last)
+                    self.certain, self.sure = False, sure and last is BY_LAYER
         except DeadError:
             if self.certain == certain:
                 raise
             return UNKNOWN
         finally:
-            self.certain = certain
-        return UNKNOWN if unknown else last
+            self.certain, self.sure = certain, sure
+        if not unknown:
+            return last
+        return BY_LAYER if all(one is BY_LAYER for one in unknown) else UNKNOWN
 
     def _unary(self, node: ast.UnaryOp) -> Any:
         value = self.value(node.operand)
         if isinstance(node.op, ast.Not):
             truth = truth_of(value)
-            return UNKNOWN if truth is None else not truth
+            return unknown_of(value) if truth is None else not truth
         if isinstance(node.op, ast.USub) and isinstance(value, int | float):
             return -value
         return UNKNOWN
@@ -99,11 +88,11 @@ class Operators:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.BitOr) and isinstance(left, Mapping):
             return {**left, **right} if isinstance(right, Mapping) else UNKNOWN
-        run = _ARITHMETIC.get(type(node.op))
+        run = ARITHMETIC.get(type(node.op))
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         lists = isinstance(left, tuple) and isinstance(right, tuple)
         if run is None or not (numbers or (lists and run is operator.add)):
-            return UNKNOWN
+            return unknown_of(left, right)
         try:
             return bounded(run(left, right))
         except (ArithmeticError, ValueError):
@@ -112,23 +101,25 @@ class Operators:
     def _subscript(self, node: ast.Subscript) -> Any:
         owner, key = self.value(node.value), self.value(node.slice)
         if not isinstance(owner, Mapping | tuple) or not known(key):
-            return UNKNOWN
+            return unknown_of(key)
         try:
             return owner[key]
         except (LookupError, TypeError):
             return UNKNOWN
 
     def _choice(self, node: ast.IfExp) -> Any:
-        test = truth_of(self.value(node.test))
+        asked = self.value(node.test)
+        test = truth_of(asked)
         if test is not None:
             return self.value(node.body if test else node.orelse)
         certain, self.certain = self.certain, False
+        sure, self.sure = self.sure, self.sure and asked is BY_LAYER
         try:
             return joined(self.value(node.body), self.value(node.orelse))
         except DeadError:
             return UNKNOWN
         finally:
-            self.certain = certain
+            self.certain, self.sure = certain, sure
 
     def _collection(self, node: ast.List | ast.Tuple | ast.Set) -> Any:
         items: list[Any] = []
@@ -193,7 +184,7 @@ def _compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
     if not known(left) or not known(right):
         return None
     try:
-        return bool(_COMPARE[type(op)](left, right))
+        return bool(COMPARISONS[type(op)](left, right))
     except (KeyError, TypeError):
         return None
 

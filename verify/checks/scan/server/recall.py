@@ -4,11 +4,13 @@ What a call asks of the things that every launch has, the record of options firs
 does. A tree of questions and answers finds a call that was followed before, under another launch.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from verify.checks.scan.server.copies import Left, Number, UncopiedError, given, taken
+from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.operators import DeadError
 from verify.checks.scan.server.values import (
@@ -59,31 +61,34 @@ class Recalled(Generic[T]):
         node.found = found
 
 
-@dataclass(frozen=True)
-class Number:
-    """A thing that every launch has, by its number."""
-
-    number: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What a call does: its value or how it ends, what it writes to each thing, its steps."""
+    """What a call does: what it leaves, or how it ends, its steps.
 
-    value: Any = None
+    `left` is its value and what it wrote to each thing that every launch has; `depth` is how many
+    calls it has inside each other, `called` what it calls: neither may meet a limit.
+    """
+
+    left: Left
     ends: bool = False
     refused: tuple[str, int] | None = None
-    fields: tuple[Mapping[str, Any], ...] = ()
     places: tuple[Mapping[str, str], ...] = ()
     steps: int = 0
+    depth: int = 0
+    called: frozenset[Function] = frozenset()
 
 
 @dataclass(eq=False)
 class Heard:
-    """What each field was when a call first came to it, and which of them it has written."""
+    """What each field was when a call first came to it, and which of them it has written.
+
+    `deepest` is the largest number of calls inside each other, `called` are their functions.
+    """
 
     answers: dict[Question, Key] = field(default_factory=dict)
     wrote: set[Question] = field(default_factory=set)
+    deepest: int = 0
+    called: set[Function] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -130,6 +135,22 @@ class Recaller(Follower):
                 for question, answer in heard.answers.items():
                     outer.answers.setdefault(question, answer)
                 outer.wrote |= heard.wrote
+                outer.called |= heard.called
+                outer.deepest = max(outer.deepest, heard.deepest)
+
+    def told_apart(self) -> None:
+        """What runs now leaves something behind that nobody can do again."""
+        if self._heard:
+            self._heard[-1].answers[(-1, "")] = UNSHARED
+
+    def enter(self, frame: Frame) -> None:
+        """Begin a call."""
+        super().enter(frame)
+        if self._heard:
+            heard = self._heard[-1]
+            heard.deepest = max(heard.deepest, len(self.frames))
+            if frame.function is not None:
+                heard.called.add(frame.function)
 
     def ask(self, question: Question) -> Key:
         """What is to be heard now; a call that runs has asked it then."""
@@ -150,8 +171,9 @@ class Recaller(Follower):
         key = (module, name)
         if key in self.memory.constants:
             return self.memory.constants[key]
-        value = super().global_value(module, name)
-        if _plain(value) is not UNSHARED:
+        with self.hearing() as heard:
+            value = super().global_value(module, name)
+        if not heard.answers and _plain(value) is not UNSHARED:
             self.memory.constants[key] = value
         return value
 
@@ -170,12 +192,20 @@ class Recaller(Follower):
 
     def call(self, target: Any, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Call a value, or do what the call did before."""
-        key = None if keywords else self._question_of(target, positional)
+        key = self._question_of(target, positional, keywords)
         if key is None:
             return super().call(target, positional, keywords)
         recalled = self.memory.calls.setdefault(key, Recalled())
         effect = recalled.find(self.ask)
-        return self._again(effect) if effect else self._first(recalled, target, positional)
+        if effect is not None and self._fits(effect.depth, effect.called, target):
+            return self._again(effect)
+        return self._first(recalled, target, positional, keywords)
+
+    def _fits(self, depth: int, called: Set[Function], target: Code | Built) -> bool:
+        """Whether a call comes to no limit here; how often it is active already, its key says."""
+        own = {target.function} if isinstance(target, Code) else set()
+        above = {frame.function for frame in self.frames} - own
+        return len(self.frames) + depth <= MAX_DEPTH and above.isdisjoint(called)
 
     def _note(self, thing: Thing, name: str, *, wrote: set[Question] | None = None) -> None:
         number = self._numbers.get(id(thing))
@@ -187,44 +217,66 @@ class Recaller(Follower):
         if wrote is not None:
             wrote.add(question)
 
-    def _question_of(self, target: Any, positional: Sequence[Any]) -> tuple[Key, ...] | None:
+    def _question_of(
+        self, target: Any, positional: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> tuple[Key, ...] | None:
         """Names a call that asks of shared things only; None for every other one."""
-        if not isinstance(target, Code) or target.scope is not None:
-            return None
-        given = positional if target.bound is None else (target.bound, *positional)
-        if not any(id(one) in self._numbers for one in given):
-            return None
-        keys = tuple(map(self._key, given))
+        handed = positional
+        match target:
+            case Code(function=function, bound=bound, scope=None):
+                active = sum(frame.function is function for frame in self.frames)
+                what: Key = (_named(function), active)
+                handed = positional if bound is None else (bound, *positional)
+            case Built(cls=cls) if cls.module.path.startswith(self.builds):
+                what = cls
+            case _:
+                return None
+        keys = tuple(map(self._key, (*handed, *keywords.values())))
         if UNSHARED in keys:
             return None
-        # how deep it may go, and whether what it raises is certain, follows from who calls it
-        callers = tuple(map(_where, self.frames))
-        return (_named(target.function), keys, self.certain, callers)
+        # whether what it does is certain follows from who calls it
+        return (what, keys, tuple(keywords), self.certain, self.sure)
 
-    def _first(self, recalled: Recalled[Effect], target: Code, positional: Sequence[Any]) -> Any:
+    def _first(
+        self,
+        recalled: Recalled[Effect],
+        target: Code | Built,
+        positional: Sequence[Any],
+        keywords: Mapping[str, Any],
+    ) -> Any:
         steps, before = self.steps, [thing.fields for thing in self.shared]
         value: Any = None
         ending: DeadError | RefusedError | None = None
         with self.hearing() as heard:
+            if isinstance(target, Code):
+                heard.called.add(target.function)
             try:
-                value = super().call(target, positional, {})
+                value = super().call(target, positional, keywords)
             except (DeadError, RefusedError) as error:
                 ending = error
-        fields = tuple(map(_changed, before, self.shared))
-        left = [self._key(one) for one in (value, *(v for part in fields for v in part.values()))]
-        if UNSHARED not in left and not any(isinstance(key, Number) for key in left[1:]):
+        depth = max(0, heard.deepest - len(self.frames))
+        left = self._left((value, *map(_changed, before, self.shared)))
+        if left is not None and self._fits(depth, heard.called, target):
             effect = Effect(
-                value=left[0] if isinstance(left[0], Number) else value,
+                left=left,
                 ends=isinstance(ending, DeadError),
                 refused=(ending.file, ending.line) if isinstance(ending, RefusedError) else None,
-                fields=fields,
                 places=self._places(heard),
                 steps=self.steps - steps,
+                depth=depth,
+                called=frozenset(heard.called),
             )
             recalled.keep(heard.answers, effect)
         if ending is not None:
             raise ending
         return value
+
+    def _left(self, values: tuple[Any, ...]) -> Left | None:
+        """Values as another launch can have them; None where it cannot."""
+        try:
+            return taken(values, self.shared)
+        except UncopiedError:
+            return None
 
     def _places(self, heard: Heard) -> tuple[Mapping[str, str], ...]:
         found: tuple[dict[str, str], ...] = tuple({} for _ in self.shared)
@@ -235,18 +287,22 @@ class Recaller(Follower):
     def _again(self, effect: Effect) -> Any:
         """Do what a call did."""
         self.step(effect.steps)
+        value, *fields = given(effect.left, self.shared)
         for number, thing in enumerate(self.shared):
-            if effect.fields[number]:
-                self.replace_fields(thing, {**thing.fields, **effect.fields[number]})
+            if fields[number]:
+                self.replace_fields(thing, {**thing.fields, **fields[number]})
             thing.places.update(effect.places[number])
             if self._heard:
                 self._heard[-1].wrote.update((number, name) for name in effect.places[number])
+        if self._heard:
+            heard = self._heard[-1]
+            heard.called |= effect.called
+            heard.deepest = max(heard.deepest, len(self.frames) + effect.depth)
         if effect.refused is not None:
             raise RefusedError(*effect.refused)
         if effect.ends:
             raise DeadError
-        value = effect.value
-        return self.shared[value.number] if isinstance(value, Number) else value
+        return value
 
     def _key(self, value: Any) -> Key:
         """A value as another launch may have it too; `UNSHARED` where none can."""
@@ -267,8 +323,8 @@ def _plain(value: Any) -> Key:
             parts = tuple(map(_plain, value))
             return UNSHARED if UNSHARED in parts else (type(value), parts)
         case Mapping():
-            items = tuple((key, _plain(item)) for key, item in value.items())
-            return UNSHARED if any(item is UNSHARED for _, item in items) else (dict, items)
+            items = tuple(map(_plain, value.values()))
+            return UNSHARED if UNSHARED in items else (dict, tuple(value), items)
         case Code(function=function, bound=None, scope=None):
             return _named(function)
     return UNSHARED
@@ -277,10 +333,6 @@ def _plain(value: Any) -> Key:
 def _named(function: Function) -> Key:
     """A function that is the same one in every launch: a class makes its methods anew."""
     return (function.owner, function.name) if function.owner else function
-
-
-def _where(frame: Frame) -> Key:
-    return _named(frame.function) if frame.function else None
 
 
 def _changed(before: Mapping[str, Any], thing: Thing) -> Mapping[str, Any]:

@@ -18,6 +18,8 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
+# unknown because it is another one for each layer of a model: every answer is given somewhere
+BY_LAYER = Unknown()
 MAX_PARTS = 2_000  # characters of a text, items of a collection and of those in it
 MOST = 1 << 62
 
@@ -113,6 +115,11 @@ def truth_of(value: Any) -> bool | None:
     if isinstance(value, Thing | Code | Built | Member | Native | Folder):
         return True
     return bool(value)
+
+
+def unknown_of(*values: Any) -> Unknown:
+    """What is unknown because of these: `BY_LAYER` where one of them is."""
+    return BY_LAYER if any(value is BY_LAYER for value in values) else UNKNOWN
 
 
 def joined(one: Any, other: Any) -> Any:

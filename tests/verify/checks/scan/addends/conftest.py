@@ -197,7 +197,6 @@ class Judged:
         assert result.unread == ()
         self.findings, self.sites = result.findings, result.sites
         self.rules = [(finding.rule, finding.row) for finding in result.findings]
-        self.advice = [(advice.rule, advice.row) for advice in result.advice]
         self.untold, self.refused = result.untold, result.refused
 
 

@@ -61,10 +61,13 @@ def test_engine_with_one_copy_of_the_experts_has_one_group(judged: Judge, change
 
 def test_block_that_sums_over_every_copy(judged: Judge, change: Any) -> None:
     result = judged(library=COPIES)
-    assert (result.rules, result.advice) == ([], [("group-too-wide", "0000")])
+    (finding,) = result.findings
+    assert (finding.rule, finding.reach) == ("group-too-wide", "conditional")
+    assert "code says nothing" in finding.needs[0]
     knows = ("attn_tp_size=1), self.norm", "attn_tp_size=1, attn_cp_size=1), self.norm")
     result = judged(knows, library=COPIES)
     (finding,) = result.findings
+    assert (finding.reach, finding.needs) == (None, ())
     assert [site.verdict for site in result.sites if site.site.line == finding.line] == ["finding"]
     assert (finding.rule, finding.kind, finding.method) == ("group-too-wide", "double", "forward")
     by_axis = (

@@ -20,12 +20,13 @@ def test_shared_expert_that_forgets_fi_is_lost(judged: Judge, change: Any) -> No
     assert (finding.cls, finding.method) == ("Block", "__init__")
 
 
-def test_model_whose_attention_knows_no_group_of_its_own_is_given_advice(
+def test_a_model_whose_attention_knows_no_group_of_its_own_needs_one(
     judged: Judge, change: Any
 ) -> None:
     result = judged(change.forgets_fi, (", attn_tp_size=1)", ")"))
-    assert result.rules == []
-    assert result.advice == [("lost-addend", "0001")]
+    (finding,) = result.findings
+    assert (finding.rule, finding.row, finding.reach) == ("lost-addend", "0001", "conditional")
+    assert finding.needs[-1].startswith("attention data parallelism, of which this model's code")
 
 
 def test_shared_expert_that_forgets_a_backend_is_lost_with_it(judged: Judge, change: Any) -> None:
@@ -40,7 +41,7 @@ def test_backend_that_no_model_asks_about_is_not_counted(judged: Judge, change: 
     assert judged(("            or get_moe_a2a_backend().is_nixl()\n", "")).rules == []
 
 
-def test_model_that_knows_no_backend_is_given_advice(judged: Judge, change: Any) -> None:
+def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> None:
     model = (
         "            get_moe_a2a_backend().is_deepep()\n"
         "            or get_moe_a2a_backend().is_nixl()\n            or should",
@@ -48,8 +49,9 @@ def test_model_that_knows_no_backend_is_given_advice(judged: Judge, change: Any)
     )
     asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
     result = judged(model, library=asks_elsewhere)
-    assert result.rules == []
-    assert result.advice == [("lost-addend", "0000")]
+    (finding,) = result.findings
+    assert (finding.rule, finding.row, finding.reach) == ("lost-addend", "0000", "conditional")
+    assert finding.needs == ("an all-to-all backend, of which this model's code says nothing",)
 
 
 def test_shared_expert_that_forgets_data_parallel_weights_is_lost(
