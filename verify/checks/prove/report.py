@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from verify.checks.prove.findings import Story, causes, drawn, in_words, own_doing, stories
+from verify.checks.prove.findings import Story, causes, drawn, in_words, stories
 from verify.checks.prove.lattice import Tally, prove
 from verify.checks.prove.layer import Release
 from verify.checks.prove.subject import Subject, dense_subject, helper_subjects, oracle_subjects
 from verify.errors import VerifyError
+from verify.report.render.words import counted
 from verify.report.report import Json, RanksSection, Report, Section, TableSection
 
 
@@ -28,15 +29,14 @@ def build(
     subjects = chosen(subjects, only)
     tally = prove(subjects, max_world_size=max_ranks, release=release, workers=workers)
     told = stories(tuple(tally.faults.values()), subjects, release)
-    to_blame = {fault.guards for fault in tally.faults.values() if own_doing(fault, release)}
-    holding = sum(subject.guards not in to_blame for subject in subjects)
+    own = sum(story.own_doing for story in told)
     return Report(
         command="prove",
         title=f"Exactly once, on every legal deployment of 1 to {max_ranks} ranks",
         summary=(
-            f"{len(subjects)} subjects, {holding} without a fault of their own; "
-            f"{tally.deployments} deployments, {tally.cases} cases, {len(told)} causes, "
-            f"{sum(story.own_doing for story in told)} of them a block's own"
+            f"{counted(len(subjects), 'subject')}, {counted(tally.deployments, 'deployment')}, "
+            f"{counted(tally.cases, 'case')}: {counted(len(told), 'cause')}, "
+            f"{own} in a block, {len(told) - own} in what is around it"
         ),
         payload={
             "max_ranks": max_ranks,
@@ -66,9 +66,9 @@ def chosen(subjects: Sequence[Subject], only: Sequence[str]) -> tuple[Subject, .
 
 def _subject(subject: Subject, tally: Tally) -> dict[str, Json]:
     kinds: dict[str, int] = {}
-    for (guards, _), counted in tally.kinds.items():
+    for (guards, _), numbers in tally.kinds.items():
         if guards == subject.guards:
-            for kind, number in counted.items():
+            for kind, number in numbers.items():
                 kinds[kind] = kinds.get(kind, 0) + number
     return {"name": subject.name, "producer": subject.guards.producer, "cases": kinds}
 

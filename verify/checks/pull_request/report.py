@@ -11,6 +11,7 @@ from verify.checks.pull_request.readings import READINGS, Comparison, compare
 from verify.checks.pull_request.site import facts_table, finding, row_table, site_payload
 from verify.logic import truth
 from verify.logic.flags import flag_names, skip_reasons
+from verify.report.render.words import counted
 from verify.report.report import Cell, GridLine, GridSection, Json, Report, TableSection
 
 if TYPE_CHECKING:  # only `--source` and `--judge` should pay for what these import
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # only `--source` and `--judge` should pay for what these imp
     from verify.checks.pull_request.verdicts import Judged
 
 NOTHING = "-"
+# a claim's verdict, and the word for several
+VERDICTS = (("holds", "hold"), ("conditional", "conditional"), ("fails", "fail"))
 
 
 def build(
@@ -43,11 +46,12 @@ def build(
         command="report",
         title="sgl-project/sglang#23748: the helper against every original guard",
         summary=(
-            f"{len(comparisons)} sites, {differing} differ, {unexpected} unexpected diffs; "
-            f"{len(claims)} claims, "
+            f"{counted(len(comparisons), 'site')}, {differing} differ, "
+            f"{counted(unexpected, 'unexpected diff')}; {counted(len(claims), 'claim')}, "
             + ", ".join(
-                f"{sum(claim.verdict == verdict for claim in claims)} {verdict}"
-                for verdict in ("holds", "conditional", "fails")
+                f"{number} {one if number == 1 else several}"
+                for one, several in VERDICTS
+                for number in [sum(claim.verdict == one for claim in claims)]
             )
             + (f"; {release.summary}" if release else "")
         ),

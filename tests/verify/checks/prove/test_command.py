@@ -20,7 +20,9 @@ def test_findings_exit_with_1_and_the_coverage_is_printed(capsys):
     assert len(out.splitlines()) <= 300
     assert "legal deployments" in out
     assert "Not covered: attention data parallelism together with context parallelism" in out
-    assert "deployments, " in err
+    assert re.search(
+        r"^41 subjects, [\d,]+ deployments, [\d,]+ cases: 38 causes, \d+ in a block, ", err
+    )
 
 
 def test_all_of_it_is_there_when_asked_for(capsys):
@@ -57,6 +59,11 @@ def test_only_some_subjects(capsys):
     names = [subject["name"] for subject in json.loads(out)["subjects"]]
     assert names
     assert all("hunyuan" in name for name in names)
+
+
+def test_one_of_a_kind_is_said_as_one(capsys):
+    _, _, err = prove(capsys, "--subject", "helper (EP and TP sites)")
+    assert err.startswith("1 subject, ")
 
 
 def test_nobody_to_judge(capsys):

@@ -19,7 +19,7 @@ def test_the_report_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert out.startswith("sgl-project/sglang#23748: the helper against every original guard\n")
     assert err == (
-        "22 sites, 6 differ, 0 unexpected diffs; 10 claims, 4 holds, 5 conditional, 1 fails\n"
+        "22 sites, 6 differ, 0 unexpected diffs; 10 claims, 4 hold, 5 conditional, 1 fails\n"
     )
 
 

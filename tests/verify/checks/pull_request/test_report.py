@@ -98,7 +98,7 @@ def test_the_counters_carry_the_pull_request_s_names() -> None:
 
 def test_the_summary() -> None:
     assert build().summary == (
-        "22 sites, 6 differ, 0 unexpected diffs; 10 claims, 4 holds, 5 conditional, 1 fails"
+        "22 sites, 6 differ, 0 unexpected diffs; 10 claims, 4 hold, 5 conditional, 1 fails"
     )
 
 
