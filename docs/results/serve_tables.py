@@ -61,15 +61,21 @@ def _order(row: Row) -> tuple[int, str]:
 def section(release: str, rows: Sequence[Row], *, argued: Sequence[str]) -> Iterator[str]:
     """The tables of one release."""
     counts = Counter(row["outcome"] for row in rows)
-    made = {(row["versions"].get("torch"), row["versions"].get("python")) for row in rows}
+    made = Counter(_made(row["versions"]) for row in rows)
     yield f"## {release}\n"
     yield f"{len(rows)} cases: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
-    yield "Made with torch " + "; ".join(sorted(f"{torch}" for torch, _ in made)) + ".\n"
+    yield "Made with " + "; ".join(f"{with_} ({n})" for with_, n in sorted(made.items())) + ".\n"
     for seed in sorted({row["seed"] for row in rows}):
         yield from _models([row for row in rows if row["seed"] == seed], seed, argued)
     yield from _reasons(rows)
     yield from _corruptions(rows)
     yield from _times(rows)
+
+
+def _made(versions: Mapping[str, str]) -> str:
+    """Python and packages, as far as a row has them."""
+    names = ("python", "torch", "transformers", "triton")
+    return ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
 
 
 def _models(rows: Sequence[Row], seed: int, argued: Sequence[str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from verify.engines.engine import Engine
 
 OWN = f"{Path(__file__).resolve().parents[2]}/"
 # what an engine's own Python says of itself, and of the network it was left, where it does
-VERSIONS = ("version", "python", "torch", "transformers", "network")
+VERSIONS = ("version", "python", "torch", "transformers", "triton", "network")
 
 
 @dataclass(kw_only=True)

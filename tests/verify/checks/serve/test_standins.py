@@ -48,6 +48,27 @@ def test_an_expert_of_another_rank_adds_zero(foreign):
         native(Layer, x, topk, Config)
 
 
+class Autotuner:
+    """As Triton 3.9's: a key must be an argument."""
+
+    def __init__(self, fn, arg_names, configs, key, warmup=None):
+        unknown = [name for name in key if name not in arg_names]
+        if unknown:
+            raise ValueError(f"key contains names that are not kernel arguments: {unknown}")
+        self.keys, self.kept = key, (fn, arg_names, configs, warmup)
+
+
+def test_a_tuning_key_that_is_no_argument_is_left_out(monkeypatch):
+    module = types.SimpleNamespace(Autotuner=Autotuner)
+    monkeypatch.setattr(Autotuner, "__init__", Autotuner.__init__)
+    monkeypatch.setitem(sys.modules, "triton.runtime.autotuner", module)
+    with pytest.raises(ValueError, match="block_size"):
+        Autotuner("fn", ["x", "n"], [1], ["n", "block_size"])
+    standins.tuning_keys()
+    made = Autotuner("fn", ["x", "n"], [1], key=["n", "block_size"], warmup=3)
+    assert (made.keys, made.kept) == (["n"], ("fn", ["x", "n"], [1], 3))
+
+
 @pytest.mark.parametrize(("rank", "wanted"), [(0, [[0, 1], [-1, -1]]), (1, [[-1, -1], [1, -1]])])
 def test_a_runner_that_keeps_the_model_s_numbers_of_experts(rank, wanted):
     class Dispatcher:

@@ -76,6 +76,12 @@ def test_a_layout_that_was_not_run_is_not_covered(missing):
     assert tables.covered(rows, argued=False) == f"{PLAIN[missing]['layout']} not run"
 
 
+def test_each_way_in_which_rows_were_made_is_said_with_how_many():
+    later = row("tp4", versions={"torch": "3", "python": "3.12", "version": "1"})
+    lines = list(tables.section("toy 1", [*PLAIN[:2], later], argued=[]))
+    assert "Made with python 3.12, torch 3 (1); torch 2 (2).\n" in lines
+
+
 def test_a_divergence_counts_only_where_it_is_argued():
     rows = [row(layout, "diverged", dlogprob=None) for layout in tables.NEEDED]
     assert tables.covered(rows, argued=False) == "tp2 diverged"

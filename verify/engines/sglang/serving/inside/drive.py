@@ -6,6 +6,7 @@ Prefill of 4 tokens, extension over the cached prefix, decode with given tokens.
 
 import importlib
 import os
+import platform
 import random
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def load() -> dict[str, Any]:
     standins = importlib.import_module("verify.engines.sglang.serving.inside.standins")
     standins.register_custom_ops()
     standins.own_config_names()
+    standins.tuning_keys()
     try:
         batch = importlib.import_module("sglang.benchmark.one_batch")
     except ImportError:
@@ -47,7 +49,10 @@ def load() -> dict[str, Any]:
     return {
         "version": sglang.__version__,
         "source": str(Path(str(sglang.__file__)).parent.parent),
+        "python": platform.python_version(),
         "torch": torch.__version__,
+        "transformers": importlib.import_module("transformers").__version__,
+        "triton": importlib.import_module("triton").__version__,
         "stand_ins": standins.ALL,
         "stubs": list(stubs.STUBBED),
     }

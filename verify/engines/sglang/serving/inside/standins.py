@@ -17,6 +17,8 @@ from verify.engines.sglang.serving.inside import experts, kernels
 ALL: dict[str, str] = {
     "config-names": "a release may name a configuration that a later transformers has as well; "
     "the release's own is taken",
+    "tuning-keys": "a release may tune a kernel by what is none of its arguments, which later "
+    "Tritons refuse on import; such names are left out, as the Triton it was made for does",
     "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
     "same functions, for CPU as well",
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
@@ -73,6 +75,25 @@ def own_config_names() -> None:
         original(model_type, config, exist_ok=True)
 
     transformers.AutoConfig.register = staticmethod(register)
+
+
+def tuning_keys() -> None:
+    """Before the engine is imported: its tuning keys may name what is no argument of a kernel."""
+    autotuner: Any = importlib.import_module("triton.runtime.autotuner").Autotuner
+    autotuner.__init__ = known_keys(autotuner.__init__)
+
+
+def known_keys(original: Callable[..., None]) -> Callable[..., None]:
+    """``Autotuner.__init__``, which is given the keys that are arguments only."""
+    signature = inspect.signature(original)
+
+    def init(*positional: Any, **named: Any) -> None:
+        bound = signature.bind(*positional, **named)
+        given = bound.arguments
+        given["key"] = [name for name in given["key"] if name in given["arg_names"]]
+        original(*bound.args, **bound.kwargs)
+
+    return init
 
 
 def install() -> None:
