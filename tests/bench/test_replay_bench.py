@@ -19,9 +19,9 @@ def test_every_model_of_a_release_in_one_start(capsys):
         models = Models(SourceFiles(tree))
         deployment = next(d for d in executable(4) if d.config.ep_size == 4)
         cases = [
-            Case(decoder=decoder, index=index, deployment=deployment)
+            Case(decoder=decoder, deployment=deployment)
             for name in models.names
-            for index, decoder in enumerate(models.decoders(name))
+            for decoder in models.decoders(name)
         ]
     with Child(location) as child:
         started = time.perf_counter()

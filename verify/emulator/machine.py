@@ -18,6 +18,9 @@ from verify.emulator.witness import embed, project
 
 COMPUTE_CAPABILITY = (9, 0)
 _TENSOR_TO: Callable[..., Any] = torch.Tensor.to
+_SET_ATTRIBUTE: Callable[..., None] = torch.nn.Module.__setattr__
+# never a parameter, a buffer or a module
+_PLAIN = frozenset({bool, float, int, str, list, dict, tuple, type(None), torch.dtype})
 _HALF = (torch.float16, torch.bfloat16)
 _FACTORIES = ("tensor", "empty", "zeros", "ones", "full", "arange", "rand", "randn")
 
@@ -47,6 +50,7 @@ def imitate() -> None:
     # weights are never loaded: what would be whatever lay in memory is zero
     _replace(torch, empty=_on_cpu(_untouched))
     _replace(torch, mm=lambda a, b, *, out_dtype=None, matmul=torch.mm: matmul(a, b))
+    _replace(torch.nn.Module, __setattr__=_set_attribute)
     _replace(torch.nn.Linear, reset_parameters=lambda module: None)
     # transformers adds it to every logger
     _replace(logging.Logger, warning_once=logging.Logger.warning)
@@ -95,6 +99,17 @@ class _Stream(SimpleNamespace):
 def _replace(owner: Any, **values: object) -> None:
     for name, value in values.items():
         setattr(owner, name, value)
+
+
+def _set_attribute(module: Any, name: str, value: Any) -> None:
+    """As torch sets an attribute; at once where it is none of those that torch keeps books on."""
+    own = module.__dict__
+    if type(value) in _PLAIN and not any(
+        name in own.get(book, ()) for book in ("_parameters", "_buffers", "_modules")
+    ):
+        object.__setattr__(module, name, value)
+    else:
+        _SET_ATTRIBUTE(module, name, value)
 
 
 def _compile(model: Any = None, **options: object) -> Any:

@@ -6,6 +6,7 @@ once, not after a time limit; the limit is for a rank that computes without end.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -192,7 +193,7 @@ class _World:
         self._turns = [threading.Event() for _ in range(world_size)]
         self._over = threading.Event()
         self._moved = threading.Condition()
-        self._switches = 0
+        self._since = time.monotonic()
         self._running = 0
         self._waiting: dict[int, _Waiting] = {}
         self._ready: dict[int, torch.Tensor] = {}
@@ -256,12 +257,9 @@ class _World:
     def _pass_turn(self) -> None:
         order = [(self._running + step) % self.size for step in range(1, self.size + 1)]
         able = [r for r in order if r not in self._waiting and r not in self._finished]
-        with self._moved:
-            self._switches += 1
-            if able:
-                self._running = able[0]
-            self._moved.notify()
+        self._since = time.monotonic()
         if able:
+            self._running = able[0]
             self._turns[able[0]].set()
         elif self._waiting:
             raise RanksError("hang", self._stuck())
@@ -297,10 +295,11 @@ class _World:
     def _watch(self) -> None:
         """Until the run is over; fails it when one rank keeps the turn past the limit."""
         with self._moved:
-            before = -1
-            while not self._over.is_set() and before != self._switches:
-                before = self._switches
-                self._moved.wait(timeout=self._time_limit)
+            while not self._over.is_set():
+                left = self._since + self._time_limit - time.monotonic()
+                if left <= 0:
+                    break
+                self._moved.wait(timeout=left)
             late = not self._over.is_set()
         if late:
             message = f"neither finished nor entered a collective within {self._time_limit:g} s"

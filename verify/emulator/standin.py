@@ -5,8 +5,7 @@ branch, an iteration, arithmetic) raises, so that no result ever rests on one.
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 _LOCAL = threading.local()
@@ -23,13 +22,13 @@ def _refusing(what: str) -> "Callable[[StandIn], NoReturn]":
     return refuse
 
 
-@contextmanager
-def loading() -> Iterator[None]:
+class loading:  # noqa: N801 (a `with` word; a generator's would cost as much as what it guards)
     """Definitions are being executed: decorators and factories that were replaced may be called."""
-    _LOCAL.loading = getattr(_LOCAL, "loading", 0) + 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        _LOCAL.loading = getattr(_LOCAL, "loading", 0) + 1
+
+    def __exit__(self, *caught: object) -> None:
         _LOCAL.loading -= 1
 
 

@@ -13,6 +13,7 @@ import sys
 import typing
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -134,9 +135,8 @@ class Tree:
     def methods(self, class_name: str) -> Mapping[str, Any]:
         """The primitives that replace single methods of a class."""
         found: dict[str, Any] = {}
-        for pattern, methods in self._methods.items():
-            if fnmatchcase(class_name, pattern):
-                found |= methods
+        for pattern in _matching(class_name, tuple(self._methods)):
+            found |= self._methods[pattern]
         return found
 
     def _import(
@@ -294,6 +294,12 @@ class _OutsideModule(StandIn):
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         return self._tree.outside(f"{self._path}.{name}")
+
+
+@cache
+def _matching(class_name: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that the name matches; every rank of every server asks the same."""
+    return tuple(pattern for pattern in patterns if fnmatchcase(class_name, pattern))
 
 
 def _methods_of(primitives: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """One model on one deployment: run it on in-process ranks, count, compare with one rank."""
 
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +28,13 @@ Servers = dict[int, tuple[Witness, Tree]]
 class Source:
     """A release and what earlier cases learned about it.
 
-    `learned` are names of configurations, `references` results on one rank, `failures` why there is
-    none, `servers` the started ranks of the last deployment, `attempts` a rank on which models are
-    tried.
+    `told` is what earlier cases have said that was replaced and executed, `learned` are names of
+    configurations, `references` results on one rank, `failures` why there is none, `servers` the
+    started ranks of the last deployment, `attempts` a rank on which models are tried.
     """
 
     files: SourceFiles
+    told: set[tuple[str, object]] = field(default_factory=set)
     learned: dict[Decoder, dict[str, Any]] = field(default_factory=dict)
     references: dict[Decoder, Seen] = field(default_factory=dict)
     failures: dict[Decoder, Judged] = field(default_factory=dict)
@@ -50,8 +50,11 @@ class Source:
 
 
 def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[str, Any]:
-    """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced."""
-    replaced: Mapping[str, str] = {}
+    """The case as JSON: `kind`, `counts`, `max_error`, `why`, and what was replaced and executed.
+
+    Of the last two what no earlier case of this source has said: it is thousands of names.
+    """
+    replaced: dict[str, str] = {}
     executed: list[str] = []
     try:
         if decoder in source.failures:
@@ -60,8 +63,10 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
             source.references[decoder] = _reference(source, decoder)
         ranks = _kept(source, decoder, deployment)
         judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
-        replaced = ranks[0][1].replaced
-        executed = sorted(f"{path}:{line}" for path, line in ranks[0][1].loaded)
+        tree = ranks[0][1]
+        replaced = dict(sorted(tree.replaced.items() - source.told))
+        executed = sorted(f"{path}:{line}" for path, line in tree.loaded - source.told)
+        source.told.update(tree.replaced.items(), tree.loaded)
     except RanksError as error:
         judged = _failed(error, source)
     return _result(decoder, judged, replaced, executed)
@@ -77,7 +82,7 @@ def _reference(source: Source, decoder: Decoder) -> Seen:
 
 
 def _result(
-    decoder: Decoder, judged: Judged, replaced: Mapping[str, str], executed: list[str]
+    decoder: Decoder, judged: Judged, replaced: dict[str, str], executed: list[str]
 ) -> dict[str, Any]:
     return {
         "model": decoder.model,
@@ -87,7 +92,7 @@ def _result(
         "max_error": judged.max_error,
         "why": judged.why,
         "producers": judged.producers,
-        "replaced": dict(replaced),
+        "replaced": replaced,
         "executed": executed,
     }
 

@@ -53,11 +53,9 @@ def survey(
         if unknown:
             raise VerifyError(f"no model {', '.join(unknown)} in {source}")
         layers = [
-            (index, decoder)
+            decoder
             for model in models or found.names
-            for index, decoder in enumerate(
-                found.asked_for(model) if models else found.decoders(model)
-            )
+            for decoder in (found.asked_for(model) if models else found.decoders(model))
         ]
         deployments = offered(deployments, found.files, source=source)
         about: dict[str, Json] = {
@@ -81,7 +79,7 @@ def survey(
             raise
         stopped = error
     # they come as they are done
-    order = {decoder: place for place, (_, decoder) in enumerate(layers)}
+    order = {decoder: place for place, decoder in enumerate(layers)}
     places = {deployment: place for place, deployment in enumerate(deployments)}
     results.sort(key=lambda result: (order[result[0].decoder], places[result[0].deployment]))
     if stopped is not None:
@@ -133,11 +131,11 @@ def _local(source: str) -> str:
     return str(fetch(source))
 
 
-def _cases(layers: Sequence[tuple[int, Decoder]], deployment: Execution) -> list[Case]:
+def _cases(layers: Sequence[Decoder], deployment: Execution) -> list[Case]:
     """Attention data parallelism needs a communicator; a model without one cannot have it."""
     return [
-        Case(decoder=decoder, index=index, deployment=deployment)
-        for index, decoder in layers
+        Case(decoder=decoder, deployment=deployment)
+        for decoder in layers
         if decoder.boundary or not deployment.config.enable_dp_attention
     ]
 
@@ -299,9 +297,11 @@ def _without_experts(results: Sequence[Result]) -> Iterator[TableSection]:
 
 
 def _replaced(results: Sequence[Result]) -> dict[str, Json]:
+    """Each once; where deployments differ in what stands there, the first in the alphabet."""
     merged: dict[str, Json] = {}
     for _, out in results:
-        merged.update(out.get("replaced", {}))
+        for name, what in out.get("replaced", {}).items():
+            merged[name] = min(str(merged.get(name, what)), what)
     return dict(sorted(merged.items()))
 
 

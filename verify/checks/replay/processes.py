@@ -26,10 +26,9 @@ CASE_SECONDS = 90.0
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One decoder layer class on one deployment; `index` is its place in its model's file."""
+    """One decoder layer class on one deployment."""
 
     decoder: Decoder
-    index: int
     deployment: Execution
 
 
@@ -108,8 +107,7 @@ class Child:
         if self._process is None:
             self._start()
         request = {
-            "model": case.decoder.model,
-            "index": case.index,
+            "decoder": asdict(case.decoder),
             "deployment": asdict(case.deployment),
         }
         answer = exchange(self._process, json.dumps(request), seconds=CASE_SECONDS)

@@ -225,7 +225,7 @@ def child_processes():
 def test_who_stops_reading_leaves_no_process(small_server):
     layers = Models(SourceFiles(open_source(str(small_server), below=""))).decoders("oak")
     decoder = next(layers)
-    cases = [Case(decoder=decoder, index=0, deployment=d) for d in tuple(executable(2))[:8]]
+    cases = [Case(decoder=decoder, deployment=d) for d in tuple(executable(2))[:8]]
     before = set(child_processes())
     results = run_cases(str(small_server), [[case] for case in cases], jobs=2)
     next(results)

@@ -30,7 +30,7 @@ def execute(version, model, deployment):
     with open_source(location, below="") as tree:
         decoder = next(Models(SourceFiles(tree)).decoders(model))
     with Child(location) as child:
-        return child.run(Case(decoder=decoder, index=0, deployment=deployment))
+        return child.run(Case(decoder=decoder, deployment=deployment))
 
 
 @pytest.mark.parametrize(
