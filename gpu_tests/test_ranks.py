@@ -18,7 +18,7 @@ from verify.errors import VerifyError
 BACKEND = os.environ.get("GPU_TESTS_BACKEND", "gloo")
 DEADLINE = 120.0
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1800)]
 
 
 SLOW = pytest.mark.slow

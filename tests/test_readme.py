@@ -45,7 +45,7 @@ def runnable():
         if "sglang==" in command:
             marks.append(pytest.mark.network)
         if "gpu_tests" in command or "replay" in command:
-            marks += [pytest.mark.ranks, pytest.mark.xdist_group("ranks")]
+            marks += [pytest.mark.ranks]
         yield pytest.param(run, shown, id=run, marks=marks)
 
 

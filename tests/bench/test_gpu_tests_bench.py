@@ -18,7 +18,6 @@ from gpu_tests.pool import rank_pool
 pytestmark = [
     pytest.mark.bench,
     pytest.mark.ranks,
-    pytest.mark.xdist_group("ranks"),
     pytest.mark.timeout(1800),
 ]
 

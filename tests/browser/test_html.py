@@ -18,7 +18,7 @@ KEPT_PICTURE = Path(__file__).parents[2] / "docs" / "images" / "report.png"
 PICTURE_WIDTH = 1200
 PICTURE_TOP = 104  # pixels: the filters stand above the grid
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser]
 
 
 def shown(chrome, selector):

@@ -82,7 +82,6 @@ def test_only_one_of_them_runs_and_each_has_its_outcome(monkeypatch):
 
 
 @pytest.mark.ranks
-@pytest.mark.xdist_group("ranks")
 def test_ranks_do_yield_the_same_for_both():
     """Each run for itself, the second of a pair too: what is left out would have said the same."""
     apart: dict[str, list[tuple[RankVerdict, ...]]] = {}

@@ -17,7 +17,7 @@ from verify.checks.prove.layer import RELEASE_0_5_11
 from verify.checks.prove.report import built_in_subjects
 from verify.parallel.deployment import Deployment
 
-on_ranks = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(600)]
+on_ranks = [pytest.mark.ranks, pytest.mark.timeout(600)]
 WORLDS = (2, 4)
 # no cause needs more ranks to show: test_no_cause_is_left_out
 FAR = 16

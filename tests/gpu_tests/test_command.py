@@ -13,7 +13,7 @@ from gpu_tests._cli import main
 from gpu_tests.costs import main as measure
 from gpu_tests.pool import RankFaultError
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1200)]
 
 SMALL = ("--model", "llama4", "--dtype", "float32")
 

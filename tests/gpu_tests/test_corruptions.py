@@ -15,7 +15,7 @@ from helper import MoeConfig
 from verify.checks.prove import steps
 from verify.parallel.deployment import Deployment
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]
 
 LLAMA = "llama4/Llama4MoE.forward"
 QWEN = "qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal"

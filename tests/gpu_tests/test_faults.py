@@ -12,7 +12,7 @@ import pytest
 
 from gpu_tests.pool import RankFaultError, rank_pool
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks")]
+pytestmark = [pytest.mark.ranks]
 
 DEADLINE = 3.0
 # an item's deadline, a second for the ranks' exit codes, another to stop them, and a busy machine

@@ -23,7 +23,6 @@ GPUS = torch.cuda.device_count()
 
 pytestmark = [
     pytest.mark.ranks,
-    pytest.mark.xdist_group("ranks"),
     pytest.mark.timeout(600),
     pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, this machine has {GPUS}"),
 ]

@@ -9,7 +9,7 @@ from gpu_tests.plan import runnable
 from helper import SKIP_REASONS
 from verify.parallel.deployment import Deployment
 
-pytestmark = [pytest.mark.ranks, pytest.mark.xdist_group("ranks"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1200)]
 
 ONE_SITE = "mimo_v2_flash/MiMoV2MoE.forward_normal"
 TWO_SITES = "qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal"

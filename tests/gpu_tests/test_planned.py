@@ -96,7 +96,6 @@ SEEN = {
 
 
 @pytest.mark.ranks
-@pytest.mark.xdist_group("ranks")
 @pytest.mark.timeout(300)
 def test_a_field_of_the_plan_that_is_wrong_is_seen_on_ranks():
     wrong = wrong_plans()

@@ -179,7 +179,6 @@ def test_a_download_ends_with_its_pip_and_piece(tmp_path):
 
 
 @pytest.mark.ranks
-@pytest.mark.xdist_group("ranks")
 def test_gpu_tests_end_with_their_ranks(tmp_path):
     with started(tmp_path, "--world-size", "2", module="gpu_tests") as process:
         family = wait_for(lambda: f if busy(f := children(process)) else None)
