@@ -250,6 +250,29 @@ def test_no_sideways_scrolling(show, window, sample_report, width):
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A whole release's page, as the command writes it."""
+    page = tmp_path_factory.mktemp("release") / "release.html"
+    words = ("scan", "sglang==0.5.23", "-q", "--format", "html", "--output", str(page))
+    assert main([*words, "--fail-on", "never"]) == 0
+    return page
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("width", "height"), [(1280, 10_000), (400, 20_000)])
+def test_a_whole_release_is_short_before_anything_is_opened(
+    browser, window, release, width, height
+):
+    window(width=width)
+    browser.get(release.as_uri())
+    size = "return [document.documentElement.scrollWidth, document.documentElement.scrollHeight]"
+    wide, high = browser.execute_script(size)
+    assert (wide <= width, high <= height) == (True, True), (wide, high)
+    link = browser.find_element(By.CSS_SELECTOR, "a[href*='/blob/v0.5.23/']")
+    assert "#L" in link.get_attribute("href")
+
+
 def test_dark_and_light_differ(show, window, sample_report):
     colours = set()
     for scheme in ("light", "dark"):

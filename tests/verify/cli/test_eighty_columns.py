@@ -17,9 +17,11 @@ from uuid import uuid4
 
 import pytest
 
+from gpu_tests._cli import main as run_ranks
 from verify.cli.command_line import main
 
 SAMPLE = str(Path(__file__).parents[2] / "samples" / "mini_sglang")
+SMALL_SERVER = str(Path(__file__).parents[1] / "checks" / "replay" / "samples" / "small_server")
 SITE = "qwen3_moe/Qwen3MoeSparseMoeBlock.forward_normal/EP"
 COMMANDS = {
     "report": ["report", "--judge"],
@@ -29,6 +31,10 @@ COMMANDS = {
     "prove": ["prove", "--max-ranks", "4"],
     "prove --all": ["prove", "--max-ranks", "4", "--all"],
     "diff": ["diff", SAMPLE, SAMPLE],
+    "rules": ["rule"],
+    "rule": ["rule", "missing-skip"],
+    "replay": ["replay", SMALL_SERVER, "--world-size", "2"],
+    "replay --all": ["replay", SMALL_SERVER, "--world-size", "2", "--all"],
 }
 ESCAPES = re.compile(r"\x1b\]8;[^\x1b\x07]*(?:\x1b\\|\x07)|\x1b\[[0-9;?]*[A-Za-z]")
 TIME_LIMIT_S = 60
@@ -43,6 +49,12 @@ def too_wide(text, width=80):
 def test_columns_are_held(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([*COMMANDS[name], "-q"]) in (0, 1)
+    assert too_wide(capsys.readouterr().out) == []
+
+
+def test_ranks_hold_them_too(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_ranks(["--world-size", "1", "--model", "qwen3_moe", "-q"]) == 0
     assert too_wide(capsys.readouterr().out) == []
 
 

@@ -3,7 +3,7 @@
 import os
 import random
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import cache, partial
 
 import pytest
 
@@ -52,7 +52,7 @@ SHARED = {
 }
 
 
-@lru_cache(maxsize=4)
+@cache
 def scanned(version: str) -> ScanResult:
     with open_source(f"sglang=={version}") as tree:
         return scan(tree)

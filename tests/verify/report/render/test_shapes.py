@@ -184,3 +184,14 @@ def test_a_table_of_sites_is_filtered_by_model_too():
     page = render(replace(EMPTY, sections=(table,)), format_name="html")
     assert "<option>m0</option><option>m1</option>" in page
     assert page.count('class="item" data-f0="m0"') == 7
+
+
+def test_a_mixed_finding_s_drawing_says_that_other_tokens_are_in_it(sample_report):
+    """Counts of a rank's own tokens look doubled, or even right, where others' are in the sums."""
+    first = sample_report.findings[0]
+    note = "Other tokens are in the sums as well."
+    for kind, said in (("mixed", True), ("double", False)):
+        finding = replace(first, kind=kind, counts=((2, 2), (2, 2)))
+        assert (
+            note in render(replace(sample_report, findings=(finding,)), format_name="html")
+        ) is said
