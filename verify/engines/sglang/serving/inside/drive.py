@@ -1,7 +1,8 @@
 """Drives SGLang's own one-batch correctness test on one rank of a launch, and keeps what it says.
 
 Prefill of 4 tokens, extension over the cached prefix, decode with given tokens. `load_model`,
-`extend` and `decode` have the same signatures in 0.5.10.post1, 0.5.11, 0.5.19, 0.5.20, 0.5.23.
+`extend` and `decode` have the same signatures in 0.5.10.post1, 0.5.11, 0.5.17, 0.5.19, 0.5.20
+and 0.5.23.
 """
 
 import importlib
