@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verify.checks.scan import collector
+from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.findings import ADVICE, Broken, finding, rule_of
 from verify.checks.scan.layers import Facts, read_facts, run_layer
@@ -119,6 +120,7 @@ def _scan(index: Index) -> ScanResult:
     found = [one for one in found if one.rule != ADVICE]
     found += lost_at_pipeline(roots, tally.fusing)
     found += added_between(roots, tally.fusing)
+    found += summed_by_attention(roots)
     found = [launcher.shown(one, _layers_of(roots, one)) for one in found]
     return ScanResult(
         name=tree.name,
