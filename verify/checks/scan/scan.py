@@ -12,6 +12,7 @@ from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
 from verify.checks.scan.roots import Roots, find_roots
 from verify.checks.scan.server.launches import Launcher
+from verify.checks.scan.shared import unkept
 from verify.checks.scan.side_by_side import side_by_side
 from verify.checks.scan.sites import (
     Call,
@@ -121,6 +122,7 @@ def _scan(index: Index) -> ScanResult:
     found += lost_at_pipeline(roots, tally.fusing)
     found += added_between(roots, tally.fusing)
     found += summed_by_attention(roots)
+    found += unkept(index)
     found = [launcher.shown(one, _layers_of(roots, one)) for one in found]
     return ScanResult(
         name=tree.name,
