@@ -47,7 +47,7 @@ def serve(answers: TextIO, *, network: str, scratch: Path) -> None:
     cage.refuse(scratch=scratch)
     # torch's objects stay for good: without this every collection looks at all of them
     gc.freeze()
-    # a model is thousands of objects that live for one case: looking rarely saves a fifth of the time
+    # a model is thousands of objects of one case: looking rarely saves a fifth of the time
     gc.set_threshold(GARBAGE, 20, 100)
     _say(answers, {"network": network})
     for line in sys.stdin:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verify.checks.scan import collector
+from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
 from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
@@ -12,6 +13,7 @@ from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
 from verify.checks.scan.roots import Roots, find_roots
 from verify.checks.scan.server.launches import Launcher
+from verify.checks.scan.shared import unkept
 from verify.checks.scan.side_by_side import side_by_side
 from verify.checks.scan.sites import (
     Call,
@@ -122,7 +124,9 @@ def _scan(index: Index) -> ScanResult:
     ]
     sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
     sums += [(one, ADDENDS["gathered"]) for one in added_between(roots, tally.fusing)]
-    found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in sums]
+    # what shared code leaves undone is every layer's: the steps of one would not say it
+    shared = [(one, None) for one in (*summed_by_attention(roots), *unkept(index))]
+    found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in (*sums, *shared)]
     never = [one for one in found if one.refused and not one.launch]
     found = [one for one in found if one.launch or one.rule != COMBINED]
     return ScanResult(

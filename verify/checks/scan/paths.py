@@ -1,0 +1,153 @@
+"""Every way through one function: what it assumes and what it calls, in order.
+
+A condition that is no local constant is an assumption, known by its text and the same wherever a
+way meets it. A loop's body is passed once. A way that raises is none.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+MAX_WAYS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that a way makes: the last part of the function's name, and where."""
+
+    name: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way through a function; `answer` is the truth it returns, None where that is none.
+
+    `names` are local names whose truth is known by an expression.
+    """
+
+    assumed: Mapping[str, bool]
+    calls: tuple[Call, ...] = ()
+    names: Mapping[str, ast.expr]
+    answer: bool | None = None
+    line: int = 0
+
+    def count(self, names: Sequence[str]) -> int:
+        """How often it calls one of `names`."""
+        return sum(call.name in names for call in self.calls)
+
+    def holds(self, text: str, *, truth: bool) -> bool:
+        """Whether it assumes a condition with `text` in it to have that truth."""
+        return any(text in name and known is truth for name, known in self.assumed.items())
+
+
+class TooManyWaysError(Exception):
+    """A function has more ways through it than are followed."""
+
+
+def ways(function: ast.FunctionDef) -> list[Way]:
+    """All of them; raises `TooManyWaysError`."""
+    done: list[Way] = []
+    start = Way(assumed={}, names={}, line=function.lineno)
+    for way in _body(function.body, start, done):
+        done.append(way)
+    return done
+
+
+def _body(body: Sequence[ast.stmt], way: Way, done: list[Way]) -> list[Way]:
+    """The ways that leave `body` at its end; those that return are added to `done`."""
+    going = [way]
+    for statement in body:
+        going = [after for one in going for after in _step(statement, one, done)]
+        if len(going) + len(done) > MAX_WAYS:
+            raise TooManyWaysError
+    return going
+
+
+def _step(statement: ast.stmt, way: Way, done: list[Way]) -> list[Way]:
+    match statement:
+        case ast.If(test=test, body=body, orelse=other):
+            return [
+                after
+                for truth, one in _truth(test, way)
+                for after in _body(body if truth else other, one, done)
+            ]
+        case ast.Return(value=value):
+            done.extend(_returned(value, replace(way, line=statement.lineno)))
+            return []
+        case ast.Raise():
+            return []
+        case ast.With(items=items, body=body):
+            entered = _called([item.context_expr for item in items], way)
+            return _body(body, entered, done)
+        case ast.For(body=body, iter=source):
+            return _body(body, _called([source], way), done)
+        case ast.Try(body=body, finalbody=last):
+            return [after for one in _body(body, way, done) for after in _body(last, one, done)]
+        case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_condition(value):
+            return [replace(_called([value], way), names={**way.names, name: value})]
+        case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.Expr():
+            after = _called([statement], way)
+            bound = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)} & set(way.names)
+            kept = {n: e for n, e in way.names.items() if n not in bound}
+            return [replace(after, names=kept if isinstance(statement, ast.Assign) else way.names)]
+    return [way]
+
+
+def _returned(value: ast.expr | None, way: Way) -> Iterator[Way]:
+    if value is not None and _is_condition(value):
+        for truth, one in _truth(value, way):
+            yield replace(one, answer=truth)
+    else:
+        yield way if value is None else _called([value], way)
+
+
+def _truth(test: ast.expr, way: Way) -> Iterator[tuple[bool, Way]]:
+    """Each truth that `test` may have, with what that assumes."""
+    match test:
+        case ast.Constant(value=value):
+            yield bool(value), way
+        case ast.UnaryOp(op=ast.Not(), operand=inner):
+            for truth, one in _truth(inner, way):
+                yield not truth, one
+        case ast.BoolOp(op=op, values=[first, *rest]):
+            ends = isinstance(op, ast.Or)
+            for truth, one in _truth(first, way):
+                if truth is ends or not rest:
+                    yield truth, one
+                else:
+                    yield from _truth(ast.BoolOp(op=op, values=rest), one)
+        case ast.Name(id=name) if name in way.names:
+            yield from _truth(way.names[name], way)
+        case _:
+            text = ast.unparse(test)
+            if text in way.assumed:
+                yield way.assumed[text], way
+            else:
+                called = _called([test], way)
+                for truth in (True, False):
+                    yield truth, replace(called, assumed={**way.assumed, text: truth})
+
+
+def _is_condition(value: ast.expr) -> bool:
+    plain = isinstance(value, ast.Constant) and isinstance(value.value, bool)
+    return plain or isinstance(value, ast.BoolOp | ast.Compare) or _is_negation(value)
+
+
+def _is_negation(value: ast.expr) -> bool:
+    return isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
+
+
+def _called(nodes: Sequence[ast.AST], way: Way) -> Way:
+    """With the calls in `nodes`."""
+    found = [
+        Call(name=_name(inner.func), line=inner.lineno)
+        for node in nodes
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Call)
+    ]
+    return replace(way, calls=(*way.calls, *reversed(found)))
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
