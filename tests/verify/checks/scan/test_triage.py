@@ -46,6 +46,31 @@ def test_every_verdict_has_its_evidence(entry):
     assert all(re.fullmatch(r"#\d+", reference) for reference in entry["upstream"])
 
 
+ANSWERS = {"confirmed", "refuted", "refused", "cannot run", "not asked"}
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: f"{entry['line']}-{entry['cause']}")
+def test_the_engine_was_asked_or_it_is_said_why_not(entry):
+    if entry["verdict"] in FOUND:
+        assert entry["reach"] in {"default", "option", "conditional"}
+        assert entry["serve"]["said"] in ANSWERS
+    if "serve" in entry:
+        answer = entry["serve"]
+        # what it said can be asked again; what it did not say has a reason
+        assert answer["why"]
+        assert "command" in answer or answer["said"] in {"cannot run", "not asked"}
+
+
+def test_no_finding_is_left_that_the_engine_refuted_or_refused():
+    said = Counter(
+        (entry["serve"]["said"], entry["verdict"] in FOUND)
+        for entry in entries()
+        if "serve" in entry
+    )
+    assert said["confirmed", True] >= 19
+    assert said["refuted", True] == said["refused", True] == said["confirmed", False] == 0
+
+
 def test_nothing_is_said_twice():
     assert max(Counter(map(key, entries())).values()) == 1
 

@@ -27,6 +27,7 @@ from verify.checks.scan.server.launched import (
     size_of,
     words_of,
 )
+from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.values import Unknown
@@ -210,6 +211,8 @@ class Launcher:
             built = None
         if built is None:
             built = self.idle.nothing_to_act_on(layer, options, self.arguments.defaults)
+        if built is None:
+            built = refuses_checkpoint(model.cls, options)
         attention = sizes(outcome.options)["attn_dp_size"]
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)

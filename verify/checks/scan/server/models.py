@@ -2,7 +2,7 @@
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from verify.checks.scan.roots import Roots
@@ -16,10 +16,14 @@ _CONFIG = re.compile(r"def __init__\(\s*self,\s*config\s*:\s*[\"']?([\w.]+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model by its architecture, and by its configuration's type where the source has it."""
+    """A model by its architecture, and by its configuration's type where the source has it.
+
+    `cls` is the class that is offered under that name.
+    """
 
     architecture: str = ""
     model_type: Any = UNKNOWN
+    cls: Class | None = field(default=None, compare=False)
 
 
 def models_of(index: Index, roots: Roots, layer: Class) -> tuple[Model, ...]:
@@ -32,7 +36,7 @@ def models_of(index: Index, roots: Roots, layer: Class) -> tuple[Model, ...]:
     while todo:
         cls = todo.pop()
         if cls.name in _entries(cls):
-            found[cls.name] = Model(architecture=cls.name, model_type=_type_of(cls))
+            found[cls.name] = Model(architecture=cls.name, model_type=_type_of(cls), cls=cls)
         for builder in roots.built_by.get(cls, ()):
             if builder not in seen:
                 seen.add(builder)
@@ -41,7 +45,8 @@ def models_of(index: Index, roots: Roots, layer: Class) -> tuple[Model, ...]:
         for name in _entries(layer):
             offered = layer.module.lookup(name)
             if isinstance(offered, Class):
-                found[name] = Model(architecture=name, model_type=_type_of(offered))
+                kind = _type_of(offered)
+                found[name] = Model(architecture=name, model_type=kind, cls=offered)
     return tuple(found[name] for name in sorted(found))
 
 

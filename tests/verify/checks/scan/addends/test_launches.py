@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from verify.checks.scan.server.idle import Idle
+from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.index import Index
 
@@ -352,3 +353,52 @@ def test_an_option_with_nothing_to_act_on_is_refused(
         cls = module.lookup(layer)
         found = Idle(index).nothing_to_act_on(cls, asked, DEFAULTS)
     assert str(found) == ("sglang/srt/layers/moe/dwdp/manager.py:6" if refused else "None")
+
+
+LOADER = """
+def _load_strict(owner, weights):
+    params_dict = dict(owner.named_parameters())
+    for name, weight in weights:
+        if name.endswith("experts.down_proj"):
+            continue
+        if name not in params_dict:
+            raise KeyError(name)
+        params_dict[name].copy_(weight)
+
+
+class Yew:
+    def load_weights(self, weights):
+        return _load_strict(self, weights)
+"""
+BY_NUMBER = LOADER.replace(
+    "    for name, weight", "    params_mapping(make_expert_params_mapping())\n    for name, weight"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "refused"),
+    [
+        (LOADER, {"quantization": "oak"}, True),
+        (LOADER.replace("Yew", "Oak").replace("_load_strict", "fill"), {"quantization": "x"}, True),
+        (LOADER, {"tp_size": 4}, False),
+        (LOADER.replace("raise KeyError(name)", "continue"), {"quantization": "oak"}, False),
+        (BY_NUMBER, {"quantization": "oak"}, False),
+        (
+            LOADER.replace("return _load", "super().load_weights(weights)\n        return _load"),
+            {"quantization": "oak"},
+            False,
+        ),
+    ],
+)
+def test_a_strict_loader_refuses_a_checkpoint_with_names_of_its_own(
+    source: Any, text: str, asked: Mapping[str, Any], refused: bool
+) -> None:
+    with source(text) as tree:
+        module = Index(tree, LIBRARY).module("sglang/srt/models/sample.py")
+        cls = module.lookup("Oak" if "Oak" in text else "Yew")
+        found = refuses_checkpoint(cls, asked)
+        lines = module.text.splitlines()
+    if refused:
+        assert lines[found.line - 1].strip() == "raise KeyError(name)"
+    else:
+        assert found is None
