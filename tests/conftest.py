@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import verify.checks  # noqa: F401 (renderers look rules up, and each check has its own)
 from verify.report.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
 
 # before anything imports torch: tests run side by side, and threads that wait for a core spin

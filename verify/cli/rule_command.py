@@ -4,7 +4,6 @@ import argparse
 
 from verify.report.choices import known_rule
 from verify.report.report import Json, Report, TableSection
-from verify.report.rule_examples import EXAMPLES
 from verify.report.rules import RULES, Rule
 
 
@@ -37,7 +36,7 @@ def _all() -> Report:
 
 
 def _one(law: Rule) -> Report:
-    example = EXAMPLES.get(law.id)
+    example = law.example
     lines = [("level", law.level), ("what, why", law.help)]
     if example is not None:
         lines += [("wrong", example.wrong), ("right", example.right), ("seen in", example.seen)]
@@ -52,7 +51,7 @@ def _one(law: Rule) -> Report:
 
 
 def _json(law: Rule) -> dict[str, Json]:
-    example = EXAMPLES.get(law.id)
+    example = law.example
     return {
         "id": law.id,
         "title": law.title,

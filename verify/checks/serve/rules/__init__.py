@@ -1,0 +1,1 @@
+"""What can be wrong with an engine that was started: a file a rule."""
