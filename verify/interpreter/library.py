@@ -37,6 +37,27 @@ def _nothing(*_: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Duty:
+    """What a function of shared decision code must do on every way through it.
+
+    Of `calls` a way makes exactly one, or at most one if `optional`. A way owes none where it
+    assumes one of `unless` (a condition's text and its truth), and only where it assumes all of
+    `where`. `asks` is a call with the condition without which it may not be made. `implies` is
+    what a way that answers true must assume.
+    """
+
+    file: str
+    cls: str | None = None
+    function: str
+    calls: tuple[str, ...] = ()
+    optional: bool = False
+    where: tuple[tuple[str, bool], ...] = ()
+    unless: tuple[tuple[str, bool], ...] = ()
+    asks: tuple[str, str] | None = None
+    implies: tuple[str, bool] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Library:
     """A serving library as its model files use it.
 
@@ -56,6 +77,8 @@ class Library:
     Calls: `functions` by name, constructors in `classes` by the name of the class or an ancestor,
     and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
     What ends in one of `new_values` gives back nothing of what went in.
+
+    Shared decision code: `duties` are what the checks take its functions' names for.
 
     Conditions: `relevant` finds the atoms that decide about sums, `selects` those that choose how
     a layer runs: a check of the others is passed by every configuration that runs.
@@ -77,6 +100,7 @@ class Library:
     functions: Mapping[str, Call] = field(default_factory=dict)
     classes: Mapping[str, Build] = field(default_factory=dict)
     calls: Mapping[str, BlockCall] = field(default_factory=dict)
+    duties: tuple[Duty, ...] = ()
     method: BlockMethod = _nothing
     attribute: BlockAttribute = _nothing
     scope: Scope = _nothing

@@ -6,11 +6,11 @@ they do. Whether they do it is read here: every way through each of those functi
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from verify.checks.scan.paths import TooManyWaysError, Way, ways
-from verify.engines.sglang.decisions import DUTIES, Duty
 from verify.interpreter.index import Class, Function, Index, UnreadableError
+from verify.interpreter.library import Duty
 from verify.report.report import Finding
 
 ROW = "0000"
@@ -18,10 +18,10 @@ LOST, DOUBLE, UNASKED, PAST = "lost-sum", "reduced-twice", "replicated-addend", 
 LAST = "is_last_layer"
 
 
-def unkept(index: Index, duties: Iterable[Duty] = DUTIES) -> Iterator[Finding]:
+def unkept(index: Index) -> Iterator[Finding]:
     """A finding for each line on which a function leaves a duty undone, or does it twice."""
     seen: set[tuple[str, int, str]] = set()
-    for duty in duties:
+    for duty in index.library.duties:
         found = _function(index, duty)
         if found is None:
             continue

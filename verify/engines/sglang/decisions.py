@@ -4,9 +4,8 @@ The scan takes these functions by their names; a `Duty` is what it takes for gra
 0.5.10 to 0.5.23; a release without the function owes nothing.
 """
 
-from dataclasses import dataclass
-
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, UTILS_FILE
+from verify.interpreter.library import Duty
 
 ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
 BOUNDARY = "sglang/srt/layers/layer_boundary"
@@ -16,26 +15,6 @@ ATTENTION_SUMS = (
     "attention_tensor_model_parallel_quant_all_reduce",
 )
 FUSED = "forward_with_allreduce_fusion"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Duty:
-    """One function: `calls`, of which a way makes exactly one, or at most one if `optional`.
-
-    A way owes none where it assumes one of `unless` (a condition's text and its truth), and only
-    where it assumes all of `where`. `asks` is a call with the condition without which it may not
-    be made. `implies` is what a way that answers true must assume.
-    """
-
-    file: str
-    cls: str | None = None
-    function: str
-    calls: tuple[str, ...] = ()
-    optional: bool = False
-    where: tuple[tuple[str, bool], ...] = ()
-    unless: tuple[tuple[str, bool], ...] = ()
-    asks: tuple[str, str] | None = None
-    implies: tuple[str, bool] | None = None
 
 
 DUTIES = (

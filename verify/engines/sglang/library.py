@@ -3,6 +3,7 @@
 import re
 
 from verify.engines.sglang import communicator
+from verify.engines.sglang.decisions import DUTIES
 from verify.engines.sglang.transfer import CALLS, CLASSES, FUNCTIONS
 from verify.engines.sglang.vocabulary import (
     ATTENTION,
@@ -37,6 +38,7 @@ LIBRARY = Library(
     # kernels that sum over ranks into what they are handed (NVLink multicast, one-shot, two-shot)
     sums_in_place=re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot"),
     sizes=SIZES,
+    duties=DUTIES,
     functions=FUNCTIONS,
     classes=CLASSES,
     calls=CALLS,
