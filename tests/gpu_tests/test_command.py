@@ -33,7 +33,7 @@ def test_json_goes_to_stdout_and_one_line_to_stderr():
     done = run("-m", "gpu_tests", "--world-size", "2", *SMALL, "--format", "json")
     assert done.returncode == 0
     report = json.loads(done.stdout)
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["findings"] == []
     first = report["cases"][0]
     assert {"subject", "deployment", "row", "kind", "counts", "max_error"} <= set(first)

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Reach = Literal["default", "option", "conditional"]
 REACHES: tuple[Reach, ...] = ("default", "option", "conditional")

@@ -123,7 +123,7 @@ def sdist(place):
 def saved(place):
     """A report of another command, and files that are no report."""
     finding = {"rule": "missing-skip", "message": "", "file": "a.py"}
-    wrong = {"schema_version": 1, "command": "report", "findings": [finding]}
+    wrong = {"schema_version": 2, "command": "report", "findings": [finding]}
     (place / "report.json").write_text(json.dumps(wrong))
     (place / "list.json").write_text("[]")
     (place / "null.json").write_text("null")

@@ -42,7 +42,7 @@ def finding(name, **changes):
 
 def saved(sites=(), findings=(), **more):
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "command": "scan",
         "sites": list(sites),
         "findings": list(findings),

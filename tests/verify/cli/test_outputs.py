@@ -15,7 +15,7 @@ def test_also_writes_every_format_it_is_asked_for(tmp_path, capsys):
     also = [f"--also={name}={tmp_path / name}" for name in ("json", "html", "sarif", "junit")]
     assert main(["report", "--model", "llama4", *also]) == 0
     assert capsys.readouterr().out.startswith("sgl-project/sglang#23748")
-    assert json.loads((tmp_path / "json").read_text("utf-8"))["schema_version"] == 1
+    assert json.loads((tmp_path / "json").read_text("utf-8"))["schema_version"] == 2
     assert json.loads((tmp_path / "sarif").read_text("utf-8"))["version"] == "2.1.0"
     assert ET.parse(tmp_path / "junit").getroot().get("failures") == "0"
     assert (tmp_path / "html").read_text("utf-8").startswith("<!doctype html>")

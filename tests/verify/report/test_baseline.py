@@ -129,7 +129,7 @@ def test_what_is_accepted_is_shown_with_its_reason(expect):
         ('{"findings": {"rule": "x"}}', "'findings' is not a list of objects"),
         ('{"findings": [{"rule": "x"}]}', "finding 1 accepts too much"),
         ('{"findings": [{"file": "x"}]}', "finding 1 accepts too much"),
-        ('{"schema_version": 2, "findings": []}', "has schema_version 2; this version reads 1"),
+        ('{"schema_version": 1, "findings": []}', "has schema_version 1; this version reads 2"),
         ("[" * 100_000, "is not JSON"),
     ],
 )

@@ -39,7 +39,7 @@ def test_all_of_it_is_there_when_asked_for(capsys):
 def test_json_keeps_the_contract(capsys):
     _, out, _ = prove(capsys, "--format", "json")
     report = json.loads(out)
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["deployments"] > 10_000
     assert report["cases"] == sum(sum(s["cases"].values()) for s in report["subjects"])
     for finding in report["findings"]:

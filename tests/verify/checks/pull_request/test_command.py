@@ -90,5 +90,5 @@ def test_output_goes_to_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     target.write_text("what was here before")
     code, out, _ = run(capsys, "report", "--format", "json", "--output", str(target))
     assert (code, out) == (0, "")
-    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 1
+    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 2
     assert list(tmp_path.iterdir()) == [target]

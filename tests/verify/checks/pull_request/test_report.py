@@ -24,7 +24,7 @@ CONTRACT = {
         "findings",
     ],
     "properties": {
-        "schema_version": {"const": 1},
+        "schema_version": {"const": 2},
         "flags": {"const": ["AF", "RS", "DP", "FI"]},
         "reachable_rows": BITS,
         "sites": {
