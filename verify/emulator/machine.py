@@ -104,8 +104,12 @@ def _replace(owner: Any, **values: object) -> None:
 def _set_attribute(module: Any, name: str, value: Any) -> None:
     """As torch sets an attribute; at once where it is none of those that torch keeps books on."""
     own = module.__dict__
-    if type(value) in _PLAIN and not any(
-        name in own.get(book, ()) for book in ("_parameters", "_buffers", "_modules")
+    # written out: it is asked for every attribute of every layer
+    if (
+        type(value) in _PLAIN
+        and name not in own.get("_parameters", ())
+        and name not in own.get("_buffers", ())
+        and name not in own.get("_modules", ())
     ):
         object.__setattr__(module, name, value)
     else:
