@@ -12,8 +12,11 @@ from helper import should_skip_post_experts_all_reduce, use_config
 from oracles import Site
 from verify.logic import truth
 from verify.logic.flags import flag_names, flag_tables
+from verify.logic.truth import row_bits
 from verify.parallel.deployment import Deployment
 from verify.parallel.layout import Layout
+from verify.parallel.row import flags_of, mode_of, number_of
+from verify.parallel.scene import Mode
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
@@ -22,7 +25,6 @@ LIBRARIES: tuple[Library, ...] = ("torch", "flashinfer")
 Producer = Literal[
     "experts", "FP4 all-gather", "all-to-all", "fetched experts", "dense MLP", "whole dense MLP"
 ]
-Mode = Literal["full", "moe_full", "scattered"]
 # flashinfer's fused MoE refuses float32 ("requested input combination", 0.6.7.post3 on Hopper)
 FLASHINFER_DTYPES: tuple[Dtype, ...] = ("bfloat16",)
 
@@ -97,11 +99,8 @@ class Case:
 
     @property
     def mode(self) -> Mode:
-        """Which tokens the MLP is given: `LayerScatterModes._compute_mlp_mode`."""
-        if self.producer in ("FP4 all-gather", "all-to-all", "whole dense MLP"):
-            return "scattered"
-        shares = self.deployment.shares_tokens_across_cp and not self.dense
-        return "moe_full" if shares else "full"
+        """Which tokens the MLP is given."""
+        return mode_of(self.deployment, dense=self.dense)
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -111,18 +110,17 @@ class Case:
     @property
     def flags(self) -> dict[str, bool]:
         """The row that the layer is in; a flag that forward() does not accept is never raised."""
-        deployment = self.deployment
-        raised = {"AF": announces_fusion(deployment), "RS": self._uses_reduce_scatter}
-        return {
-            **{name: value and name in self.accepts for name, value in raised.items()},
-            "DP": deployment.dp_reduce_scatterv,
-            "FI": deployment.fp4_allgather,
-        }
+        return flags_of(
+            self.deployment,
+            mode=self.mode,
+            hears_fusion="AF" in self.accepts,
+            may_reduce_scatter="RS" in self.accepts,
+        )
 
     @property
     def row(self) -> str:
         """The flags as bits in flag order."""
-        return "".join(str(int(self.flags[name])) for name in flag_names())
+        return row_bits(number_of(self.flags), len(flag_names()))
 
     @property
     def communication(self) -> Hashable:
@@ -165,16 +163,6 @@ class Case:
             f"{producer}{self.dtype}"
         )
 
-    @property
-    def _uses_reduce_scatter(self) -> bool:
-        """RS: `should_use_reduce_scatter`; only where tokens are scattered after the MLP at all."""
-        return (
-            self.deployment.allow_reduce_scatter
-            and self.deployment.padding == "max_len"
-            and self.deployment.config.attn_dp_size > 1
-            and self.mode == "full"
-        )
-
     def reduces(self, site: Site | DenseSite, *, announced: bool) -> bool:
         """Whether the block reduces at `site`, its group having more than one rank.
 
@@ -188,18 +176,8 @@ class Case:
                     **{keyword: flags[flag] for keyword, flag in site.passes.items()},
                 )
         guard = site.guard if self.guard in ("helper", "oracle") else self.guard
-        row = int("".join(str(int(flags[name])) for name in flag_names()), 2)
-        return bool(truth.evaluate(guard, flag_tables(), len(flag_names())) >> row & 1)
-
-
-def announces_fusion(deployment: Deployment) -> bool:
-    """AF, where the block can hear of it: `should_fuse_mlp_allreduce_with_next_layer`."""
-    return (
-        deployment.fusion != "off"
-        and deployment.position != "last"
-        and deployment.config.tp_size > 1
-        and not deployment.shares_tokens_across_cp
-    )
+        reduces = truth.evaluate(guard, flag_tables(), len(flag_names()))
+        return bool(reduces >> number_of(flags) & 1)
 
 
 def fused_groups(deployment: Deployment) -> tuple[Group, ...]:

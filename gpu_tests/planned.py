@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from gpu_tests.block import Shard
 from gpu_tests.blocks import DENSE, subjects
-from gpu_tests.cases import Case, Dtype, Kernels, Mode, Producer
+from gpu_tests.cases import Case, Dtype, Kernels, Producer
 from gpu_tests.ranks import Group, group_of
 from gpu_tests.specs import SPECS
 from gpu_tests.tokens import token_plan
@@ -14,6 +14,7 @@ from helper.layer import Block, Next
 from helper.layer import Group as GroupName
 from verify.checks.prove.planned import ADDENDS, Addend, layers_of
 from verify.parallel.deployment import Deployment, Shared, deployments
+from verify.parallel.scene import Mode
 
 PLAN = "plan"
 

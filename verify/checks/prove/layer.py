@@ -11,8 +11,8 @@ from helper import MoeConfig, Path
 from helper.predicates import uses_dp_reduce_scatterv
 from verify.checks.prove.definitions import Definitions
 from verify.checks.prove.subject import Guards, Producer
-from verify.logic.flags import flag_names
 from verify.parallel.deployment import Deployment, Shared
+from verify.parallel.row import flags_of, mode_of, number_of, scatters
 from verify.parallel.scene import Mode
 
 Reader = Literal[
@@ -127,26 +127,27 @@ class LayerTraits:
 
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
-    mode = _mode(deployment, traits)
-    fused = _announces_fusion(deployment, traits, release)
-    reduce_scatter = _uses_reduce_scatter(deployment, traits, mode)
-    row = _row(
-        AF=fused,
-        RS=reduce_scatter,
-        DP=release.sums_by_scatterv(deployment.config),
-        FI=deployment.fp4_allgather,
+    mode = mode_of(deployment, dense=traits.producer == "dense")
+    flags = flags_of(
+        deployment,
+        mode=mode,
+        hears_fusion=traits.hears_fusion,
+        may_reduce_scatter=traits.may_reduce_scatter,
+        knows_last_layer=traits.knows_last_layer,
+        fuses_hybrid=release.fuses_hybrid,
+        sums_by_scatterv=release.sums_by_scatterv(deployment.config),
     )
-    if fused:
+    if flags["AF"]:
         reader = _fused_reader(deployment, traits)
         summed = _fused_sum(deployment, reader, release)
     else:
-        reader = _postprocess_reader(deployment, mode, release, reduce_scatter=reduce_scatter)
+        reader = _postprocess_reader(deployment, mode, flags)
         summed = (reader,) if reader in SCATTERS else ()
     gathered = ("attention_gather",) if mode == "scattered" else ()
     shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
     early = traits.adds_shared == "before"
     return Plan(
-        row=row,
+        row=number_of(flags),
         mode=mode,
         reader=reader,
         before=_producer(deployment, traits) + (shared if early else ()),
@@ -172,15 +173,6 @@ def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
     return tuple(step for path, step, size in gates if size > 1 and not guards.skips(path, row))
 
 
-def _mode(deployment: Deployment, traits: LayerTraits) -> Mode:
-    """`LayerScatterModes._compute_mlp_mode`."""
-    if traits.producer == "dense":
-        return "scattered" if deployment.dense_fully_dp else "full"
-    if deployment.scattered:
-        return "scattered"
-    return "moe_full" if deployment.shares_tokens_across_cp else "full"
-
-
 def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
     if traits.producer == "dense":
         return ("dense_mlp_fully_dp",) if deployment.dense_fully_dp else ("dense_mlp",)
@@ -191,44 +183,15 @@ def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
     return ("routed_experts",)
 
 
-def _announces_fusion(deployment: Deployment, traits: LayerTraits, release: Release) -> bool:
-    """`should_fuse_mlp_allreduce_with_next_layer`, where the layer asks it at all."""
-    config = deployment.config
-    return (
-        traits.hears_fusion
-        and deployment.fusion != "off"
-        and not deployment.shares_tokens_across_cp
-        and not (deployment.position == "last" and traits.knows_last_layer)
-        and (release.fuses_hybrid or config.ep_size == 1 or config.moe_tp_size == 1)
-    )
-
-
-def _uses_reduce_scatter(deployment: Deployment, traits: LayerTraits, mode: Mode) -> bool:
-    """`should_use_reduce_scatter`: the scatter is `_scatter_hidden_states` and padded."""
-    return (
-        deployment.allow_reduce_scatter
-        and traits.may_reduce_scatter
-        and _scatters(deployment, mode)
-        and deployment.padding == "max_len"
-    )
-
-
-def _scatters(deployment: Deployment, mode: Mode) -> bool:
-    """`CommunicateSummableTensorPairFn.get_fn`: whether groups differ in size."""
-    return mode == "full" and deployment.config.attn_dp_size > 1
-
-
-def _postprocess_reader(
-    deployment: Deployment, mode: Mode, release: Release, *, reduce_scatter: bool
-) -> Reader:
+def _postprocess_reader(deployment: Deployment, mode: Mode, flags: Mapping[str, bool]) -> Reader:
     """`postprocess_layer`: which communication follows the MLP."""
     if mode == "moe_full" and deployment.context_parallel_extend:
         return "moe_cp_slice"
-    if not _scatters(deployment, mode):
+    if not scatters(deployment, mode):
         return "nothing"
-    if release.sums_by_scatterv(deployment.config):
+    if flags["DP"]:
         return "dp_reduce_scatterv"
-    return "dp_reduce_scatter" if reduce_scatter else "dp_scatter"
+    return "dp_reduce_scatter" if flags["RS"] else "dp_scatter"
 
 
 def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
@@ -286,8 +249,3 @@ def applies(deployment: Deployment, guards: Guards) -> bool:
     if not deployment.fp4_allgather or rule == "any":
         return True
     return shared != ("sharded" if rule == "replicated for FI" else "replicated")
-
-
-def _row(**flags: bool) -> int:
-    # a flag that the helper lists and no layer of this release knows stays false
-    return int("".join(str(int(flags.get(name, False))) for name in flag_names()), 2)

@@ -116,7 +116,7 @@ def against_scan(results: Sequence[Result], statics: Statics) -> TableSection:
     """One line a layer: rows that ran wrong beside rows in which scan has findings in its file."""
     lines = []
     for decoder, cases in _by_decoder(results):
-        ran = {row_of(case.deployment) for case, out in cases if out["kind"] in _COMPARED}
+        ran = _rows(cases, lambda out: out["kind"] in _COMPARED)
         wrong = _rows(cases, lambda out: out["kind"] in _COMPARED and out["kind"] != "exact")
         found = {f.row for f in statics.findings.get(decoder.file, ()) if f.row} & ran
         if wrong or found:
@@ -141,7 +141,7 @@ def against_scan(results: Sequence[Result], statics: Statics) -> TableSection:
 
 
 def _rows(cases: Iterable[Result], wanted: Callable[[dict[str, Any]], bool]) -> set[str]:
-    return {row_of(case.deployment) for case, out in cases if wanted(out)}
+    return {row_of(case.deployment, out.get("published")) for case, out in cases if wanted(out)}
 
 
 def _by_decoder(results: Sequence[Result]) -> list[tuple[Decoder, list[Result]]]:

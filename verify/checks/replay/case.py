@@ -30,7 +30,8 @@ class Source:
 
     `told` is what earlier cases have said that was replaced and executed, `learned` are names of
     configurations, `references` results on one rank, `failures` why there is none, `servers` the
-    started ranks of the last deployment, `attempts` a rank on which models are tried.
+    started ranks of the last deployment, `attempts` a rank on which models are tried, `published`
+    the flags of each configuration by the release's own functions.
     """
 
     files: SourceFiles
@@ -40,6 +41,7 @@ class Source:
     failures: dict[Decoder, Judged] = field(default_factory=dict)
     servers: dict[Execution, Servers] = field(default_factory=dict)
     attempts: Servers = field(default_factory=dict)
+    published: dict[Execution, dict[str, bool]] = field(default_factory=dict)
 
     def take_servers(self, deployment: Execution) -> Servers:
         """Ranks that an earlier case of this deployment started; others than one rank end."""
@@ -58,7 +60,8 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
     executed: list[str] = []
     try:
         if decoder in source.failures:
-            return _result(decoder, source.failures[decoder], replaced, executed)
+            judged = source.failures[decoder]
+            return _result(decoder, judged, replaced, executed, source.published.get(deployment))
         if decoder not in source.references:
             source.references[decoder] = _reference(source, decoder)
         ranks = _kept(source, decoder, deployment)
@@ -69,7 +72,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
         source.told.update(tree.replaced.items(), tree.loaded)
     except RanksError as error:
         judged = _failed(error, source)
-    return _result(decoder, judged, replaced, executed)
+    return _result(decoder, judged, replaced, executed, source.published.get(deployment))
 
 
 def _reference(source: Source, decoder: Decoder) -> Seen:
@@ -82,7 +85,11 @@ def _reference(source: Source, decoder: Decoder) -> Seen:
 
 
 def _result(
-    decoder: Decoder, judged: Judged, replaced: dict[str, str], executed: list[str]
+    decoder: Decoder,
+    judged: Judged,
+    replaced: Mapping[str, str],
+    executed: list[str],
+    published: Mapping[str, bool] | None,
 ) -> dict[str, Any]:
     return {
         "model": decoder.model,
@@ -94,6 +101,7 @@ def _result(
         "producers": judged.producers,
         "replaced": replaced,
         "executed": executed,
+        "published": published,
     }
 
 
@@ -142,6 +150,8 @@ def _run(
             witness = Witness(rank=rank.rank, world_size=rank.world_size)
             servers[rank.rank] = (witness, _tree(source, witness, deployment))
             environment.start(servers[rank.rank][1], rank, deployment)
+            if rank.rank == 0:
+                source.published[deployment] = environment.published(servers[0][1])
         witness, tree = servers[rank.rank]
         model = stack.build(tree, decoder, source.learned[decoder])
         witness.watch(model, reference.slots if reference else None)

@@ -1,27 +1,18 @@
 """The legal deployments that in-process ranks can execute, smallest first."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from helper import MoeConfig
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, plan
 from verify.logic.flags import flag_names
 from verify.logic.truth import row_bits
 from verify.parallel.deployment import Deployment, Fusion, layouts, with_backends
+from verify.parallel.row import flags_of, mode_of, number_of
 from verify.report.report import Json
 
 TOKENS = 4
 # of one vendor's GPUs; the others' are not the machine that is imitated
 ALL_TO_ALL = ("deepep", "mooncake", "nixl", "flashinfer", "pplx")
-_ASKS_ALL = LayerTraits(
-    producer="two-site",
-    hears_fusion=True,
-    may_reduce_scatter=True,
-    tags_fusion=True,
-    knows_last_layer=True,
-    completes_stage=True,
-    adds_shared="before",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +121,13 @@ def tokens_of(deployment: Deployment) -> tuple[int, ...]:
     return (TOKENS,) * groups
 
 
-def row_of(deployment: Deployment) -> str:
-    """The row that the ledger puts this deployment in, where the model asks for every flag.
+def row_of(deployment: Execution, published: Mapping[str, bool] | None = None) -> str:
+    """The row that this deployment is in, where the model asks for every flag.
 
-    The ledger knows no `dwdp`: each rank has whole experts there, and no flag is set.
+    `published` are flags as the release's own functions answered when it ran, which then hold; a
+    release that has no such function has none of them.
     """
-    if isinstance(deployment, Execution) and deployment.dwdp:
-        return row_bits(0, len(flag_names()))
-    return row_bits(plan(deployment, _ASKS_ALL, RELEASE_0_5_11).row, len(flag_names()))
+    # experts that are fetched compute a rank's own tokens
+    mode = "scattered" if deployment.dwdp else mode_of(deployment, dense=False)
+    flags = flags_of(deployment, mode=mode)
+    return row_bits(number_of({**flags, **(published or {})}), len(flag_names()))

@@ -21,6 +21,10 @@ from verify.emulator.tree import Namespace, Tree
 from verify.emulator.witness import embed
 
 _ROOT = "sglang.srt."
+_PUBLISHED = {
+    "DP": "should_use_dp_reduce_scatterv",
+    "FI": "should_use_flashinfer_cutlass_moe_fp4_allgather",
+}
 _NO_GRAPH = SimpleNamespace(bs=(), max_bs=0, backend="disabled")
 
 
@@ -169,6 +173,12 @@ def forward_pass(tree: Tree, batch: Any) -> AbstractContextManager[None]:
     context = call(module["ForwardContext"], {"attn_backend": _ModelRunner.attn_backend})
     known = {"ctx": context, "forward_batch": batch}
     return cast("AbstractContextManager[None]", call(module["forward_context"], known))
+
+
+def published(tree: Tree) -> dict[str, bool]:
+    """The flags of the configuration by the release's own functions; False where it has none."""
+    module = tree.module(f"{_ROOT}layers.moe.utils")
+    return {flag: module.binds(name) and bool(module[name]()) for flag, name in _PUBLISHED.items()}
 
 
 def attention_dp_rank(tree: Tree) -> int:

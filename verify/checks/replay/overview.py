@@ -183,7 +183,7 @@ def _case(case: Case, out: dict[str, Any]) -> dict[str, Json]:
     return {
         "subject": subject_of(case.decoder),
         "deployment": case.deployment.as_json(),
-        "row": row_of(case.deployment),
+        "row": row_of(case.deployment, out.get("published")),
         "kind": out["kind"],
         "counts": out["counts"],
         "max_error": out["max_error"],
@@ -217,7 +217,7 @@ def _findings(results: Sequence[Result]) -> Iterator[Finding]:
             file=decoder.file,
             line=decoder.line,
             cls=decoder.cls,
-            row=row_of(case.deployment),
+            row=row_of(case.deployment, out.get("published")),
             deployment=case.deployment.as_json(),
             counts=counts and tuple(tuple(round(number) for number in row) for row in counts),
         )

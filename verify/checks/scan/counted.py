@@ -17,6 +17,7 @@ from verify.checks.scan.judge import Fault
 from verify.engines.sglang.vocabulary import FLAGS
 from verify.interpreter.values import Axis
 from verify.parallel.deployment import Deployment
+from verify.parallel.row import scatters
 from verify.parallel.scene import Mode, Scene
 from verify.report.report import Finding, Json
 
@@ -135,7 +136,7 @@ def _ended(scene: Scene, steps: Steps) -> tuple[str, ...]:
     """The steps and what every layer ends with."""
     gathered = ("attention_gather",) if scene.mode == "scattered" else ()
     own_rows: tuple[str, ...] = ()
-    if scene.mode == "full" and scene.deployment.config.attn_dp_size > 1:
+    if scatters(scene.deployment, scene.mode):
         scattered = steps.names[-1] in ("dp_reduce_scatterv", "dp_reduce_scatter")
         own_rows = () if scattered else ("dp_scatter",)
     return (*steps.names, *own_rows, "residual_add", *gathered)

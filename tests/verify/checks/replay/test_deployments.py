@@ -23,7 +23,7 @@ def test_all_kinds_of_deployments_of_four_ranks_are_executed():
         (f"{SCATTERV},padding=max_len,dense_fully_dp=False", "0110"),
         ("attn_cp_size=4,moe_dp_size=1,fusion=flashinfer", "0000"),
         ("moe_a2a_backend=pplx", "0000"),
-        ("dwdp_size=4", "0000"),
+        ("dwdp_size=4", "0010"),
         ("pp_size=2,fusion=flashinfer", "1000"),
     ],
 )
@@ -44,13 +44,22 @@ def test_a_deployments_row_is_what_the_communicator_computes(ranks):
         assert row_of(deployment) == communicator_row(deployment), deployment.as_json()
 
 
+def test_what_the_release_answered_itself_holds():
+    (deployment, *_) = chosen(4, [f"{SCATTERV},padding=sum_len"])
+    assert row_of(deployment, {"DP": False, "FI": False}) == "0000"
+    assert row_of(deployment, {"DP": False, "FI": True}) == "0001"
+    assert row_of(deployment, None) == "0010"
+
+
 def communicator_row(deployment: Execution) -> str:
-    """0.5.11, layers/communicator.py:697-720: RS does not ask about DP; no AF where CP gathers."""
-    if deployment.dwdp:
-        return "0000"
+    """0.5.11, layers/communicator.py:697-720: RS does not ask about DP; no AF where CP gathers.
+
+    0.5.23, layers/moe/utils.py:721-750: with `dwdp` tokens are scattered, and DP does not ask.
+    """
     config = deployment.config
     fuses = deployment.fusion != "off" and config.attn_cp_size <= config.moe_dp_size
     pads = config.attn_dp_size > 1 and deployment.padding == "max_len"
-    scatters = pads and config.moe_a2a_backend == "none" and not deployment.fp4_allgather
+    own_tokens = config.moe_a2a_backend != "none" or deployment.fp4_allgather or deployment.dwdp
+    scatters = pads and not own_tokens
     flags = (fuses, scatters, deployment.dp_reduce_scatterv, deployment.fp4_allgather)
     return "".join(str(int(flag)) for flag in flags)

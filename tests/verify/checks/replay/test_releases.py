@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from helper import MoeConfig
+from verify.checks.prove import source as ledger_source
 from verify.checks.replay.decoders import Models
-from verify.checks.replay.deployments import Execution
+from verify.checks.replay.deployments import Execution, executable
+from verify.checks.replay.offered import offered
 from verify.checks.replay.processes import Case, Child
 from verify.emulator.tree import SourceFiles
 from verify.engines.sources import fetch, open_source
@@ -23,6 +25,26 @@ EXCHANGE = Execution(config=DP_EP.config, all_to_all="mooncake")
 FETCHED = Execution(config=DP_EP.config, dwdp=True, dense_fully_dp=True)
 STAGES = Execution(config=MoeConfig(tp_size=2), stages=2, fusion="flashinfer")
 HYBRID_FUSED = Execution(config=MoeConfig(tp_size=4, ep_size=2), fusion="flashinfer")
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+@pytest.mark.parametrize("version", ["0.5.10.post1", "0.5.11", "0.5.17", "0.5.20"])
+def test_the_flags_that_prove_reads_are_those_that_the_release_publishes(version, ranks):
+    location = str(fetch(f"sglang=={version}"))
+    with open_source(location, below="") as tree:
+        files = SourceFiles(tree)
+        decoder = next(Models(files).decoders("qwen3_moe"))
+        asked = offered(tuple(executable(ranks)), files, source=version)
+    with open_source(location) as tree:
+        release = ledger_source.read(tree).release
+    # of the batch they do not depend
+    servers = {(d.config, d.all_to_all, d.dwdp, d.stages): d for d in asked}
+    with Child(location) as child:
+        for deployment in servers.values():
+            out = child.run(Case(decoder=decoder, index=0, deployment=deployment))
+            read = {"DP": release.sums_by_scatterv(deployment.config)}
+            read["FI"] = deployment.fp4_allgather
+            assert out["published"] == read, deployment.as_json()
 
 
 def execute(version, model, deployment):
