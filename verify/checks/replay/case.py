@@ -1,6 +1,7 @@
 """One model on one deployment: run it on in-process ranks, count, compare with one rank."""
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
