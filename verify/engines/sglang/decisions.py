@@ -54,6 +54,8 @@ DUTIES = (
         function="_gather_hidden_states_and_residual",
         calls=(
             *ATTENTION_SUMS,
+            # the same ranks where there is neither attention DP nor context parallelism
+            "tensor_model_parallel_all_reduce",
             FUSED,
             "dp_gather_partial",
             "_tp_all_reduce_with_scattered_residual",
