@@ -14,8 +14,7 @@ from verify.interpreter.library import Duty
 from verify.report.report import Finding
 
 ROW = "0000"
-LOST, DOUBLE, UNASKED, PAST = "lost-sum", "reduced-twice", "replicated-addend", "lost-past-end"
-LAST = "is_last_layer"
+LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
 
 
 def unkept(index: Index) -> Iterator[Finding]:
@@ -78,8 +77,7 @@ def _unimplied(way: Way, duty: Duty) -> Iterator[tuple[str, int, str]]:
         return
     text, truth = duty.implies
     if not way.holds(text, truth=truth):
-        rule = PAST if text == LAST else LOST
-        yield rule, way.line, f"{duty.function} says yes also where {text} is not {truth}"
+        yield duty.rule, way.line, f"{duty.function} says yes also where {text} is not {truth}"
 
 
 def _asked(way: Way, words: str) -> bool:

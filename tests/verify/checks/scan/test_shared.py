@@ -25,7 +25,7 @@ def _dp_gather_via_all_reduce(global_tokens, local_tokens, batch, is_partial):
 """
 COMMUNICATOR = """
 def apply_flashinfer_allreduce_fusion(batch_size):
-    return _is_flashinfer_available and batch_size > 0
+    return _is_flashinfer_available and batch_size > 0 and not is_dp_attention_enabled()
 
 
 class LayerCommunicator:
@@ -125,6 +125,11 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         # what yes means
         (" and not self.is_last_layer", "", ("lost-past-end", FUSES)),
         ("not self.is_last_layer", "self.is_last_layer", ("lost-past-end", FUSES)),
+        (
+            "and not is_dp_attention_enabled()",
+            "or is_dp_attention_enabled()",
+            ("lost-sum", APPLIES),
+        ),
         ("return _is_flash", "return not _is_flash", ("lost-sum", APPLIES)),
     ],
 )
