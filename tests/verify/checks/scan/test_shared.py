@@ -100,6 +100,7 @@ DP_GATHER = "_dp_gather_via_all_reduce"
 SCATTER = "_scatter_hidden_states"
 APPLIES = "apply_flashinfer_allreduce_fusion"
 TWICE = ("reduced-twice", "attn_tp_all_reduce")
+DP = "is_dp_attention_enabled()"
 FUSES = "should_fuse_mlp_allreduce_with_next_layer"
 
 
