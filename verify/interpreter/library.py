@@ -43,7 +43,7 @@ class Duty:
     Of `calls` a way makes exactly one, or at most one if `optional`. A way owes none where it
     assumes one of `unless` (a condition's text and its truth), and only where it assumes all of
     `where`. `asks` is a call with the condition without which it may not be made. `implies` is
-    what a way that answers true must assume.
+    what a way that answers true must assume; `rule` is broken by one that does not.
     """
 
     file: str
@@ -55,6 +55,7 @@ class Duty:
     unless: tuple[tuple[str, bool], ...] = ()
     asks: tuple[str, str] | None = None
     implies: tuple[str, bool] | None = None
+    rule: str = "lost-sum"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ class Library:
     over; `group_methods` do so on a group, told by the word of `groups` in the group's expression,
     and kernels whose name matches `sums_in_place` on the whole group. `sizes` says for each
     spelling of a group's size which one it is.
+
+    Layers: `row_linear` leaves a partial sum unless the argument named with it says no; `prepares`
+    are the class that sums attention's output, and the method that does.
 
     Calls: `functions` by name, constructors in `classes` by the name of the class or an ancestor,
     and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
@@ -107,5 +111,7 @@ class Library:
     worth_following: re.Pattern[str] = _NEVER
     accessor: re.Pattern[str] = _NEVER
     new_values: tuple[str, ...] = ()
+    row_linear: tuple[str, str] = ("", "")
+    prepares: tuple[str, str] = ("", "")
     relevant: re.Pattern[str] = _NEVER
     selects: re.Pattern[str] = _NEVER

@@ -1,7 +1,7 @@
 """Attention that sums its own output, in a layer whose communicator sums it again.
 
 A communicator that prepares the MLP takes what attention leaves as a partial sum over attention's
-ranks: its output projection must not reduce (SGLang's LayerCommunicator.prepare_mlp, from 0.5.1).
+ranks: its output projection must not reduce.
 """
 
 import ast
@@ -9,13 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from verify.checks.scan.roots import Roots, mixes_tokens
-from verify.engines.sglang.vocabulary import COMMUNICATOR, ROW_LINEAR
 from verify.interpreter.index import Class, Function, UnreadableError
 from verify.report.report import Finding
 
 RULE = "producer-ignores-consumer"
-PREPARES = "prepare_mlp"
-REDUCES = "reduce_results"
 REDUCES_UNASKED = True  # what a row-parallel layer does that is told nothing
 # the ranks that it is split over; where it is told of one, nothing is owed
 SIZE = "tp_size"
@@ -52,7 +49,7 @@ def summed_by_attention(roots: Roots) -> Iterator[Finding]:
             rule=RULE,
             message=f"attention's output projection {one.name} sums its output",
             sums="the communicator sums it again before the MLP",
-            fix=f"build it with {REDUCES}=False: the communicator completes the sum",
+            fix="let it leave its sum: the communicator completes it",
             subject=", ".join(sorted(layers)[:4]),
             kind="double",
             file=file,
@@ -66,11 +63,12 @@ def summed_by_attention(roots: Roots) -> Iterator[Finding]:
 
 def _prepares(layer: Class) -> bool:
     """Whether it has a communicator that prepares its MLP."""
-    return layer.has((f"{COMMUNICATOR}(",)) and any(
-        _last(call.func) == PREPARES
+    communicator, prepares = layer.module.index.library.prepares
+    return layer.has((f"{communicator}(",)) and any(
+        _last(call.func) == prepares
         for ancestor in layer.ancestors
         for name, piece in ancestor.methods.pieces.items()
-        if f".{PREPARES}(" in piece.text
+        if f".{prepares}(" in piece.text
         for call in _calls(ancestor.methods[name])
     )
 
@@ -91,14 +89,18 @@ def _of(cls: Class, init: Function | None, known: Known, call: ast.Call) -> Iter
     if init is None or init.owner is None or not isinstance(init.node, ast.FunctionDef):
         return
     names = _bound(init.node, call, known)
+    row_linear, reduces = cls.module.index.library.row_linear
     for statement in ast.walk(init.node):
         match statement:
             case ast.Assign(
                 targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)],
                 value=ast.Call() as made,
-            ) if _last(made.func) == ROW_LINEAR and _returned(cls, name):
+            ) if _last(made.func) == row_linear and _returned(cls, name):
                 yield Projection(
-                    owner=init.owner, name=name, line=made.lineno, reduces=_reduces(made, names)
+                    owner=init.owner,
+                    name=name,
+                    line=made.lineno,
+                    reduces=_reduces(made, reduces, names),
                 )
             case ast.Call(
                 func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__")
@@ -107,15 +109,15 @@ def _of(cls: Class, init: Function | None, known: Known, call: ast.Call) -> Iter
                 yield from _of(cls, base, names, statement)
 
 
-def _reduces(made: ast.Call, names: Known) -> bool | None:
+def _reduces(made: ast.Call, argument: str, names: Known) -> bool | None:
     """Whether it sums its output up; None where that cannot be told, or nothing is owed."""
     given = {each.arg: _value(each.value, names) for each in made.keywords}
     match given.get(SIZE):
         case ast.Constant(value=1):
             return None
-    if REDUCES not in given:
+    if argument not in given:
         return None if None in given else REDUCES_UNASKED
-    match given[REDUCES]:
+    match given[argument]:
         case ast.Constant(value=bool(answer)):
             return answer
     return None

@@ -95,7 +95,8 @@ def _step(statement: ast.stmt, way: Way, done: list[Way]) -> list[Way]:
 
 
 def _returned(value: ast.expr | None, way: Way) -> Iterator[Way]:
-    if value is not None and _is_condition(value):
+    if value is not None and (_is_condition(value) or isinstance(value, ast.Call)):
+        # a call may answer either; where it gives a tensor nobody asks for its truth
         for truth, one in _truth(value, way):
             yield replace(one, answer=truth)
     else:

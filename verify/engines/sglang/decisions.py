@@ -1,10 +1,10 @@
 """What SGLang's shared decision code must do on every way through it, function by function.
 
-The scan takes these functions by their names; a `Duty` is what it takes for granted. Read from
+The scan takes these functions by their names; a duty is what it takes for granted. Read from
 0.5.10 to 0.5.23; a release without the function owes nothing.
 """
 
-from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, UTILS_FILE
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST, UTILS_FILE
 from verify.interpreter.library import Duty
 
 ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
@@ -54,6 +54,8 @@ DUTIES = (
         function="_gather_hidden_states_and_residual",
         calls=(
             *ATTENTION_SUMS,
+            # the same ranks where there is neither attention DP nor context parallelism
+            "tensor_model_parallel_all_reduce",
             FUSED,
             "dp_gather_partial",
             "_tp_all_reduce_with_scattered_residual",
@@ -75,12 +77,13 @@ DUTIES = (
         file=COMMUNICATOR_FILE,
         cls="LayerCommunicator",
         function="should_fuse_mlp_allreduce_with_next_layer",
-        implies=("is_last_layer", False),
+        implies=(IS_LAST, False),
+        rule="lost-past-end",
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        function="apply_flashinfer_allreduce_fusion",
-        implies=("_is_flashinfer_available", True),
+    # without the kernel nobody sums; under attention DP the next layer has other rows
+    *(
+        Duty(file=COMMUNICATOR_FILE, function="apply_flashinfer_allreduce_fusion", implies=implied)
+        for implied in (("_is_flashinfer_available", True), ("is_dp_attention_enabled()", False))
     ),
     Duty(
         file=f"{BOUNDARY}/exit.py",

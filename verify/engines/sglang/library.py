@@ -8,6 +8,7 @@ from verify.engines.sglang.transfer import CALLS, CLASSES, FUNCTIONS
 from verify.engines.sglang.vocabulary import (
     ATTENTION,
     COLLECTIVES,
+    COMMUNICATOR,
     FLAG_NAMES,
     FLAGS,
     FORWARD_CONTEXT,
@@ -16,6 +17,7 @@ from verify.engines.sglang.vocabulary import (
     GROUPS,
     LAYERS,
     MODELS,
+    ROW_LINEAR,
     SIZES,
     WHOLE,
 )
@@ -38,13 +40,15 @@ LIBRARY = Library(
     # kernels that sum over ranks into what they are handed (NVLink multicast, one-shot, two-shot)
     sums_in_place=re.compile(r"all_?reduce_$|multimem|(?:one|two)_?shot"),
     sizes=SIZES,
-    duties=DUTIES,
     functions=FUNCTIONS,
     classes=CLASSES,
     calls=CALLS,
     method=communicator.method,
     attribute=communicator.attribute,
     scope=communicator.scope,
+    row_linear=(ROW_LINEAR, "reduce_results"),
+    prepares=(COMMUNICATOR, "prepare_mlp"),
+    duties=DUTIES,
     # those that decide about or run a reduction
     worth_following=re.compile(
         r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
