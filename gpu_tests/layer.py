@@ -89,7 +89,7 @@ class Layer:
         if config.attn_dp_size == 1 or mode == "scattered":
             return out
         world = deployment.layout.tp[0]
-        if deployment.dp_reduce_scatterv:
+        if deployment.sums_by_scatterv:
             return self.ranks.reduce_scatter(out, world, self.plan.rows)
         if not self.case.flags["RS"]:
             return self._own(out)

@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--moe-verify-source",
         metavar="SOURCE",
-        help="test every reduction site of an SGLang source: directory, wheel, sdist, requirement",
+        help="test every reduction site of a source: directory, wheel, sdist, requirement",
     )
     group.addoption(
         "--moe-verify-expect", metavar="FILE", help="reviewed findings to accept (saved JSON)"

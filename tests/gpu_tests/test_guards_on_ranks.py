@@ -83,7 +83,7 @@ def test_never_reducing_loses_sums():
 
 def test_a_ledger_that_is_wrong_is_noticed(monkeypatch):
     """The comparison can fail: against verdicts on another guard it does."""
-    deployment = next(d for d in telling(2) if d.dp_reduce_scatterv)
+    deployment = next(d for d in telling(2) if d.sums_by_scatterv)
     case = Case(subject=ONE_SITE, deployment=deployment, guard="helper", dtype="float32")
     wrong = expect.guards(ONE_SITE, "True")
     monkeypatch.setattr(expect, "guards", lambda *_: wrong)

@@ -57,9 +57,14 @@ class Deployment:
         return Layout(self.config)
 
     @property
-    def dp_reduce_scatterv(self) -> bool:
+    def sums_by_scatterv(self) -> bool:
         """The DP flag."""
         return uses_dp_reduce_scatterv(self.config)
+
+    @property
+    def may_scatter_sums(self) -> bool:
+        """Whether the layer's communicator may, and groups are padded to one length for it."""
+        return self.allow_reduce_scatter and self.padding == "max_len"
 
     @property
     def fp4_allgather(self) -> bool:

@@ -41,7 +41,7 @@ def flags_of(
     """
     config = deployment.config
     if sums_by_scatterv is None:
-        sums_by_scatterv = deployment.dp_reduce_scatterv
+        sums_by_scatterv = deployment.sums_by_scatterv
     return _named(
         AF=hears_fusion
         and deployment.fusion != "off"
@@ -49,10 +49,7 @@ def flags_of(
         and not deployment.shares_tokens_across_cp
         and not (deployment.position == "last" and knows_last_layer)
         and (fuses_hybrid or config.ep_size == 1 or config.moe_tp_size == 1),
-        RS=may_reduce_scatter
-        and deployment.allow_reduce_scatter
-        and deployment.padding == "max_len"
-        and scatters(deployment, mode),
+        RS=may_reduce_scatter and deployment.may_scatter_sums and scatters(deployment, mode),
         DP=sums_by_scatterv,
         FI=deployment.fp4_allgather,
     )

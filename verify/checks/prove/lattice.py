@@ -47,7 +47,7 @@ class Features(NamedTuple):
     cp: bool
     shares_tokens_across_cp: bool
     all_to_all: bool
-    dp_reduce_scatterv: bool
+    sums_by_scatterv: bool
     fp4_allgather: bool
 
     @classmethod
@@ -64,7 +64,7 @@ class Features(NamedTuple):
             cp=config.attn_cp_size > 1,
             shares_tokens_across_cp=config.attn_cp_size > config.moe_dp_size,
             all_to_all=config.moe_a2a_backend != "none",
-            dp_reduce_scatterv=release.sums_by_scatterv(config),
+            sums_by_scatterv=release.sums_by_scatterv(config),
             fp4_allgather=uses_flashinfer_fp4_allgather(config),
         )
 

@@ -1,1 +1,1 @@
-"""Every reduction in an SGLang source: from flag to guard to consumer."""
+"""Every reduction in a source: from flag to guard to consumer."""

@@ -105,7 +105,7 @@ def test_the_helper_holds_wherever_only_its_flags_matter(producer):
             and deployment.fusion == "off"
             and config.moe_dp_size == 1
             and not deployment.fp4_allgather
-            and not (deployment.dp_reduce_scatterv and config.attn_tp_size > 1)
+            and not (deployment.sums_by_scatterv and config.attn_tp_size > 1)
         ):
             judged += 1
             assert judge(deployment, guards).kind == "exact", deployment

@@ -240,7 +240,7 @@ def test_sizes_shorter_than_the_group_until_0_5_17(version, crashes):
     deployment = Deployment(
         config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=2, enable_dp_attention=True)
     )
-    assert deployment.dp_reduce_scatterv
+    assert deployment.sums_by_scatterv
     assert release.sums_by_scatterv(deployment.config) is crashes
     guards = replace(helper_guards("two-site"), allows_reduce_scatter=False)
     assert (judge(deployment, guards, release=release).kind == "crash") is crashes

@@ -61,5 +61,5 @@ def communicator_row(deployment: Execution) -> str:
     pads = config.attn_dp_size > 1 and deployment.padding == "max_len"
     own_tokens = config.moe_a2a_backend != "none" or deployment.fp4_allgather or deployment.dwdp
     scatters = pads and not own_tokens
-    flags = (fuses, scatters, deployment.dp_reduce_scatterv, deployment.fp4_allgather)
+    flags = (fuses, scatters, deployment.sums_by_scatterv, deployment.fp4_allgather)
     return "".join(str(int(flag)) for flag in flags)
