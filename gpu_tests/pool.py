@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
 from gpu_tests.blame import Remains, blame
@@ -111,6 +112,18 @@ class RankPool(Generic[Item, Result]):
         return blame(remains, titles, hung_seconds=self._deadline if hung else None)
 
 
+def _context(backend: str) -> SpawnContext | ForkServerContext:
+    """Over gloo every rank is a fork of one process that has imported torch and done nothing else.
+
+    A fork must never come after CUDA's start: ranks with GPUs are processes of their own.
+    """
+    if backend == "nccl":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed"])
+    return context
+
+
 @contextmanager
 def rank_pool(
     work: Callable[[Any, Item], Result],
@@ -130,9 +143,7 @@ def rank_pool(
     from torch.distributed import TCPStore  # noqa: PLC0415 - see above
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    context = multiprocessing.get_context("forkserver")
-    # every rank is a fork of one process that has imported torch and done nothing else
-    context.set_forkserver_preload(["torch.distributed"])
+    context = _context(backend)
     members: list[_Member] = []
     with ending_by_signal():
         try:

@@ -31,26 +31,45 @@ ALONE = Ranks(
 # flashinfer's kernels want rows of at least this much
 WIDE = (widened(SPECS["qwen2_moe"]).hidden, widened(SPECS["qwen2_moe"]).intermediate)
 
+SIZES = (1, 2, 4, 8, 16)
+# ranks, and of them: EP, attention TP, ranks that shared experts are cut over
+LAYOUTS = [
+    (ranks, ep, attention, shared)
+    for ranks in SIZES
+    for ep in SIZES
+    for attention in SIZES
+    for shared in {1, ranks}
+    if max(ep, attention) <= ranks
+]
+
 
 @given(
     spec=st.sampled_from([*SPECS.values(), *map(without_shared, SPECS.values())]),
     width=st.sampled_from([(32, 16), (64, 32), WIDE]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    ranks=st.sampled_from([1, 2, 4, 8]),
-    tokens=st.integers(1, 16),
+    layout=st.sampled_from(LAYOUTS),
+    tokens=st.integers(1, 48),
 )
 @settings(max_examples=30, deadline=None)
 def test_a_margin_exists_for_every_spec_width_dtype_and_world_size(
-    spec, width, dtype, ranks, tokens
+    spec, width, dtype, layout, tokens
 ):
     hidden, intermediate = width
     spec = replace(spec, hidden=hidden, intermediate=intermediate)
+    ranks, ep, attention, shared = layout
     shards = tuple(
-        Shard(tp_rank=rank, tp_size=ranks, shared_rank=rank, shared_size=ranks)
+        Shard(
+            ep_rank=rank // (ranks // ep),
+            ep_size=ep,
+            tp_rank=rank % (ranks // ep),
+            tp_size=ranks // ep,
+            shared_rank=rank % shared,
+            shared_size=shared,
+        )
         for rank in range(ranks)
     )
     world = model(spec, dtype, shards)
-    inputs, _ = draw_inputs(world, tokens=tokens, attention_ranks=ranks)
+    inputs, _ = draw_inputs(world, tokens=tokens, attention_ranks=attention)
     assert (solve(world, inputs)[1] >= 1).all()
 
 

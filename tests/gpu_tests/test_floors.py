@@ -89,12 +89,15 @@ def test_a_floor_grows_with_tokens_and_is_never_below_one_latency(row, tokens, r
 def below(report):
     """The measurements of a run that were faster than their floor."""
     taken = {"choice": "skip", "bandwidth": "bare", "share": "layer"}
-    return [
-        each
-        for each in report["measurements"]
-        if taken.get(each["kind"]) in each["microseconds"]
-        and each["microseconds"][taken[each["kind"]]] * NOISE < each["floor"]
-    ]
+    measured = [each for each in report["measurements"] if each["kind"] in taken]
+    assert all(each["floor"] > 0 for each in measured)
+
+    def took(each):
+        times = each["microseconds"]
+        # in row 0000 nobody sums but the block: what is right there is `double`
+        return times[taken[each["kind"]]] if taken[each["kind"]] in times else times["double"]
+
+    return [each for each in measured if took(each) * NOISE < each["floor"]]
 
 
 REPORTS = sorted(RESULTS.glob("measure-*-x[248]-*.json"))
