@@ -41,7 +41,7 @@ def test_the_flags_that_prove_reads_are_those_that_the_release_publishes(version
     servers = {(d.config, d.all_to_all, d.dwdp, d.stages): d for d in asked}
     with Child(location) as child:
         for deployment in servers.values():
-            out = child.run(Case(decoder=decoder, index=0, deployment=deployment))
+            out = child.run(Case(decoder=decoder, deployment=deployment))
             read = {"DP": release.sums_by_scatterv(deployment.config)}
             read["FI"] = deployment.fp4_allgather
             assert out["published"] == read, deployment.as_json()
