@@ -86,8 +86,8 @@ def ends(process, number, family):
 
 
 def busy(family):
-    """Whether these processes do more than start."""
-    return len(family) >= 2 and all(one.cpu_times().user > 0.3 for one in family[-2:])
+    """Whether two of these processes do more than start, whichever number the system gave them."""
+    return sum(one.cpu_times().user > 0.3 for one in family) >= 2
 
 
 @pytest.mark.slow

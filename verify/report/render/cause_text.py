@@ -74,8 +74,10 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
         yield _cut(Text(f"{INDENT}{one_line(cause.title)}", "bold"), page)
         yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
     if len(causes) > FIRST_SCREEN:
+        # in the blank line's place: what to type stays on the screen
         yield Text(f"   and {counted(len(causes) - FIRST_SCREEN, 'cause')} more, below")
-    yield Text()
+    else:
+        yield Text()
     yield from _next(report, causes[0], page)
 
 

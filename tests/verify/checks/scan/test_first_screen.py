@@ -1,4 +1,4 @@
-"""The newest release's default output: six causes on the first screen, all of it short."""
+"""The newest release's default output: its causes on the first screen, all of it short."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def test_a_release_is_short_and_its_first_screen_says_it(capsys, monkeypatch):
     assert len(lines) <= 300
     assert max(map(len, lines)) <= 80
     first = "\n".join(lines[:24])
-    assert "6 causes" in lines[1]
+    assert "7 causes" in lines[1]
     assert lines[2].startswith(" 1 default")
     assert "longcat_flash.py:335" in first
     assert "python -m verify replay sglang==0.5.23 --model longcat_flash" in first
