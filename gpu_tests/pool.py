@@ -6,6 +6,7 @@ which rank, which item, and what it was doing; results that had arrived by then 
 """
 
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 # a rank's peers notice its death a little before the parent learns its exit code
 GRACE_SECONDS = 1.0
 START_SECONDS = 120.0
+# a socket's path has at most 107 characters, of which multiprocessing's own folder and name take 32
+LONGEST_TEMPORARY = 107 - 32
 
 
 class RankFaultError(Exception):
@@ -115,9 +118,10 @@ class RankPool(Generic[Item, Result]):
 def _context(backend: str) -> SpawnContext | ForkServerContext:
     """Over gloo every rank is a fork of one process that has imported torch and done nothing else.
 
-    A fork must never come after CUDA's start: ranks with GPUs are processes of their own.
+    A fork must never come after CUDA's start: ranks with GPUs are processes of their own. So are
+    they where the temporary folder's path leaves no room for the socket of the one that forks.
     """
-    if backend == "nccl":
+    if backend == "nccl" or len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch.distributed"])

@@ -4,13 +4,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gpu_tests.pool import RankFaultError, rank_pool
+from gpu_tests.pool import LONGEST_TEMPORARY, RankFaultError, rank_pool
 
 pytestmark = [pytest.mark.ranks]
 
@@ -115,3 +116,23 @@ def test_ranks_leave_when_their_parent_is_killed(tmp_path):
     while leftovers(pids) and time.monotonic() < limit:
         time.sleep(0.1)
     assert leftovers(pids) == []
+
+
+@pytest.mark.parametrize("length", [LONGEST_TEMPORARY, LONGEST_TEMPORARY + 1, 200])
+def test_a_temporary_folder_with_a_long_path_is_no_reason_to_stop(length):
+    """A socket's path is short: ranks start another way where it does not fit."""
+    words = ("--world-size", "2", "--model", "qwen3_moe", "--dtype", "float32", "-q")
+    # pytest's own folder may be longer than the shortest of these already
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short, "x" * (length - len(short) - 1))
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "gpu_tests", *words, "--format", "concise"],
+            env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
