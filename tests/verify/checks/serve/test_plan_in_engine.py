@@ -1,6 +1,7 @@
 """Releases whose blocks and layers ask helper's plan: exact where their own guards were not, too.
 
 0.5.10.post1 has open-coded guards, 0.5.11 the pull request's predicate, whose place the plan takes.
+0.5.17's fused norm sums over one of two groups (#32963): here with its kernel's arithmetic.
 
 SERVE_PYTHON names a Python with the packages.
 """
@@ -16,11 +17,13 @@ from verify.cli import command_line
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(900)]
 
-OPEN_CODED, PREDICATE = "0.5.10.post1", "0.5.11"
+OPEN_CODED, PREDICATE, FUSING = "0.5.10.post1", "0.5.11", "0.5.17"
 DIVERGES = "tp2.dp2.ep2"
 LAYOUTS = ("tp2", "tp4", "tp2.ep2", DIVERGES)
 PYTHON = os.environ.get("SERVE_PYTHON")
-FOLLOW = (Path(__file__).parent / "samples" / "follow_plan.py").read_text(encoding="utf-8")
+SAMPLES = Path(__file__).parent / "samples"
+FOLLOW = (SAMPLES / "follow_plan.py").read_text(encoding="utf-8")
+FUSED = (SAMPLES / "fused_norm_on_cpu.py").read_text(encoding="utf-8")
 FIND_HELPER = f"import sys; sys.path.insert(0, {str(Path(helper.__file__).parents[1])!r})\n"
 
 
@@ -75,3 +78,19 @@ def test_a_plan_in_the_predicate_s_place_is_obeyed(tmp_path, model):
     assert patch != FOLLOW
     found = served(tmp_path, PREDICATE, model, layouts=["tp2"], patch=patch)
     assert found == {"tp2": "diverged"}
+
+
+@pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
+def test_a_fused_norm_over_one_of_two_groups_diverges_and_the_plan_s_is_exact(tmp_path, model):
+    layouts = ["tp4", "tp4.ep2"]
+    released = served(tmp_path, FUSING, model, layouts=layouts, patch=FUSED)
+    assert released == {"tp4": "exact", "tp4.ep2": "diverged"}
+    planned = served(tmp_path, FUSING, model, layouts=layouts, patch=FUSED + FOLLOW)
+    assert planned == dict.fromkeys(layouts, "exact")
+
+
+def test_a_fused_norm_that_does_not_read_the_plan_diverges(tmp_path):
+    patch = FUSED + FOLLOW.replace('.consumer.over == "tp"', '.consumer.over == "ep"')
+    assert patch != FUSED + FOLLOW
+    found = served(tmp_path, FUSING, "qwen3_moe", layouts=["tp4.ep2"], patch=patch)
+    assert found == {"tp4.ep2": "diverged"}

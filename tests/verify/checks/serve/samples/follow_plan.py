@@ -1,12 +1,15 @@
 """For `serve --patch`: layers of SGLang ask helper's plan instead of their own guards.
 
 Qwen3-MoE and GLM-4-MoE. 0.5.10.post1's open-coded guards are given nothing to sum with, and what
-they would have decided is read from the plan; in 0.5.11 the plan takes the predicate's place. What
-the communicator would have decided is read from the same plan.
+they would have decided is read from the plan; from 0.5.11 on it takes the predicate's place. What
+the communicator would have decided, and over which group a fused norm sums, is read from it too.
 """
+
+from inspect import signature
 
 from sglang.srt import distributed
 from sglang.srt.layers import communicator as communicators
+from sglang.srt.layers import layernorm
 from sglang.srt.layers.communicator import LayerCommunicator
 from sglang.srt.models import glm4_moe, qwen3_moe
 from sglang.srt.server_args import get_global_server_args
@@ -46,15 +49,14 @@ PREDICATE = "should_skip_post_experts_all_reduce"
 SCATTERV = "should_use_dp_reduce_scatterv"
 LATEST = {}
 announces_fusion = LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer
+fused_norm = layernorm._forward_with_allreduce_fusion
 
 
 def plan_of(communicator, forward_batch):
     """The plan of the layer that `communicator` belongs to, in this forward pass."""
     sizes = config()
     equal = sizes.attn_dp_size > 1 and forward_batch.dp_padding_mode.is_max_len()
-    # a fused norm of these releases sums over EP, else over MoE-TP: half of a hybrid layer (#32963)
-    whole = sizes.ep_size == 1 or sizes.moe_tp_size == 1
-    fuses = whole and announces_fusion(communicator, forward_batch)
+    fuses = announces_fusion(communicator, forward_batch)
     communicator.plan = plan_layer(
         sizes,
         Layer(
@@ -88,6 +90,16 @@ LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer = leaves_sum_to_norm
 LayerCommunicator.should_use_reduce_scatter = leaves_sum_to_scatter
 
 
+def norm_by_plan(*operands):
+    """A norm that completes a block's sum does so over the plan's group, not over one of two.
+
+    By itself it sums over EP, else over MoE-TP: half of a hybrid layer (#32963). Without attention
+    data or context parallelism, where alone it fuses, attention's group is the whole one.
+    """
+    *tensors, over_attention = operands
+    return fused_norm(*tensors, over_attention or LATEST["plan"].consumer.over == "tp")
+
+
 def skips(*, is_tp_path, **flags):
     """The predicate's question, answered by the plan of the layer that is being run."""
     summed = LATEST["plan"].block_sum
@@ -118,8 +130,13 @@ def follow(module, layer_class, block_class):
 
 
 def follow_dense(mlp_class):
-    """A dense MLP sums in its last linear layer, over the TP group, unless told otherwise."""
+    """A dense MLP sums in its last linear layer, over the TP group, unless told otherwise.
+
+    From 0.5.17 on that layer asks what the communicator decided, which is the plan's already.
+    """
     computed = mlp_class.forward
+    if "use_reduce_scatter" not in signature(computed).parameters:
+        return
 
     def forward(self, x, forward_batch=None, *flags):
         if not hasattr(self, "communicator"):
@@ -131,6 +148,7 @@ def follow_dense(mlp_class):
     mlp_class.forward = forward
 
 
+layernorm._forward_with_allreduce_fusion = norm_by_plan
 if hasattr(communicators, SCATTERV):
     setattr(communicators, SCATTERV, lambda: LATEST["plan"].consumer.step == "reduce_scatterv")
 follow(qwen3_moe, qwen3_moe.Qwen3MoeDecoderLayer, qwen3_moe.Qwen3MoeSparseMoeBlock)
