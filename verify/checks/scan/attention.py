@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from verify.checks.scan.roots import Roots, mixes_tokens
+from verify.checks.scan.roots import Roots, mixes_tokens, shown_layers
 from verify.interpreter.index import Class, Function, UnreadableError
 from verify.report.report import Finding
 
@@ -50,7 +50,7 @@ def summed_by_attention(roots: Roots) -> Iterator[Finding]:
             message=f"attention's output projection {one.name} sums its output",
             sums="the communicator sums it again before the MLP",
             fix="let it leave its sum: the communicator completes it",
-            subject=", ".join(sorted(layers)[:4]),
+            subject=shown_layers(layers),
             kind="double",
             file=file,
             line=line,

@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from verify.checks.scan.roots import Roots
+from verify.checks.scan.roots import Roots, shown_layers
 from verify.interpreter.index import Class, Function
 from verify.report.report import Finding
 
@@ -37,7 +37,7 @@ def added_between(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]:
             ),
             sums="the next layer's norm, afterwards, so that it counts once for every rank",
             fix="complete the sum before adding, or add to the residual",
-            subject=", ".join(sorted(layers)[:4]),
+            subject=shown_layers(layers),
             kind="double",
             file=file,
             line=line,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from verify.checks.scan.judge import Fault
+from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.sites import Call, Guard
 from verify.engines.sglang.vocabulary import A2A_NONE, COMMUNICATOR, FLAGS
 from verify.interpreter.state import Consumer
@@ -103,11 +104,6 @@ class Broken:
         rows, layers = self.rows | other.rows, self.layers | other.layers
         return replace(first, fault=fault, rows=rows, layers=layers)
 
-    @property
-    def shown_layers(self) -> str:
-        """The first few layers' names."""
-        return ", ".join(sorted(self.layers)[:4])
-
 
 def finding(broken: Broken) -> Finding:
     """The finding for a person and for the JSON contract."""
@@ -118,7 +114,7 @@ def finding(broken: Broken) -> Finding:
         message=what,
         sums=sums,
         fix=_fix(fault, broken.rule),
-        subject=broken.shown_layers,
+        subject=shown_layers(broken.layers),
         kind=fault.kind,
         file=place.file,
         line=place.line,

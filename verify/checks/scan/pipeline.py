@@ -6,7 +6,7 @@ an attribute of the tensor, and a tensor that is sent arrives without it (#27744
 
 from collections.abc import Iterable, Iterator
 
-from verify.checks.scan.roots import Roots
+from verify.checks.scan.roots import Roots, shown_layers
 from verify.engines.sglang.vocabulary import FUSION_MARK, PIPELINE_HANDOFF
 from verify.interpreter.index import Class
 from verify.report.report import Finding
@@ -25,7 +25,7 @@ def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]
                 key = (sender.module.path, _line(sender))
                 places.setdefault(key, (sender, set()))[1].add(layer.name)
     for (file, line), (sender, layers) in sorted(places.items()):
-        shown = ", ".join(sorted(layers)[:4])
+        shown = shown_layers(layers)
         yield Finding(
             rule=RULE,
             message=(

@@ -6,6 +6,7 @@ not build layers), and is not built by another layer.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from verify.engines.sglang.vocabulary import (
@@ -20,6 +21,11 @@ from verify.engines.sglang.vocabulary import (
 from verify.interpreter.index import Class, Index, Module
 
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
+
+
+def shown_layers(names: Iterable[str]) -> str:
+    """The first few layers' names, as a finding has them for its subject."""
+    return ", ".join(sorted(names)[:4])
 
 
 @dataclass(eq=False)

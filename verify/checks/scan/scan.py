@@ -11,7 +11,7 @@ from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
 from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
-from verify.checks.scan.roots import Roots, find_roots
+from verify.checks.scan.roots import Roots, find_roots, shown_layers
 from verify.checks.scan.server.launches import Launcher
 from verify.checks.scan.shared import unkept
 from verify.checks.scan.side_by_side import side_by_side
@@ -202,7 +202,7 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
     site = guarded_site(call, guard) if guard else bare_site(call)
     reached = tally.seen.get(call.key, ())
     seen = [(cls, kind) for cls, kind in reached if kind != GIVEN_UP]
-    layers = ", ".join(sorted({cls.name for cls, _ in seen or reached})[:4])
+    layers = shown_layers({cls.name for cls, _ in seen or reached})
     consumers = {kind for _, kind in seen} - {"inside"}
     kinds = {str(fault.kind) for fault, _ in tally.faults.get(call.key, ())} - {"backend"}
     kinds |= tally.addends.kinds_at(call.key)

@@ -35,12 +35,11 @@ def _function(index: Index, duty: Duty) -> ast.FunctionDef | None:
     if module is None or (duty.implies and duty.implies[0] not in module.text):
         return None
     try:
-        owner = module.lookup(duty.cls) if duty.cls else module
-        if isinstance(owner, Class):
-            node: ast.AST | None = owner.methods.get(duty.function)
+        named = module.lookup(duty.cls or duty.function)
+        if duty.cls and isinstance(named, Class):
+            node: ast.AST | None = named.methods.get(duty.function)
         else:
-            single = module.lookup(duty.function) if duty.cls is None else None
-            node = single.node if isinstance(single, Function) else None
+            node = named.node if isinstance(named, Function) and not duty.cls else None
     except UnreadableError:
         return None  # the scan says so of the whole file
     return node if isinstance(node, ast.FunctionDef) else None

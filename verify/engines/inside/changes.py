@@ -6,7 +6,7 @@ Runs inside an engine's Python (standard library and torch).
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from verify.engines.inside.modules import pattern
+from verify.engines.inside.witness import Witness
 
 Change = dict[str, Any]
 """`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
@@ -55,6 +56,33 @@ def keep(folder: Path, rank: int, said: dict[str, Any]) -> None:
     """
     with (folder / f"clean{rank}").open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(said) + "\n")
+
+
+def variants(
+    changes: Sequence[Change],
+    *,
+    made: Callable[[Change], contextlib.AbstractContextManager[None]],
+    run: Callable[[], list[dict[str, Any]]],
+    witness: Witness,
+    folder: Path,
+    rank: int,
+    watch: bool,
+) -> list[dict[str, Any]]:
+    """A variant (`change`, `rows` of a `run`) for each change, while it is `made`.
+
+    What modules make of rows is kept in `folder/witness` for changes that no layout makes, which
+    say how near a module's values must be, and where the case has `watch` for every one.
+    """
+    said = []
+    for number, change in enumerate(changes):
+        witness.active = "seed" in change or watch
+        with made(change):
+            said.append({"change": change, "rows": run()})
+        keep(folder, rank, said[-1])
+        if witness.active:
+            witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
+    witness.active = False
+    return said
 
 
 def parts_held(model: Any, shapes: Path) -> list[str]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serve import session, sweep
+from verify.checks.serve import compare, session, sweep
+from verify.checks.serve.run import classify
 from verify.cli import command_line
+from verify.engines.inside.checkpoint import REFERENCE
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -39,3 +41,30 @@ def serve(monkeypatch, tmp_path):
     run.ran = lambda: list(ran)
     run.engine = toy
     return run
+
+
+@pytest.fixture
+def distance():
+    """Largest difference in nats between an engine's one rank and transformers, by model."""
+
+    def nats(session, model, *, engine, patch=None):
+        folder = session.folder / model
+        if not folder.exists():
+            answer = session.run({"write": model, "into": str(folder), "seed": 0}, ranks=0)
+            assert not answer.get("lost"), answer
+            assert not answer["prepare"], answer["prepare"]
+        case = {
+            "model": str(folder),
+            "launch": engine.command_line(model, str(folder), ["--load-format=auto"]),
+            "ranks": 1,
+            "groups": 1,
+            "seed": 0,
+            "patch": patch,
+            "changes": [],
+        }
+        answer = session.run(case, ranks=1)
+        assert classify(answer, engine=engine) == ("exact", None)
+        reference = compare.table(json.loads((folder / REFERENCE).read_text("utf-8")))
+        return max(compare.steps(reference, [rank["rows"] for rank in answer["ranks"]]).values())
+
+    return nats

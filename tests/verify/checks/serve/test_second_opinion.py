@@ -1,13 +1,10 @@
 """One rank of the real 0.5.23 against transformers' own model, through ``load_weights``."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from verify.checks.serve import compare
-from verify.checks.serve.run import classify
 from verify.checks.serve.session import Engine, Session
 from verify.checks.serve.source import locate
 from verify.engines.sglang.serving import ENGINE
@@ -55,34 +52,12 @@ def session(tmp_path_factory):
         yield session
 
 
-def distance(session, model, *, patch=None):
-    """The largest difference in nats between the engine's one rank and transformers."""
-    folder = session.folder / model
-    if not folder.exists():
-        answer = session.run({"write": model, "into": str(folder), "seed": 0}, ranks=0)
-        assert not answer.get("lost"), answer
-        assert not answer["prepare"], answer["prepare"]
-    case = {
-        "model": str(folder),
-        "launch": ENGINE.command_line(model, str(folder), ["--load-format=auto"]),
-        "ranks": 1,
-        "groups": 1,
-        "seed": 0,
-        "patch": patch,
-        "changes": [],
-    }
-    answer = session.run(case, ranks=1)
-    assert classify(answer, engine=ENGINE) == ("exact", None)
-    reference = compare.table(json.loads((folder / "reference.rows").read_text("utf-8")))
-    return max(compare.steps(reference, [rank["rows"] for rank in answer["ranks"]]).values())
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_one_rank_says_what_transformers_says(session, model):
-    assert 0 < distance(session, model) < NEAR
+def test_one_rank_says_what_transformers_says(session, distance, model):
+    assert 0 < distance(session, model, engine=ENGINE) < NEAR
 
 
-def test_a_sum_taken_twice_is_far_from_it(session, tmp_path):
+def test_a_sum_taken_twice_is_far_from_it(session, distance, tmp_path):
     patch = tmp_path / "doubled.py"
     patch.write_text(DOUBLED)
-    assert distance(session, "qwen3_moe", patch=str(patch)) > FAR
+    assert distance(session, "qwen3_moe", engine=ENGINE, patch=str(patch)) > FAR

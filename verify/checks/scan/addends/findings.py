@@ -8,6 +8,7 @@ from functools import lru_cache
 from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
 from verify.checks.scan.refused import ATTENTION_GROUP
+from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched
 from verify.engines.sglang.vocabulary import FLAGS
 from verify.interpreter.index import Class, Index
@@ -187,7 +188,7 @@ def _finding(broken: Broken) -> Finding:
         message=what.format(consumer=taker, where=where),
         sums=sums.format(consumer=taker),
         fix=FIXES[broken.rule],
-        subject=", ".join(sorted(broken.layers)[:4]),
+        subject=shown_layers(broken.layers),
         kind=KINDS[fault.kind],
         file=place.file,
         line=place.line,

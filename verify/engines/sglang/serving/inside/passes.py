@@ -11,7 +11,15 @@ from typing import Any
 
 import torch.distributed as dist
 
-from verify.engines.inside.changes import Change, keep, moved, one_slice, parts_held, spoiled
+from verify.engines.inside.changes import (
+    Change,
+    keep,
+    moved,
+    one_slice,
+    parts_held,
+    spoiled,
+    variants,
+)
 from verify.engines.inside.modules import Running
 from verify.engines.inside.witness import Witness
 from verify.engines.sglang.serving.inside import corrupt
@@ -57,20 +65,19 @@ def run(
     changes = case.get("changes", [])
     if changes == "own":
         changes = [*_doubled_and_dropped(sites), *one_slice(slices, seed=case["seed"])]
-    variants = []
-    for number, change in enumerate(changes):
-        # changes that no layout makes say how near a module's values must be
-        witness.active = "seed" in change or case.get("watch", False)
-        with _changed(change, kept=kept, collectives=collectives, rank=rank):
-            variants.append({"change": change, "rows": kept.run(test)})
-        keep(folder, rank, variants[-1])
-        if witness.active:
-            witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
-    witness.active = False
+    said = variants(
+        changes,
+        made=lambda change: _changed(change, kept=kept, collectives=collectives, rank=rank),
+        run=lambda: kept.run(test),
+        witness=witness,
+        folder=folder,
+        rank=rank,
+        watch=case.get("watch", False),
+    )
     return {
         "rows": rows,
         "unfilled": kept.unfilled,
-        "variants": variants,
+        "variants": said,
         "again": not changes or kept.run(test) == rows,
         "sites": [{**site, "count": seen.get(corrupt.Site.of(site["words"]), 0)} for site in sites],
         "slices": slices,

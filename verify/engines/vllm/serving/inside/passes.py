@@ -22,6 +22,7 @@ from verify.engines.inside.changes import (
     one_slice,
     parts_held,
     spoiled,
+    variants,
 )
 from verify.engines.inside.modules import Running
 from verify.engines.inside.witness import Witness
@@ -110,20 +111,19 @@ def run(
     if changes == "own":
         changes = [{"site": each["words"], "how": how} for each in sites for how in each["hows"]]
         changes += one_slice(slices, seed=case["seed"])
-    variants = []
-    for number, change in enumerate(changes):
-        # changes that no layout makes say how near a module's values must be
-        witness.active = "seed" in change or case.get("watch", False)
-        with _changed(change, model=test.model, collectives=collectives, rank=rank):
-            variants.append({"change": change, "rows": test.run()})
-        keep(folder, rank, variants[-1])
-        if witness.active:
-            witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
-    witness.active = False
+    said = variants(
+        changes,
+        made=lambda change: _changed(change, model=test.model, collectives=collectives, rank=rank),
+        run=test.run,
+        witness=witness,
+        folder=folder,
+        rank=rank,
+        watch=case.get("watch", False),
+    )
     return {
         "rows": rows,
         "unfilled": [],
-        "variants": variants,
+        "variants": said,
         "again": not changes or test.run() == rows,
         "sites": [{**site, "count": seen.get(tuple(site["words"]), 0)} for site in sites],
         "slices": slices,
