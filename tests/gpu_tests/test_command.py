@@ -107,7 +107,7 @@ def test_a_fault_keeps_the_results_so_far(monkeypatch, capsys):
     )
 
 
-def test_torchrun_gives_the_same_answer(tmp_path):
+def test_torchrun_gives_the_same_answer(tmp_path, without_rounding):
     alone = tmp_path / "alone.json"
     words = (*SMALL, "--format", "json", "-q", "--output")
     assert main(("--world-size", "2", *words, str(alone))) == 0
@@ -116,16 +116,6 @@ def test_torchrun_gives_the_same_answer(tmp_path):
     done = run(*torchrun, "-m", "gpu_tests", *words, str(together), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert without_rounding(together) == without_rounding(alone)
-
-
-def without_rounding(path):
-    """A report without the figures of its cases that depend on rounding."""
-    report = json.loads(path.read_text())
-    report["cases"] = [
-        {key: value for key, value in case.items() if not key.startswith("max_error")}
-        for case in report["cases"]
-    ]
-    return report
 
 
 def test_two_nodes_of_torchrun_work_as_documented(tmp_path):

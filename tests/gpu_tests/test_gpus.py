@@ -3,14 +3,12 @@
 Skipped with a word where the machine has fewer than two GPUs.
 """
 
-import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -79,9 +77,8 @@ def test_fault_on_gpus_is_named_in_time_and_nothing_is_left(drill, what, capsys)
         print(f"\n{what}: named after {took:.0f} s; ranks held {running} MiB, then {left} MiB")
 
 
-def report(tmp_path: Path, name: str, *words: str, start: tuple[str, ...] = ()) -> Any:
-    """What `python -m gpu_tests` said of one model on all GPUs' ranks, as read from its JSON."""
-    output = tmp_path / f"{name}.json"
+def report(output: Path, *words: str, start: tuple[str, ...] = ()) -> Path:
+    """What `python -m gpu_tests` said of one model on all GPUs' ranks, as JSON in `output`."""
     words = ("--model", "qwen3_moe", *words, "--format", "json", "-q", "--output", str(output))
     if not start:
         assert main(("--world-size", str(GPUS), *words)) == 0
@@ -89,22 +86,19 @@ def report(tmp_path: Path, name: str, *words: str, start: tuple[str, ...] = ()) 
         command = (sys.executable, *start, "-m", "gpu_tests", *words)
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, timeout=300, cwd=ROOT, env=env)
-    return json.loads(output.read_text())
+    return output
 
 
-def test_torchrun_on_gpus_gives_the_same_report(tmp_path):
-    alone = report(tmp_path, "alone", "--backend", "nccl")
+def test_torchrun_on_gpus_gives_the_same_report(tmp_path, without_rounding):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(GPUS))
-    together = report(tmp_path, "together", "--backend", "nccl", start=torchrun)
-    assert [judged(case) for case in together["cases"]] == [judged(case) for case in alone["cases"]]
+    alone = report(tmp_path / "alone.json", "--backend", "nccl")
+    together = report(tmp_path / "together.json", "--backend", "nccl", start=torchrun)
+    assert without_rounding(together)["cases"] == without_rounding(alone)["cases"]
 
 
-def test_gloo_and_nccl_agree_case_by_case(tmp_path):
-    nccl = report(tmp_path, "nccl", "--backend", "nccl", "--norm", "torch")
-    gloo = report(tmp_path, "gloo", "--backend", "gloo", "--norm", "torch")
-    assert [judged(case) for case in gloo["cases"]] == [judged(case) for case in nccl["cases"]]
-
-
-def judged(case: dict[str, Any]) -> dict[str, Any]:
-    """A case without what depends on rounding."""
-    return {key: value for key, value in case.items() if not key.startswith("max_error")}
+def test_gloo_and_nccl_agree_case_by_case(tmp_path, without_rounding):
+    nccl, gloo = (
+        report(tmp_path / f"{backend}.json", "--backend", backend, "--norm", "torch")
+        for backend in ("nccl", "gloo")
+    )
+    assert without_rounding(gloo)["cases"] == without_rounding(nccl)["cases"]
