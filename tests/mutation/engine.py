@@ -66,7 +66,7 @@ class Judge:
 
     def _one(self, model: str) -> dict[str, Any]:
         if model not in self._ones:
-            self._ones[model] = self._serve(model, ONE, changes=list(calibrate.ROUNDING))
+            self._ones[model] = self._serve(model, ONE, changes=calibrate.rounding())
         return self._ones[model]
 
     def _serve(

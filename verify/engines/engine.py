@@ -2,11 +2,32 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from verify.engines.layout import Layout
 from verify.report.report import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """What rounding does in the type that an engine computes in; docs/serve.md has what was seen.
+
+    Every weight moved by `size` of itself, up or down at random, is about a sum in another order.
+    `factor` times the furthest of three draws is allowed; a corruption has to move `margin` times
+    that. `repeats`: the same pass, run twice, says the same to the last bit.
+    """
+
+    size: float
+    factor: float
+    margin: float
+    repeats: bool
+
+
+# half a unit in the last place up to one
+FLOAT32 = Precision(size=2.0**-23, factor=10.0, margin=10.0, repeats=True)
+# the least that moves a weight at all; ten times ten of it would be further than most faults
+BFLOAT16 = Precision(size=2.0**-8, factor=2.0, margin=4.0, repeats=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +69,10 @@ class Engine:
     `command_line(model, folder, words)` all arguments of one server. `parallel` are options about
     how work is spread over ranks: the one rank is started without them.
 
+    `devices` is the same engine on others than `device`, by name. A `caged` one has limits and no
+    network; a `fresh` one imports the engine in every process of every case, so that one run does
+    what is otherwise several. `case_s` bounds one run, in seconds.
+
     `sizes_differ` finds the words with which ranks say that they brought tensors of different
     sizes to a collective, `peer_gone` those for a peer that left. `asked` makes the launch
     for the JSON of a finding of scan or prove.
@@ -70,3 +95,9 @@ class Engine:
     sizes_differ: re.Pattern[str]
     peer_gone: re.Pattern[str]
     asked: Callable[[Mapping[str, Json]], Asked]
+    device: str = "cpu"
+    devices: Mapping[str, "Engine"] = field(default_factory=dict)
+    precision: Precision = FLOAT32
+    caged: bool = True
+    fresh: bool = False
+    case_s: float = 120.0

@@ -7,19 +7,12 @@ from typing import Any
 
 from verify.checks.serve import compare
 from verify.checks.serve.case import Outcome
+from verify.engines.engine import FLOAT32, Precision
 from verify.report.report import Json
 
-# Half a unit in the last place of a float32 up to one, of every weight, up or down at random: a
-# sum in another order is off by about as much. The largest of three draws.
-SIZE = 2.0**-23
+# a sum in another order is off by about as much as the largest of three draws
 SEEDS = (0, 1, 2)
-# docs/serve.md has the ratios that were measured
-FACTOR = 10.0
-# a tolerance passes only where each corruption of the case shows by this many times as much
-MARGIN = 10.0
 UNSET = "unset"
-
-ROUNDING = tuple({"seed": seed, "size": SIZE} for seed in SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +54,19 @@ class Corruption:
         }
 
 
-def tolerance(one: Mapping[str, Any]) -> float:
-    """`FACTOR` times the furthest that rounding-sized changes move the one rank, in nats."""
+def rounding(precision: Precision = FLOAT32) -> list[dict[str, Any]]:
+    """The changes that are about what rounding does."""
+    return [{"seed": seed, "size": precision.size} for seed in SEEDS]
+
+
+def tolerance(one: Mapping[str, Any], precision: Precision = FLOAT32) -> float:
+    """`factor` times the furthest that rounding-sized changes move the one rank, in nats."""
     (rank,) = one["ranks"]
     reference = compare.table(rank["rows"])
     moves = [
         max(compare.steps(reference, [variant["rows"]]).values()) for variant in rank["variants"]
     ]
-    return FACTOR * max(moves)
+    return precision.factor * max(moves)
 
 
 def corruptions(answer: Mapping[str, Any], *, allowed: float) -> Iterator[Corruption]:
@@ -115,9 +113,12 @@ def key(change: Mapping[str, Any]) -> str:
     return repr(change.get("slice") or change.get("site"))
 
 
-def hidden(spoiled: Sequence[Corruption], *, allowed: float) -> list[Corruption]:
+def hidden(
+    spoiled: Sequence[Corruption], *, allowed: float, precision: Precision = FLOAT32
+) -> list[Corruption]:
     """Those that ran and move the log-probabilities by less than a pass takes."""
-    return [each for each in spoiled if each.nats is not None and each.nats < MARGIN * allowed]
+    least = precision.margin * allowed
+    return [each for each in spoiled if each.nats is not None and each.nats < least]
 
 
 def smallest(spoiled: Sequence[Corruption]) -> float | None:
@@ -133,8 +134,13 @@ def smallest(spoiled: Sequence[Corruption]) -> float | None:
     return min(far, default=None)
 
 
-def verdict(distance: float, allowed: float | None, least: float | None) -> Outcome:
-    """`exact` only where the tolerance is known and a `MARGIN` below what a corruption gives.
+def verdict(
+    distance: float,
+    allowed: float | None,
+    least: float | None,
+    precision: Precision = FLOAT32,
+) -> Outcome:
+    """`exact` only where the tolerance is known and a margin below what a corruption gives.
 
     `least` is `smallest` of the case. A divergence stands whatever its corruptions do.
     """
@@ -142,4 +148,6 @@ def verdict(distance: float, allowed: float | None, least: float | None) -> Outc
         return "ill-conditioned"
     if not distance <= allowed:
         return "diverged"
-    return "exact" if least is not None and MARGIN * allowed <= least else "ill-conditioned"
+    return (
+        "exact" if least is not None and precision.margin * allowed <= least else "ill-conditioned"
+    )

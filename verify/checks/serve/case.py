@@ -44,7 +44,7 @@ class Result:
     how many `rows`, how `far`, and `what` it is where that can be told. `corruptions` are rows of
     `where`, `how`, `nats`, `seen`, `module`. `patch_moves` is how far the patch moves one rank, in
     nats. In JSON a distance that is no finite number is null: of a case that diverged, ranks whose
-    answers are not numbers.
+    answers are not numbers. `said` is the end of what ranks wrote, of a run on GPUs that failed.
     """
 
     release: str
@@ -63,6 +63,7 @@ class Result:
     stand_ins: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    said: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Json]:
         """The keys of `cases` in the report."""
@@ -88,6 +89,7 @@ class Result:
             "stand_ins": list(self.stand_ins),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 1),
+            **({"said": list(self.said)} if self.said else {}),
         }
 
 

@@ -2,16 +2,17 @@
 
 import argparse
 import sys
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from verify.checks.serve.answers import Question, answered, questions
-from verify.checks.serve.case import Case
+from verify.checks.serve.case import Case, Result
 from verify.checks.serve.difference import Side, compared, is_saved, side
 from verify.checks.serve.layout import chosen
 from verify.checks.serve.report import answers_report, report
-from verify.checks.serve.sweep import opened
+from verify.checks.serve.sweep import Sweep, opened
 from verify.engines.engine import Engine
 from verify.errors import VerifyError
 from verify.report.progress import tell
@@ -48,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all-layouts", action="store_true", help="every layout of 2 and 4 ranks, counted"
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="has the engine's packages")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="cuda: the engine's own kernels, a GPU a rank; needs --python",
+    )
     parser.add_argument(
         "--findings",
         type=Path,
@@ -100,23 +107,37 @@ def run(arguments: argparse.Namespace) -> Report:
             serve=partial(_side, arguments=arguments),
             named=bool(arguments.model) and not arguments.all_layouts,
         )
-    with opened(
-        arguments.source, python=arguments.python, results=arguments.results, tell=tell
-    ) as sweep:
+    with _opened(arguments.source, arguments) as sweep:
         engine, subject = sweep.engine, sweep.subject
         if arguments.findings:
             asked = _questions(arguments, engine)
             served = [answered(each, source=arguments.source, serve=sweep.serve) for each in asked]
             return answers_report(served, engine=engine.name, subject=subject)
-        ran = [sweep.serve(case) for case in _cases(arguments, engine)]
+        ran = _served(sweep, arguments)
     return report(ran, engine=engine.name, subject=subject, named=not arguments.all_layouts)
 
 
 def _side(source: str, arguments: argparse.Namespace) -> Side:
     """One side of `--diff`, served."""
-    with opened(source, python=arguments.python, results=arguments.results, tell=tell) as sweep:
-        ran = [sweep.serve(case) for case in _cases(arguments, sweep.engine)]
+    with _opened(source, arguments) as sweep:
+        ran = _served(sweep, arguments)
     return side(source, ran, builders=[sweep.subject.builder])
+
+
+def _opened(source: str, arguments: argparse.Namespace) -> AbstractContextManager[Sweep]:
+    return opened(
+        source,
+        python=arguments.python,
+        results=arguments.results,
+        tell=tell,
+        device=arguments.device,
+    )
+
+
+def _served(sweep: Sweep, arguments: argparse.Namespace) -> list[Result]:
+    cases = _cases(arguments, sweep.engine)
+    sweep.check(cases)
+    return [sweep.serve(case) for case in cases]
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -128,6 +149,8 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     if arguments.findings and (layouts or arguments.arguments):
         raise VerifyError("serve: a finding says its own launch; --findings takes no layout")
+    if arguments.findings and arguments.device != "cpu":
+        raise VerifyError("serve: --findings asks CPU ranks; leave --device out")
     if arguments.findings and (arguments.corruptions or len(arguments.seed or ()) > 1):
         raise VerifyError("serve: --findings takes one --seed and no --corruptions")
     if not arguments.findings and not (arguments.model and layouts):

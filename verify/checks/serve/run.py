@@ -12,12 +12,13 @@ from typing import Any
 from verify.checks.serve import calibrate, compare
 from verify.checks.serve.case import Case, Outcome, Result
 from verify.checks.serve.layout import ONE
-from verify.checks.serve.session import CASE_S, Session
-from verify.engines.engine import Engine
+from verify.checks.serve.session import Session
+from verify.engines.engine import Engine, Precision
 
+TAIL = 2000
 OWN = f"{Path(__file__).resolve().parents[2]}/"
 # what an engine's own Python says of itself, and of the network it was left, where it does
-VERSIONS = ("version", "python", "torch", "transformers", "triton", "network")
+VERSIONS = ("version", "python", "torch", "transformers", "triton", "network", "device")
 
 
 @dataclass(kw_only=True)
@@ -50,10 +51,10 @@ class Judge:
         if outcome == "exact":
             reference = compare.table(one["ranks"][0]["rows"])
             steps = compare.steps(reference, [rank["rows"] for rank in answer["ranks"]])
-            allowed = calibrate.tolerance(one)
+            allowed = calibrate.tolerance(one, self.engine.precision)
             if case.layout != ONE:
                 spoiled = tuple(self._spoiled(case, one, answer, allowed))
-            outcome, reason = _outcome(steps, allowed, spoiled, answer)
+            outcome, reason = _outcome(steps, allowed, spoiled, answer, self.engine.precision)
             said = _Said(steps=steps, tolerance=allowed, corruptions=spoiled or ())
             # a sum that a norm hides may be wrong in the released code as well
             if outcome == "diverged" or (outcome == "ill-conditioned" and spoiled):
@@ -83,6 +84,7 @@ class Judge:
                 name: self.session.hello[name] for name in VERSIONS if name in self.session.hello
             },
             seconds=time.monotonic() - started,
+            said=() if said.steps or self.engine.caged else _ends(answer),
         )
 
     def _one(self, case: Case) -> dict[str, Any]:
@@ -94,7 +96,9 @@ class Judge:
             patch=case.patch,
         )
         if alone not in self._ones:
-            self._ones[alone] = self._serve(alone, changes=list(calibrate.ROUNDING))
+            self._ones[alone] = self._serve(
+                alone, changes=calibrate.rounding(self.engine.precision)
+            )
         return self._ones[alone]
 
     def _patch_moves(self, case: Case, patched: dict[str, Any]) -> float | None:
@@ -109,7 +113,8 @@ class Judge:
 
     def _several(self, case: Case) -> dict[str, Any]:
         """A run on the layout's ranks with its own corruptions; without, where they end the run."""
-        answer = self._serve(case, changes="own")
+        fresh = self.engine.fresh
+        answer = self._serve(case, changes="once" if fresh else "own", watch=fresh)
         outcome, _ = classify(answer, engine=self.engine)
         ranks = self.engine.ranks(case.layout)
         clean = all(Path(answer["folder"], f"clean{rank}").exists() for rank in range(ranks))
@@ -124,20 +129,26 @@ class Judge:
         modules make. A thorough case has all that its ranks can name.
         """
         found = list(calibrate.corruptions(answer, allowed=allowed))
+        unset = [each for each in found if each.how == calibrate.UNSET]
+        places = {repr(each.change): place for place, each in enumerate(found)}
+        found = [each for each in found if each.how != calibrate.UNSET]
         if not found:
             found = self._more(case, calibrate.own(answer), allowed)
+            places = {}
         if case.thorough:
             found += self._more(case, calibrate.slices(answer), allowed)
             found += self._more(case, calibrate.elsewhere(answer), allowed)
         unseen = [each.change for each in found if each.seen == "not-seen"]
-        unset = self._more(case, [{**each, "how": calibrate.UNSET} for each in unseen], allowed)
+        tried = {calibrate.key(each.change) for each in unset}
+        again = [each for each in unseen if calibrate.key(each) not in tried]
+        unset += self._more(case, [{**each, "how": calibrate.UNSET} for each in again], allowed)
         dead = {calibrate.key(each.change) for each in unset if each.nats == 0}
         alive = [
             dict(each.change)
-            for each in calibrate.hidden(found, allowed=allowed)
+            for each in calibrate.hidden(found, allowed=allowed, precision=self.engine.precision)
             if each.seen != "not-seen" or calibrate.key(each.change) not in dead
         ]
-        modules = self._noticed(case, one, alive)
+        modules = self._noticed(case, one, alive, answer, places)
         for each in found:
             if each.seen == "not-seen" and calibrate.key(each.change) in dead:
                 yield replace(each, seen="unused")
@@ -147,22 +158,36 @@ class Judge:
                 yield each
 
     def _noticed(
-        self, case: Case, one: dict[str, Any], changes: list[dict[str, Any]]
+        self,
+        case: Case,
+        one: dict[str, Any],
+        changes: list[dict[str, Any]],
+        answer: dict[str, Any],
+        places: dict[str, int],
     ) -> dict[str, str]:
-        """By change, the first module with a value that is right and would not be with it."""
+        """By change, the first module with a value that is right and would not be with it.
+
+        A `fresh` engine's run has kept the values of its changes, whose `places` are their numbers;
+        any other, and other changes, run once more.
+        """
         if not changes:
             return {}
-        answer = self._serve(case, changes=changes, watch=True)
+        kept = self.engine.fresh and all(repr(each) in places for each in changes)
+        if not kept:
+            places = {repr(each): place for place, each in enumerate(changes)}
+            answer = self._serve(case, changes=changes, watch=True)
         outcome, _ = classify(answer, engine=self.engine)
         said = {}
         if outcome == "exact":
-            asked = {**self._comparison(case, one, answer), "spoiled": len(changes)}
-            judged = self.session.run(asked, ranks=1)
+            numbers = [places[repr(each)] for each in changes]
+            asked = {**self._comparison(case, one, answer), "spoiled": numbers}
+            judged = self._run(asked, ranks=1)
             if classify(judged, engine=self.engine)[0] == "exact":
                 noticed = judged["ranks"][0]["accused"]["noticed"]
                 pairs = zip(changes, noticed, strict=True)
                 said = {repr(change): str(found["module"]) for change, found in pairs if found}
-        shutil.rmtree(self._witness(answer), ignore_errors=True)
+        if not kept:
+            shutil.rmtree(self._witness(answer), ignore_errors=True)
         return said
 
     def _more(
@@ -211,7 +236,7 @@ class Judge:
 
     def _accused(self, case: Case, one: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         """The first module at fault: `module`, `step`, `rank`, `what`, `rows`, `far`."""
-        judged = self.session.run(self._comparison(case, one, answer), ranks=1)
+        judged = self._run(self._comparison(case, one, answer), ranks=1)
         outcome, why = classify(judged, engine=self.engine)
         if outcome != "exact":
             why_not = f"the modules were not compared: {why}"
@@ -223,6 +248,7 @@ class Judge:
     ) -> dict[str, Any]:
         """Asks for the values of modules that a run kept to be compared with the one rank's."""
         partitions = {tuple(group) for rank in answer["ranks"] for group in rank["groups"]}
+        precision = self.engine.precision
         return {
             "accuse": str(self._witness(answer)),
             "one": str(self._witness(one)),
@@ -230,6 +256,7 @@ class Judge:
             "groups": case.layout.dp,
             "seed": case.seed,
             "partitions": sorted(partitions),
+            "precision": {name: getattr(precision, name) for name in ("factor", "margin", "size")},
         }
 
     @staticmethod
@@ -252,14 +279,17 @@ class Judge:
             "changes": changes,
             "watch": watch,
         }
-        return self.session.run(request, ranks=ranks)
+        return self._run(request, ranks=ranks)
+
+    def _run(self, request: dict[str, Any], *, ranks: int) -> dict[str, Any]:
+        return self.session.run(request, ranks=ranks, limit=self.engine.case_s)
 
     def _model(self, case: Case) -> Path | dict[str, Any]:
         key = (case.model, case.seed)
         if key not in self._models:
             folder = self.session.folder / f"{case.model}-{case.seed}"
             request = {"write": case.model, "into": str(folder), "seed": case.seed}
-            answer = self.session.run(request, ranks=0)
+            answer = self._run(request, ranks=0)
             if answer.get("prepare") or answer.get("lost"):
                 return answer
             self._models[key] = folder
@@ -291,12 +321,13 @@ def _outcome(
     allowed: float,
     spoiled: tuple[calibrate.Corruption, ...] | None,
     answer: dict[str, Any],
+    precision: Precision,
 ) -> tuple[Outcome, str | None]:
     """The verdict, and why where it is `ill-conditioned`. One rank has no corruptions (None)."""
-    if not all(rank["again"] for rank in answer["ranks"]):
+    if not all(_repeated(rank, allowed, precision) for rank in answer["ranks"]):
         return "ill-conditioned", "the same model, run twice in one process, answers differently"
     least = math.inf if spoiled is None else calibrate.smallest(spoiled)
-    outcome = calibrate.verdict(max(steps.values()), allowed, least)
+    outcome = calibrate.verdict(max(steps.values()), allowed, least, precision)
     if outcome != "ill-conditioned":
         return outcome, None
     if least is None:
@@ -304,6 +335,14 @@ def _outcome(
     return outcome, (
         f"{allowed:.2g} nats are allowed, and a corruption of this case moves {least:.2g}"
     )
+
+
+def _repeated(rank: dict[str, Any], allowed: float, precision: Precision) -> bool:
+    """Whether a rank's last pass, of the model as it is, says what the first one did."""
+    if rank["again"] or precision.repeats:
+        return bool(rank["again"])
+    first = compare.table(rank["rows"])
+    return max(compare.steps(first, [rank["repeat"]]).values()) <= allowed
 
 
 def classify(answer: dict[str, Any], *, engine: Engine) -> tuple[Outcome, str | None]:
@@ -315,6 +354,10 @@ def classify(answer: dict[str, Any], *, engine: Engine) -> tuple[Outcome, str | 
         if failed["kind"] == "RefusedError":
             return "refused", _short(failed["error"])
         return "cannot-run", _where(failed, engine.package)
+    for result in answer["ranks"]:
+        # where no process imports the engine before ranks do, rank 0 reads the launch
+        if result and result.get("kind") == "RefusedError":
+            return "refused", _short(result["error"].removeprefix("RefusedError: "))
     for said in _words(answer):
         for line in said.splitlines():
             if engine.sizes_differ.search(line):
@@ -332,7 +375,7 @@ def _why_not(answer: dict[str, Any], engine: Engine) -> str | None:
         named = ", ".join(map(str, late))
         said = {rank: line for rank in late if (line := _last(answer["said"][rank]))}
         last = next((f"; rank {rank} said last: {line}" for rank, line in said.items()), "")
-        return f"waited {CASE_S:g} s for ranks {named}: gave up{last}"
+        return f"waited {engine.case_s:g} s for ranks {named}: gave up{last}"
     for rank, result in enumerate(answer["ranks"]):
         if result is None:
             how = ended[rank] if ended else "the case's process ended"
@@ -364,6 +407,16 @@ def _where(failure: dict[str, Any], package: str) -> str:
     inside = [f for f in failure["frames"] if marker in f and not f.startswith(OWN)]
     at = f" at {package}/{inside[-1].rpartition(marker)[2]}" if inside else ""
     return f"{_short(failure['error'])}{at}"
+
+
+def _ends(answer: dict[str, Any]) -> tuple[str, ...]:
+    """What each rank wrote last, and its exception, whatever made it fail."""
+    if answer.get("lost") or answer["prepare"]:
+        return (str(answer.get("lost") or answer["prepare"]["trace"])[-TAIL:],)
+    return tuple(
+        f"{said[-TAIL:]}\n{((result or {}).get('trace') or '')[-TAIL:]}".strip()
+        for result, said in zip(answer["ranks"], answer["said"], strict=True)
+    )
 
 
 def _last(text: str) -> str:

@@ -37,12 +37,17 @@ zygote.main(name)
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What starts an engine: its Python, the folder its source is imported from, who drives it."""
+    """What starts an engine: its Python, the folder its source is imported from, who drives it.
+
+    One that is not `caged` has this process's environment and home, where kernels that were
+    compiled once lie.
+    """
 
     python: Path
     drive: str
     source: Path | None = None
     variables: Mapping[str, str]
+    caged: bool = True
 
 
 class Session:
@@ -112,7 +117,7 @@ class Session:
         hello = exchange(self._process, "", seconds=START_S)
         if hello is None or "error" in hello:
             said = (hello or {}).get("error") or log.read_text("utf-8", "replace")
-            last = (said.strip().splitlines() or ["no reason given"])[-1]
+            last = _last(said)
             late = hello is None and self._runs()
             self._end()
             if late:
@@ -130,9 +135,9 @@ class Session:
 
     def _environment(self) -> dict[str, str]:
         folder = str(self.folder)
+        own = {"PATH": os.defpath, "HOME": folder} if self._engine.caged else os.environ
         return {
-            "PATH": os.defpath,
-            "HOME": folder,
+            **own,
             "TMPDIR": folder,
             "PYTHONDONTWRITEBYTECODE": "1",
             **self._engine.variables,
@@ -153,3 +158,10 @@ class Session:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def _last(said: str) -> str:
+    """The last line, and of a traceback the last place in it."""
+    lines = [line.strip() for line in said.strip().splitlines()] or ["no reason given"]
+    places = [line for line in lines if line.startswith("File ")]
+    return f"{lines[-1]} ({places[-1]})" if places and lines[-1] != places[-1] else lines[-1]

@@ -15,16 +15,21 @@ from verify.checks.serve.source import Located, locate
 from verify.engines import inside
 from verify.engines.engine import Engine
 from verify.engines.registry import engines
+from verify.errors import VerifyError
 
 
-def subject_of(located: Located) -> Subject:
-    """Digests of the engine's package and of everything here that has a say in a result."""
+def subject_of(located: Located, engine: Engine) -> Subject:
+    """Digests of the engine's package and of everything here that has a say in a result.
+
+    A device other than the CPU is part of the latter: no case of one is one of the other.
+    """
     judges = (Path(str(module.__file__)) for module in (calibrate, compare, run, zygote))
     # what every engine's own module may use
     shared = Path(str(inside.__file__)).parent
+    builder = digest(*judges, shared, engine.home)
     return Subject(
-        source=digest(located.folder / located.engine.package),
-        builder=digest(*judges, shared, located.engine.home),
+        source=digest(located.folder / engine.package),
+        builder=builder if engine.device == "cpu" else f"{builder}-{engine.device}",
     )
 
 
@@ -38,8 +43,9 @@ class Sweep:
         results: Results,
         launch: Callable[[], Session],
         tell: Callable[[str], None],
+        python: Path | None = None,
     ) -> None:
-        self.engine, self.subject = engine, results.subject
+        self.engine, self.subject, self._python = engine, results.subject, python
         self._results, self._launch, self._tell = results, launch, tell
         self._stack = ExitStack()
         self._judge: run.Judge | None = None
@@ -51,6 +57,21 @@ class Sweep:
     def __exit__(self, *caught: object) -> None:
         self._stack.close()
 
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raises `VerifyError` before anything runs where a case needs more GPUs than there are."""
+        if self.engine.device == "cpu":
+            return
+        needs = {case.layout: self.engine.ranks(case.layout) for case in self._new(cases)}
+        if not needs:
+            return
+        layout = max(needs, key=lambda each: needs[each])
+        there = self._started().session.hello["gpus"]
+        if needs[layout] > there:
+            raise VerifyError(
+                f"--device {self.engine.device}: {layout} needs {_gpus(needs[layout])}, and "
+                f"{self._python} sees {_gpus(there)}"
+            )
+
     def serve(self, case: Case) -> Result:
         """The result of `case`, run if it has to be."""
         result, how = self._results.get(case), "kept"
@@ -60,7 +81,12 @@ class Sweep:
             how = f"{result.seconds:.1f} s"
         self._number += 1
         self._tell(f"{self._number} {case.model} {case.layout}: {result.outcome}, {how}")
+        for rank, said in enumerate(result.said):
+            self._tell(f"rank {rank} said last:\n{said}")
         return result
+
+    def _new(self, cases: Sequence[Case]) -> Iterator[Case]:
+        return (case for case in cases if self._results.get(case) is None)
 
     def _started(self) -> run.Judge:
         if self._judge is None:
@@ -73,12 +99,20 @@ class Sweep:
 
 @contextmanager
 def opened(
-    source: str, *, python: Path | None, results: Sequence[Path], tell: Callable[[str], None]
+    source: str,
+    *,
+    python: Path | None,
+    results: Sequence[Path],
+    tell: Callable[[str], None],
+    device: str = "cpu",
 ) -> Iterator[Sweep]:
-    """A sweep over SOURCE; its Python is `python`, or made when the first case has to run."""
+    """A sweep over SOURCE; its Python is `python`, or made when the first case has to run.
+
+    Raises `VerifyError` for a `device` that the engine is not served on, or not without `python`.
+    """
     with tempfile.TemporaryDirectory(prefix="verify-source-") as scratch:
         located = locate(source, engines=engines(), scratch=Path(scratch))
-        engine = located.engine
+        engine = _on(device, located.engine, python)
 
         def launch() -> Session:
             started = session.Engine(
@@ -86,12 +120,30 @@ def opened(
                 drive=engine.drive,
                 source=located.folder,
                 variables=engine.variables,
+                caged=engine.caged,
             )
             return Session(started)
 
-        kept = Results(files=results, subject=subject_of(located))
-        with Sweep(engine=engine, results=kept, launch=launch, tell=tell) as sweep:
+        kept = Results(files=results, subject=subject_of(located, engine))
+        with Sweep(engine=engine, results=kept, launch=launch, tell=tell, python=python) as sweep:
             yield sweep
+
+
+def _on(device: str, engine: Engine, python: Path | None) -> Engine:
+    if device == engine.device:
+        return engine
+    if device not in engine.devices:
+        raise VerifyError(f"--device {device}: {engine.name} is served on {engine.device} only")
+    if python is None:
+        raise VerifyError(
+            f"--device {device} needs --python PATH, with {engine.name}'s packages and kernels: "
+            f"environments that are made here are for {engine.device}"
+        )
+    return engine.devices[device]
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"
 
 
 def _environment(engine: Engine, source: str, tell: Callable[[str], None]) -> Path:

@@ -1,9 +1,9 @@
 """The first module whose output differs from one rank's although its inputs agree.
 
-A value agrees where the rows that the rank holds are those of the one rank, within ten times what
-rounding-sized changes of the weights do to it. It is a part where the values of a group of ranks
-add up to it: a sum that is still to come is no fault. What a module makes of parts that nobody has
-added up is one: that module is named, with those words.
+A value agrees where the rows that the rank holds are those of the one rank, within so many times
+what rounding-sized changes of the weights do to it. It is a part where the values of a group of
+ranks add up to it: a sum that is still to come is no fault. What a module makes of parts that
+nobody has added up is one: that module is named, with those words.
 
 Runs inside the engine's Python (standard library and torch).
 """
@@ -20,11 +20,6 @@ import torch
 from verify.engines.inside.rows import PADDING, Map, maps, others
 from verify.engines.inside.witness import Call
 
-FACTOR = 10.0
-# a corruption is noticed where it moves a value by this many times its tolerance, as by nats
-MARGIN = 10.0
-# of the largest value of a table: what float32 may lose in it whatever the weights
-FLOOR = FACTOR * 2.0**-23
 COUNTS = [Fraction(2), Fraction(3), Fraction(4), Fraction(0)] + [
     Fraction(above, below) for below in (2, 3, 4) for above in range(1, below)
 ]
@@ -36,13 +31,18 @@ WHOLE, PART, DIFFERS, UNKNOWN = "whole", "part", "differs", "unknown"
 class Layout:
     """Where rows are: by step the `lengths` of all prompts, `shares` of each group of ranks.
 
-    `partitions` are groups of ranks that may add their values up.
+    `partitions` are groups of ranks that may add their values up. A value may be off by `factor`
+    times what moved weights do to it, or times `size`, what the type may lose, of its table's
+    largest; a corruption is noticed where it moves one by `margin` times that.
     """
 
     ranks: int
     lengths: dict[str, list[int]]
     shares: list[list[int]]
     partitions: list[list[int]]
+    factor: float = 10.0
+    margin: float = 10.0
+    size: float = 2.0**-23
 
     def group(self, rank: int) -> int:
         """Which group a rank is in."""
@@ -79,16 +79,22 @@ def of_case(
 ) -> dict[str, Any]:
     """What `accused` says of the folders that two earlier cases kept as their `witness`.
 
-    With `spoiled`, the number of corruptions that the second one kept, `noticed` says it of each.
+    With `spoiled`, numbers of corruptions that the second one kept, `noticed` says it of each.
     """
     one, several, ranks = Path(case["one"]), Path(case["accuse"]), case["ranks"]
     whole = torch.load(one / "rank0.pt")
     moved = [torch.load(file) for file in sorted(one.glob("change*.rank0.pt"))]
     clean = read(several, ranks=ranks)
-    layout = Layout(ranks=ranks, lengths=lengths, shares=shares, partitions=case["partitions"])
+    layout = Layout(
+        ranks=ranks,
+        lengths=lengths,
+        shares=shares,
+        partitions=case["partitions"],
+        **case.get("precision", {}),
+    )
     if "spoiled" not in case:
         return accused(whole, moved, clean, layout)
-    kept = (read(several, ranks=ranks, name=f"change{i}.") for i in range(case["spoiled"]))
+    kept = (read(several, ranks=ranks, name=f"change{i}.") for i in case["spoiled"])
     return {"noticed": [noticed(whole, moved, clean, spoiled, layout) for spoiled in kept]}
 
 
@@ -106,7 +112,9 @@ def accused(
         if found is not None:
             return found
     last = one[-1]
-    outputs = list(_values("outputs", last, near, [table.get(_key(last)) for table in tables]))
+    outputs = list(
+        _values("outputs", last, near, [table.get(_key(last)) for table in tables], layout)
+    )
     if outputs and all(
         relation(value, rank, layout)[0] == WHOLE
         for value in outputs
@@ -126,7 +134,7 @@ def noticed(
     """The first value that is right in a clean run and would not be with a corruption, or None.
 
     `module`, whether it is of its `inputs` or `outputs`, `step`, `rank`, and how `far` the
-    corruption moves it: `MARGIN` times what a right value may be off by, and more.
+    corruption moves it: `margin` times what a right value may be off by, and more.
     """
     near = [{_key(call): call for call in calls} for calls in moved]
     rights = [{_key(call): call for call in calls} for calls in clean]
@@ -135,10 +143,10 @@ def noticed(
         right = [table.get(_key(call)) for table in rights]
         wrong = [table.get(_key(call)) for table in wrongs]
         for name in ("inputs", "outputs"):
-            for number, value in enumerate(_values(name, call, near, right)):
+            for number, value in enumerate(_values(name, call, near, right, layout)):
                 for rank in range(layout.ranks):
                     distance = _moved(value, _at(wrong[rank], name, number), rank, layout)
-                    if distance > MARGIN * value.tolerance:
+                    if distance > layout.margin * value.tolerance:
                         place = {"module": call["name"], "value": name, "step": call["step"]}
                         return {**place, "rank": rank, "far": distance}
     return None
@@ -163,8 +171,8 @@ def _judge(
 ) -> dict[str, Any] | None:
     """The accusation of one call, if any rank gives reason for it."""
     same = [table.get(_key(call)) for table in tables]
-    inputs = list(_values("inputs", call, near, same))
-    outputs = list(_values("outputs", call, near, same))
+    inputs = list(_values("inputs", call, near, same, layout))
+    outputs = list(_values("outputs", call, near, same, layout))
     for rank, mine in enumerate(same):
         if mine is None or call["other"] or mine["other"]:
             continue
@@ -290,7 +298,11 @@ def _bad(mine: torch.Tensor, value: Value, rows: Map) -> list[int]:
 
 
 def _values(
-    name: str, call: Call, near: Sequence[dict[Key, Call]], same: Sequence[Call | None]
+    name: str,
+    call: Call,
+    near: Sequence[dict[Key, Call]],
+    same: Sequence[Call | None],
+    layout: Layout,
 ) -> Iterator[Value]:
     for number, table in enumerate(call[name]):
         moves = [
@@ -300,7 +312,7 @@ def _values(
         ]
         yield Value(
             one=table,
-            tolerance=max(FACTOR * max(moves, default=0.0), FLOOR * _largest(table)),
+            tolerance=layout.factor * max([*moves, layout.size * _largest(table)]),
             ranks=[_at(each, name, number) for each in same],
             step=call["step"],
         )

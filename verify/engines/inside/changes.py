@@ -31,8 +31,10 @@ def moved(model: Any, *, size: float, seed: int) -> Iterator[None]:
     before = [each.detach().clone() for each in parameters]
     with torch.no_grad():
         for parameter in parameters:
-            up = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter.dtype)
-            parameter.data.mul_(1 + size * (2 * up - 1))
+            up = torch.randint(0, 2, parameter.shape, generator=draw)
+            # in float32: a narrower type has no number that near to one
+            factors = (1 + size * (2 * up.float() - 1)).to(parameter.device)
+            parameter.data.copy_(parameter * factors)
         yield
         for parameter, value in zip(parameters, before, strict=True):
             parameter.data.copy_(value)

@@ -14,7 +14,7 @@ Call = dict[str, Any]
 """`step`, `name`, `call` (its number in the step), `inputs`, `outputs`, `other`: whether some input
 is a tensor of floats that is not rows by columns (dimensions of one before them aside). A value is
 a table; the first two of equal shape are summed, since a layer hands on what it adds and the
-residual that it is added to apart."""
+residual that it is added to apart. Values are kept on the CPU, as float32 or wider."""
 
 
 class Witness:
@@ -75,7 +75,8 @@ def _tables(values: Any) -> tuple[list[torch.Tensor], bool]:
                 # transformers' own modules have a batch of one
                 batch = value.shape[:-2].numel()
                 if value.dim() >= 2 and batch == 1:
-                    tables.append(value.detach().reshape(value.shape[-2:]))
+                    table = value.detach().reshape(value.shape[-2:]).cpu()
+                    tables.append(table.float() if table.element_size() < 4 else table)
                 else:
                     other = True
         elif isinstance(value, tuple | list):

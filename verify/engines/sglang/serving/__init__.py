@@ -1,12 +1,13 @@
-"""What serving a whole SGLang release on CPU ranks takes."""
+"""What serving a whole SGLang release takes, on CPU ranks and on GPUs."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from verify.engines.engine import Engine, Environment
+from verify.engines.engine import BFLOAT16, Engine, Environment
 from verify.engines.sglang.distributions import DISTRIBUTIONS
 from verify.engines.sglang.serving import findings, layouts, tables
 
-ENGINE = Engine(
+_CPU = Engine(
     name="sglang",
     home=Path(__file__).parent,
     package=tables.PACKAGE,
@@ -27,3 +28,15 @@ ENGINE = Engine(
     peer_gone=tables.PEER_GONE,
     asked=findings.asked,
 )
+_GPU = replace(
+    _CPU,
+    drive=tables.GPU_DRIVE,
+    variables=tables.GPU_VARIABLES,
+    command_line=tables.gpu_command_line,
+    device="cuda",
+    precision=BFLOAT16,
+    caged=False,
+    fresh=True,
+    case_s=tables.GPU_CASE_S,
+)
+ENGINE = replace(_CPU, devices={_GPU.device: _GPU})

@@ -20,6 +20,19 @@ VARIABLES = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
+GPU_DRIVE = "verify.engines.sglang.serving.inside.gpu"
+GPU_VARIABLES = {
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "SGLANG_ENABLE_JIT_DEEPGEMM": "0",
+    # others may have cases on the same GPUs
+    "SGLANG_DISABLE_TP_MEMORY_INBALANCE_CHECK": "1",
+}
+# one run: import, kernels that are compiled at first use, all corruptions
+GPU_CASE_S = 200.0
+
 # what a CPU without the engine's own kernels needs, whatever the layout
 PLATFORM = (
     "--device=cpu",
@@ -35,6 +48,15 @@ PLATFORM = (
     "--disable-overlap-schedule",
     "--disable-radix-cache",
     "--chunked-prefill-size=512",
+)
+# on GPUs: kernels that every release has, and norms that take no float32
+GPU_PLATFORM = (
+    "--device=cuda",
+    "--dtype=bfloat16",
+    "--attention-backend=triton",
+    "--mem-fraction-static=0.6",
+    *PLATFORM[2:],
+    "--log-level=info",
 )
 # unless the tiny configuration names another: models whose attention it refuses
 BACKEND = "torch_native"
@@ -85,6 +107,12 @@ def command_line(model: str, folder: str, words: Sequence[str]) -> list[str]:
     written = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     backend = written.get("tiny_attention", BACKEND)
     return [f"--model-path={folder}", *PLATFORM, f"--attention-backend={backend}", *words]
+
+
+def gpu_command_line(model: str, folder: str, words: Sequence[str]) -> list[str]:
+    """As `command_line`, for a server on GPUs."""
+    del model
+    return [f"--model-path={folder}", *GPU_PLATFORM, *words]
 
 
 # how gloo says that ranks brought tensors of different sizes

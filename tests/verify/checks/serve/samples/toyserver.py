@@ -36,7 +36,7 @@ SITE = ["srt/models/toy.py:7", "model.layers.*", "all_reduce", 2]
 
 def rank(prepared, case, folder, rank):
     if "spoiled" in case:
-        files = [Path(case["accuse"], f"change{i}.rank1") for i in range(case["spoiled"])]
+        files = [Path(case["accuse"], f"change{i}.rank1") for i in case["spoiled"]]
         # a normed toy hides its collective behind a norm, where a module's value shows it
         shown = [{"module": "norm"} if "normed" in file.read_text() else None for file in files]
         return {"rows": [], "unfilled": [], "accused": {"noticed": shown}}

@@ -22,11 +22,18 @@ from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
 from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
-PLUMBING = ("srt/distributed/", "srt/layers/dp_attention.py", "srt/runtime_context.py")
+PLUMBING = (
+    "srt/distributed/",
+    "srt/layers/dp_attention.py",
+    "srt/runtime_context.py",
+    "srt/utils/custom_op.py",
+)
 
 SUMS = ("all_reduce",)
 SCATTERS = ("reduce_scatter_tensor", "reduce_scatter_single", "reduce_scatter")
 GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
+# of GPUs (groups.py): of different sizes, and a sum with the residual and norm behind it
+SCATTERV, GATHERV, FUSED = "reduce_scatterv", "all_gatherv", "all_reduce with norm"
 # what is counted and cannot be corrupted here, so that nobody takes it for covered
 OTHERS = ("all_to_all_single", "all_to_all", "gather", "scatter", "broadcast", "send", "recv")
 
@@ -77,11 +84,24 @@ class Collectives:
         for name in (*SUMS, *SCATTERS, *GATHERS, *OTHERS):
             original = getattr(dist, name, None)
             if original is not None:
-                _replace(original, self._standing_before(name, original))
+                replace(original, self._standing_before(name, original))
 
     def corrupt(self, site: Site | None, how: str = "", group: Any = None) -> None:
         """From now on `site` is wrong; None: all are right."""
         self.wrong, self.how, self.group, self.struck = site, how, group, 0
+
+    def met(self, function: str, ranks: Sequence[int]) -> bool:
+        """Count the site that asks for `function` now; whether it is the wrong one."""
+        site = Site(
+            place=place(self.root, PLUMBING),
+            module=self.running.inner(),
+            function=function,
+            size=len(ranks),
+        )
+        self.seen[site] = self.seen.get(site, 0) + 1
+        self.ranks[site] = list(ranks)
+        self.struck += site == self.wrong
+        return site == self.wrong
 
     def _standing_before(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -108,17 +128,9 @@ class Collectives:
         if not tensor.is_floating_point() or len(ranks) == 1:
             return original(**arguments)
         operation = arguments.get("op") or dist.ReduceOp.SUM
-        site = Site(
-            place=place(self.root, PLUMBING),
-            module=self.running.inner(),
-            function=name if operation == dist.ReduceOp.SUM else f"{name} {operation}",
-            size=len(ranks),
-        )
-        self.seen[site] = self.seen.get(site, 0) + 1
-        self.ranks[site] = list(ranks)
-        if site != self.wrong:
+        function = name if operation == dist.ReduceOp.SUM else f"{name} {operation}"
+        if not self.met(function, ranks):
             return original(**arguments)
-        self.struck += 1
         if self.how.startswith(ELSEWHERE):
             return original(**{**arguments, "group": self.group})
         if name in OTHERS:
@@ -131,8 +143,10 @@ class Collectives:
 
 def hows(site: Site) -> tuple[str, ...]:
     """In which ways a site can be wrong without another group."""
-    if site.function in (*SUMS, *SCATTERS, *GATHERS):
+    if site.function in (*SUMS, *SCATTERS, *GATHERS, SCATTERV, FUSED):
         return DOUBLED, DROPPED
+    if site.function == GATHERV:
+        return (DROPPED,)
     # the largest of the largest is the largest
     return (DROPPED,) if site.function.split(" ")[0] in (*SUMS, *SCATTERS) else ()
 
@@ -146,6 +160,8 @@ def elsewhere(
     are none, and where values are gathered or scattered another size would be another shape.
     """
     _, _, function, size = words
+    if function in (SCATTERV, GATHERV, FUSED):
+        return []
     found: dict[tuple[Ranks, ...], str] = {}
     for name in sorted(groups):
         partition = tuple(groups[name])
@@ -201,7 +217,8 @@ def _gather(original: Callable[..., Any], arguments: dict[str, Any], how: str) -
     return result
 
 
-def _replace(original: Any, new: Any) -> None:
+def replace(original: Any, new: Any) -> None:
+    """Put `new` where modules of the engine, or torch's public names, have `original`."""
     for name, module in list(sys.modules.items()):
         if module is None or not name.startswith(("sglang", "torch.distributed", "verify.")):
             continue

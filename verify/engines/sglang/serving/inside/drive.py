@@ -33,29 +33,37 @@ class RefusedError(Exception):
 def load() -> dict[str, Any]:
     """Import the engine with its stand-ins; its version and where it lies."""
     stubs.install()
-    torch = importlib.import_module("torch")
     standins = importlib.import_module("verify.engines.sglang.serving.inside.standins")
     standins.register_custom_ops()
     standins.own_config_names()
     standins.tuning_keys()
+    imported()
+    standins.install()
+    return {**versions(), "stand_ins": standins.ALL, "stubs": list(stubs.STUBBED)}
+
+
+def imported() -> None:
+    """Import what a run takes of the engine, once in a process."""
+    torch = importlib.import_module("torch")
     try:
         batch = importlib.import_module("sglang.benchmark.one_batch")
     except ImportError:
         batch = importlib.import_module("sglang.bench_one_batch")
     importlib.import_module("sglang.srt.models.registry")
     arguments = importlib.import_module("sglang.srt.server_args")
-    standins.install()
-    sglang = importlib.import_module("sglang")
     _ENGINE.update(torch=torch, batch=batch, arguments=arguments)
+
+
+def versions() -> dict[str, Any]:
+    """What a result says of the engine's Python."""
+    sglang = importlib.import_module("sglang")
     return {
         "version": sglang.__version__,
         "source": str(Path(str(sglang.__file__)).parent.parent),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": importlib.import_module("torch").__version__,
         "transformers": importlib.import_module("transformers").__version__,
         "triton": importlib.import_module("triton").__version__,
-        "stand_ins": standins.ALL,
-        "stubs": list(stubs.STUBBED),
     }
 
 
@@ -75,12 +83,26 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
     """
     if "accuse" in case:
         return None
-    tiny = importlib.import_module("verify.engines.sglang.serving.inside.tiny")
     if "write" in case:
+        tiny = importlib.import_module("verify.engines.sglang.serving.inside.tiny")
         Path(case["into"]).mkdir()
         tiny.write(case["write"], Path(case["into"]))
         return None
+    return resolved(case, log=folder / "log")
+
+
+def register(case: dict[str, Any]) -> None:
+    """Make transformers know the case's configuration, in each process that reads it."""
+    tiny = importlib.import_module("verify.engines.sglang.serving.inside.tiny")
     tiny.register(Path(case["model"]))
+
+
+def resolved(case: dict[str, Any], *, log: Path) -> Any:
+    """The server's arguments and ports, and the test's; `log` has what this process prints.
+
+    Raises `RefusedError`.
+    """
+    register(case)
     server, batch = _ENGINE["arguments"], _ENGINE["batch"]
     count = case["ranks"]
     os.environ["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(
@@ -92,8 +114,8 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
             arguments.resolve_once()
     except SystemExit as error:
         # argparse has written its reason to the log
-        log = Path(folder, "log").read_text("utf-8", "replace").strip().splitlines()
-        raise RefusedError(log[-1] if log else f"exit {error.code}") from error
+        said = log.read_text("utf-8", "replace").strip().splitlines()
+        raise RefusedError(said[-1] if said else f"exit {error.code}") from error
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise RefusedError(f"{type(error).__name__}: {error}") from error
     test = batch.BenchArgs(
@@ -106,10 +128,13 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
     return arguments, server.PortArgs.init_new(arguments), test
 
 
-def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[str, Any]:
+def rank(
+    prepared: Any, case: dict[str, Any], folder: Path, rank: int, collectives: str = "corrupt"
+) -> dict[str, Any]:
     """One rank's log-probabilities, and those of the same model with something changed.
 
     The keys are those of `passes.run`; for a case with `accuse`, `accused` of `accuse.accused`.
+    `collectives` is the module here that stands before those of this platform.
     """
     if "accuse" in case:
         return {"rows": [], "unfilled": [], "accused": _accused(case)}
@@ -133,6 +158,9 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
             case=case,
             folder=folder,
             rank=rank,
+            kind=importlib.import_module(
+                f"verify.engines.sglang.serving.inside.{collectives}"
+            ).Collectives,
         )
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch.distributed as dist
 
 from verify.engines.inside.changes import (
+    NAN,
     Change,
     keep,
     moved,
@@ -33,20 +34,23 @@ def run(
     case: dict[str, Any],
     folder: Path,
     rank: int,
+    kind: type[corrupt.Collectives] = corrupt.Collectives,
 ) -> dict[str, Any]:
     """`rows` of the model as it is, and a `variants` entry (`change`, `rows`) for each change.
 
     `changes` of the case is a list, or "own": each collective of this launch doubled and dropped,
-    and one slice of one parameter. What modules make of rows is kept in `folder/witness`; of a
+    and one slice of one parameter; "once" adds each of those unset, behind them, for ranks that
+    are not easily started again. `kind` stands before this platform's collectives. What modules
+    make of rows is kept in `folder/witness`; of a
     corruption, where the case has `watch`.
     `sites` are the collectives (place, module, function, ranks; how often; in which ways each can
     be wrong, and over which groups of other ranks), `slices` the parameters that this rank holds a
     part of. `again` is false where the model, run once more in the end, says something else than
-    at first.
+    at first, and `repeat` the rows that it says.
     """
     running = Running()
     root = Path(str(importlib.import_module("sglang").__file__)).parent
-    collectives = corrupt.Collectives(running=running, root=root)
+    collectives = kind(running=running, root=root)
     witness = Witness(running, step=lambda: kept.step)
 
     def loaded(model: Any) -> None:
@@ -63,8 +67,10 @@ def run(
     sites = _agreed(collectives) if case["ranks"] > 1 else []
     slices = parts_held(kept.runner.model, Path(case["model"], "shapes.json"))
     changes = case.get("changes", [])
-    if changes == "own":
+    if changes in ("own", "once"):
+        once = changes == "once"
         changes = [*_doubled_and_dropped(sites), *one_slice(slices, seed=case["seed"])]
+        changes += _unset(changes) if once else []
     said = variants(
         changes,
         made=lambda change: _changed(change, kept=kept, collectives=collectives, rank=rank),
@@ -74,11 +80,13 @@ def run(
         rank=rank,
         watch=case.get("watch", False),
     )
+    repeat = kept.run(test) if changes else rows
     return {
         "rows": rows,
         "unfilled": kept.unfilled,
         "variants": said,
-        "again": not changes or kept.run(test) == rows,
+        "again": repeat == rows,
+        "repeat": repeat,
         "sites": [{**site, "count": seen.get(corrupt.Site.of(site["words"]), 0)} for site in sites],
         "slices": slices,
         "groups": [list(part) for part in {tuple(ranks) for ranks in _groups().values()}],
@@ -106,6 +114,12 @@ def _changed(
 
 def _doubled_and_dropped(sites: list[dict[str, Any]]) -> list[Change]:
     return [{"site": site["words"], "how": how} for site in sites for how in site["hows"]]
+
+
+def _unset(changes: list[Change]) -> list[Change]:
+    """No number in the place of each thing that is changed, once."""
+    things = {repr(change.get("site") or change.get("slice")): change for change in changes}
+    return [{**change, "how": NAN} for change in things.values()]
 
 
 def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:

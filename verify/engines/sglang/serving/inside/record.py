@@ -74,6 +74,7 @@ class Record:
         """One token more, a given one rather than the likeliest: no tie makes runs differ."""
         torch, number = self._torch, len(self._logits) - 2
         given = torch.tensor([self._forced[i][number] for i in self._mine], dtype=ids.dtype)
+        given = given.to(ids.device)
         given = torch.cat([given, ids[len(self._mine) :]])
         result = self._original["decode"](given, *positional, **named)
         self._keep(result[1])
@@ -133,4 +134,4 @@ class Record:
         ]
 
     def _keep(self, logits: Any) -> None:
-        self._logits.append(logits.float().clone()[: len(self._mine)])
+        self._logits.append(logits.float().cpu().clone()[: len(self._mine)])

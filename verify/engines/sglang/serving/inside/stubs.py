@@ -27,6 +27,19 @@ STUBBED = (
     "deep_gemm",
     "deep_ep",
 )
+# beside GPUs the engine has its own kernels; these no case of ours needs
+UNUSED = (
+    "torch_memory_saver",
+    "torchao",
+    "quack",
+    "flash_attn",
+    "soundfile",
+    "av",
+    "decord2",
+    "decord",
+    "deep_gemm",
+    "deep_ep",
+)
 # the engine has a fallback of its own for these
 ABSENT = frozenset({"sgl_kernel.scalar_type"})
 
@@ -69,12 +82,16 @@ class _Mock(types.ModuleType):
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: object = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname in ABSENT:
+        top = fullname.split(".", maxsplit=1)[0]
+        if top in self._names and fullname in ABSENT:
             raise ModuleNotFoundError(fullname, name=fullname)
-        if fullname.split(".", maxsplit=1)[0] in STUBBED:
+        if top in self._names:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
@@ -89,9 +106,14 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__file__ = __file__
 
 
+def install_unused() -> None:
+    """Put the mocks of `UNUSED` before everything else that is importable, and no others."""
+    sys.meta_path.insert(0, _Finder(UNUSED))
+
+
 def install() -> None:
     """Put the mocks before everything else that is importable, then import torch."""
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, _Finder(STUBBED))
     install_operators(importlib.import_module("torch._ops")._OpNamespace)
 
 

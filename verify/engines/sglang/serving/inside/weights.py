@@ -43,6 +43,9 @@ def install(*, seed: int, shapes: Path) -> None:
 
     def initialize_dummy_weights(model: torch.nn.Module, *_: object, **__: object) -> None:
         fill(model, seed=seed, shapes=shapes)
+        if torch.cuda.is_available():
+            # memory for keys and values comes next: a kernel may read what it then masks
+            torch.use_deterministic_algorithms(mode=False)
 
     for name in ("loader", "weight_utils"):
         module: Any = importlib.import_module(f"sglang.srt.model_loader.{name}")
