@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,22 +18,7 @@ def forward_normal(self, h, should_allreduce_fusion=False, use_reduce_scatter=Fa
 q.Qwen3MoeSparseMoeBlock.forward_normal = forward_normal
 """
 PYTHON = os.environ.get("SERVE_PYTHON")
-
-
-WHOLE_DENSE = """
-import sglang.srt.models.mellum as m
-made = m.MellumMLP.__init__
-m.MellumMLP.__init__ = lambda self, *a, **k: made(self, *a, **{**k, "parallel_group": "replicated"})
-"""
-WHOLE_SHARED = """
-import sglang.srt.models.qwen2_moe as q
-made = q.Qwen2MoeMLP.__init__
-def whole(self, *a, **k):
-    if k.get("reduce_results") is False and "shared_expert" in k.get("prefix", ""):
-        k = {**k, "parallel_group": "replicated"}
-    made(self, *a, **k)
-q.Qwen2MoeMLP.__init__ = whole
-"""
+SAMPLES = Path(__file__).parent / "samples"
 
 
 def served(tmp_path, release, *words, model="qwen3_moe"):
@@ -113,22 +99,30 @@ def test_23734_is_gone_in_0_5_11(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "layout", "repair"),
+    "fault",
     [
-        ("mellum", "tp2.dense1", WHOLE_DENSE),
-        ("qwen2_moe", "tp2.cp2.moe_dp2", WHOLE_SHARED),
+        ("0.5.23", "mellum", "tp2.dense1", "diverged", "dense_whole"),
+        ("0.5.23", "qwen2_moe", "tp2.cp2.moe_dp2", "diverged", "shared_over_a_copy"),
+        ("0.5.23", "longcat_flash", "tp2", "diverged", "zero_experts_once"),
+        ("0.5.23", "olmoe", "tp2", "cannot-run", "olmoe_norm_of_all_heads"),
+        ("0.5.23", "sdar_moe", "tp2.dp2", "cannot-run", "sdar_over_attention_ranks"),
+        ("0.5.20", "step3p5", "tp2.dp2", "diverged", "dense_sum_once"),
+        ("0.5.20", "SarvamMLAForCausalLM", "tp2.dp2", "diverged", "dense_sum_once"),
+        ("0.5.19", "gpt_oss", "tp2.dp2.ep2", "diverged", "gpt_oss_asks_who_sums"),
     ],
 )
-def test_known_faults_of_0_5_23_diverge_and_are_exact_once_repaired(
-    tmp_path, model, layout, repair
-):
-    code, (case,) = served(tmp_path, "0.5.23", "--layout", layout, model=model)
-    assert (code, case["outcome"]) == (1, "diverged")
-    patch = tmp_path / "repair.py"
-    patch.write_text(repair)
-    words = ("--layout", layout, "--patch", str(patch))
-    code, (case,) = served(tmp_path, "0.5.23", *words, model=model)
-    assert (code, case["outcome"]) == (0, "exact")
+def test_known_faults_are_seen_and_exact_once_repaired(tmp_path, fault):
+    release, model, layout, said, repair = fault
+    if PYTHON is None:
+        pytest.skip("SERVE_PYTHON is not set")
+    results = tmp_path / "results.jsonl"
+    words = ["--python", PYTHON, "--model", model, "--layout", layout, "--results", str(results)]
+    for patch in ([], ["--patch", str(SAMPLES / f"{repair}.py")]):
+        command_line.main(["serve", f"sglang=={release}", *words, *patch])
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [row["outcome"] for row in rows] == [said, "exact"]
+    # on one rank it is the release's own model
+    assert rows[1]["patch_moves"] == 0
 
 
 def test_a_model_without_shared_experts_keeps_to_one_rank_under_moe_dp(tmp_path):

@@ -45,6 +45,7 @@ PLATFORM = (
     "--skip-tokenizer-init",
     "--log-level=error",
     "--page-size=1",
+    "--triton-attention-num-kv-splits=1",  # an interpreter takes one program after the other
     "--disable-overlap-schedule",
     "--disable-radix-cache",
     "--chunked-prefill-size=512",

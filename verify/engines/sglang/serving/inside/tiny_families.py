@@ -297,8 +297,11 @@ ENTRIES: dict[str, Entry] = {
         attention="triton",
     ),
     "gemma4_causal": Entry(
-        why="experts are an option of the family, and heads as wide in every layer as here",
+        why="experts are an option of the family, and heads as wide in every layer as here; "
+        "two layers as for gpt_oss",
         values={
+            "num_hidden_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
             "enable_moe_block": True,
             "top_k_experts": 2,
             "hidden_size_per_layer_input": 0,
@@ -342,8 +345,13 @@ ENTRIES: dict[str, Entry] = {
     ),
     "gpt_oss": Entry(
         why="its attention has sinks, which torch_native does not know (the server refuses it), "
-        "and which are not padded where the server pads key-value heads, on CPU only",
-        values={"num_key_value_heads": 4},
+        "and which are not padded where the server pads key-value heads, on CPU only; "
+        "two layers, one with a window: the interpreter takes minutes for more",
+        values={
+            "num_key_value_heads": 4,
+            "num_hidden_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
         attention="triton",
     ),
     "olmoe": Entry(
