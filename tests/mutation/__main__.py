@@ -4,8 +4,9 @@ import argparse
 import json
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from tests.mutation import table
 from tests.mutation.ask import COMMANDS, Asker
@@ -29,7 +30,7 @@ def main() -> None:
     one.add_argument("--seconds", type=float, default=1e9, help="start no mutant after that long")
     one.add_argument("--ask", choices=COMMANDS, action="append", default=[], help="meanwhile")
     one.set_defaults(run=_judge)
-    two = stages.add_parser("ask", help="ask a check about the mutants that were judged")
+    two = stages.add_parser("ask", help="ask a check about judged mutants, where it was not yet")
     two.add_argument("release", type=Path)
     two.add_argument("check", choices=COMMANDS)
     two.add_argument("results", type=Path, nargs="+", help="what `judge` wrote")
@@ -64,17 +65,25 @@ def _judge(arguments: argparse.Namespace) -> None:
             _say(stream, {"launch": [row.model, row.layout, row.outcome, row.nats, row.reason]})
         _say(stream, {"control": control(judge, arguments.release, stratum.judges[0][0])})
         drawn = draw(arguments.release, stratum, seed=arguments.seed, reached=reached)
+        asked: list[tuple[str, str, Future[dict]]] = []
         for mutant in drawn[part - 1 :: parts]:
             if mutant.id in had:
                 continue
             if time.monotonic() - started > arguments.seconds:
                 break
-            # the engine's ranks have other processors meanwhile
-            asked = {asker.check: aside.submit(asker.ask, mutant) for asker in askers}
+            # the engine's ranks have other processors meanwhile; a check may take longer than they
+            asked += [(mutant.id, each.check, aside.submit(each.ask, mutant)) for each in askers]
             judged = verdict(judge, arguments.release, mutant, reached)
-            said = {check: future.result() for check, future in asked.items()}
-            _say(stream, {**mutant.as_json(), **judged, **said})
+            _say(stream, {**mutant.as_json(), **judged})
             print(mutant.id, mutant.mutation.operator, judged["truth"], flush=True)
+            while asked and asked[0][2].done():
+                _say_answer(stream, *asked.pop(0))
+        for each in asked:
+            _say_answer(stream, *each)
+
+
+def _say_answer(stream: IO[str], name: str, check: str, answer: Future[dict]) -> None:
+    _say(stream, {"id": name, check: answer.result()})
 
 
 def _ask(arguments: argparse.Namespace) -> None:
@@ -85,6 +94,7 @@ def _ask(arguments: argparse.Namespace) -> None:
         for row in table.read(arguments.results)
         if row["release"] == arguments.release.name
         and row["truth"] in (arguments.truth or row["truth"])
+        and arguments.check not in row
     ]
     # a part asks about as few models as may be: each is asked for the release as it is too
     rows.sort(key=lambda row: (models_of(row), row["id"]))
@@ -123,7 +133,7 @@ def _read(file: Path) -> set[str]:
     return ids
 
 
-def _say(stream, row: dict) -> None:
+def _say(stream: IO[str], row: dict) -> None:
     stream.write(json.dumps(row) + "\n")
     stream.flush()
 

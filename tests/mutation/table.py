@@ -15,8 +15,11 @@ class TableError(Exception):
 def read(files: Iterable[Path]) -> list[dict[str, Any]]:
     """The mutants of the files, each once, the last line of each. Raises `TableError` for a file
     whose control did not diverge: what it says of mutants is not to be believed.
+
+    Two parts of a draw that saw other lines run may have drawn the same edit: it counts once.
     """
     rows: dict[str, dict[str, Any]] = {}
+    edits: dict[str, str] = {}
     for file in sorted(files):
         controlled = False
         for line in file.read_text("utf-8").splitlines():
@@ -29,6 +32,9 @@ def read(files: Iterable[Path]) -> list[dict[str, Any]]:
             elif "id" in row:
                 if "truth" in row and not controlled:
                     raise TableError(f"{file}: its control did not diverge: not believed")
+                edit = json.dumps([row.get(name) for name in ("release", "file", "mutation")])
+                if "truth" in row and edits.setdefault(edit, row["id"]) != row["id"]:
+                    continue
                 rows[row["id"]] = {**rows.get(row["id"], {}), **row}
     rows = {name: row for name, row in rows.items() if "truth" in row}
     if not any(row["truth"] == "wrong" for row in rows.values()):

@@ -248,7 +248,7 @@ def written(file, truths, *, control="diverged", scan=None):
     lines = [{"control": {"outcome": control}}]
     for number, truth in enumerate(truths):
         row = {"id": f"m{number}", "release": "1.0", "stratum": "oak", "file": FILE}
-        row |= {"truth": truth, "mutation": {"operator": "guard-true"}}
+        row |= {"truth": truth, "mutation": {"operator": "guard-true", "line": number}}
         lines.append(row | ({"scan": scan[number]} if scan else {}))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
@@ -263,6 +263,13 @@ def test_recall_and_precision_have_their_denominators(tmp_path):
     scan = [NEW, NEW, NONE, NEW, NONE, NEW, {"error": "no answer"}]
     text = table.tables(table.read([written(tmp_path / "a", truths, scan=scan)]))
     assert "| model | 2 of 3 (67 %) | 2 of 3 (67 %) |" in text
+
+
+def test_an_edit_that_two_parts_drew_counts_once(tmp_path):
+    one = written(tmp_path / "a", ["wrong", "exact"])
+    two = tmp_path / "b"
+    two.write_text(one.read_text().replace('"m1"', '"m7"'))
+    assert [row["id"] for row in table.read([one, two])] == ["m0", "m1"]
 
 
 def test_a_judge_that_always_says_exact_is_noticed(tmp_path):
@@ -284,7 +291,7 @@ def test_the_control_takes_the_sum_of_every_row_parallel_layer_away(release):
 
 
 def test_the_strata_are_said_and_their_launches_have_names():
-    assert sum(each.quota for each in STRATA.values()) == 150
+    assert sum(each.quota for each in STRATA.values()) == 60 + 6 * 8
     for stratum in STRATA.values():
         for _, words in stratum.judges:
             assert [str(layout(word)) for word in words] == list(words)

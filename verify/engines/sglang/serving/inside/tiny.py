@@ -16,6 +16,7 @@ import inspect
 import json
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def register(folder: Path) -> None:
     """
     transformers = importlib.import_module("transformers")
     kind = json.loads((folder / "config.json").read_text())["model_type"]
-    if kind not in _known_classes():
+    # a launch asks this, and importing every class would be most of what it takes
+    if kind not in _known_classes(kinds=[kind]):
         generic = type(f"Tiny_{kind}", (transformers.PretrainedConfig,), {"model_type": kind})
         transformers.AutoConfig.register(kind, generic, exist_ok=True)
 
@@ -206,11 +208,14 @@ def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
     return known.get(_file(cls))
 
 
-def _known_classes() -> dict[str, Any]:
-    """model_type -> configuration class, the engine's own before transformers'."""
+def _known_classes(*, kinds: Sequence[str] | None = None) -> dict[str, Any]:
+    """model_type -> configuration class, the engine's own before transformers'.
+
+    Of transformers' own only `kinds`, where they are given.
+    """
     auto = importlib.import_module("transformers.models.auto.configuration_auto")
     found: dict[str, Any] = {}
-    for kind in auto.CONFIG_MAPPING_NAMES:
+    for kind in auto.CONFIG_MAPPING_NAMES if kinds is None else kinds:
         try:
             found[kind] = auto.CONFIG_MAPPING[kind]
         except Exception:
