@@ -173,7 +173,7 @@ def _part(length: int, rank: int, size: int) -> slice:
 
 def _drawing(spec: ModelSpec) -> Callable[..., Tensor]:
     # not hash(): that differs between processes
-    generator = torch.Generator().manual_seed(zlib.crc32(spec.model.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(repr(spec).encode()))
 
     def draw(*shape: int) -> Tensor:
         values = torch.randn(*shape, generator=generator, dtype=torch.float64)

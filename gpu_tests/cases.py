@@ -6,7 +6,7 @@ from typing import Literal
 
 from gpu_tests.blocks import DENSE, DenseSite, sites_of
 from gpu_tests.ranks import Group
-from gpu_tests.specs import SPECS, ModelSpec, dense_layer, widened, without_shared
+from gpu_tests.specs import SPECS, ModelSpec, dense_layer, structure, widened, without_shared
 from gpu_tests.tokens import token_plan
 from helper import should_skip_post_experts_all_reduce, use_config
 from oracles import Site
@@ -74,8 +74,11 @@ class Case:
 
     @property
     def spec(self) -> ModelSpec:
-        """The layer's structure; flashinfer's kernels need wider rows than counting does."""
-        spec = SPECS[self.subject.partition("/")[0]]
+        """The layer's structure; flashinfer's kernels need wider rows than counting does.
+
+        Models of one structure have one specification here, and its weights.
+        """
+        spec = structure(SPECS[self.subject.partition("/")[0]])
         if self.dense:
             spec = dense_layer(spec)
         elif self.deployment.shared in ("none", "fused"):

@@ -137,6 +137,11 @@ def dense_layer(spec: ModelSpec) -> ModelSpec:
     return replace(without_shared(spec), dense=True)
 
 
+def structure(spec: ModelSpec) -> ModelSpec:
+    """What a layer is built from: nothing of it says whose it is, or where its parts are placed."""
+    return replace(spec, model="", config="", public_experts=0, shared_whole_under_fp4=False)
+
+
 def widened(spec: ModelSpec) -> ModelSpec:
     """The same structure in rows that GPU kernels take: 16-byte vectors in every rank's part."""
     return replace(spec, hidden=256, intermediate=128)

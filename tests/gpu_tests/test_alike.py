@@ -9,22 +9,42 @@ from gpu_tests import job
 from gpu_tests.cases import ON_TORCH
 from gpu_tests.judge import RankVerdict
 from gpu_tests.plan import cases
+from gpu_tests.specs import SPECS, structure
 
 TWINS = (
     "deepseek_v2/DeepseekV2MoE.forward_normal",
     "deepseek_v2/DeepseekV2MoE.forward_normal_dual_stream",
 )
+# of one structure, and told the same
+MODELS = (
+    "bailing_moe/BailingMoESparseMoeBlock.forward_normal",
+    "bailing_moe_linear/BailingMoE.forward",
+)
+
+
+def of(subjects, world_size):
+    models = tuple(dict.fromkeys(subject.partition("/")[0] for subject in subjects))
+    every = cases(world_size=world_size, dtypes=("float32",), models=models)
+    return [case for case in every if case.subject in subjects]
 
 
 def of_twins(world_size):
-    every = cases(world_size=world_size, dtypes=("float32",), models=("deepseek_v2",))
-    return [case for case in every if case.subject in TWINS]
+    return of(TWINS, world_size)
 
 
-def test_two_ways_through_one_block_are_alike():
-    todo = of_twins(2)
-    assert {case.subject for case in todo} == set(TWINS)
+@pytest.mark.parametrize("subjects", [TWINS, MODELS])
+def test_two_ways_through_one_block_and_two_models_of_one_structure_are_alike(subjects):
+    todo = of(subjects, 2)
+    assert {case.subject for case in todo} == set(subjects)
     assert len({case.alike for case in todo}) == len(todo) / 2
+
+
+def test_what_a_structure_leaves_out_is_a_name_or_placed_by_the_deployment():
+    spec = SPECS["deepseek_v2"]
+    left_out = {"model", "config", "public_experts", "shared_whole_under_fp4"}
+    for name, value in vars(spec).items():
+        changed = replace(spec, **{name: not value if isinstance(value, bool) else value * 2})
+        assert (structure(changed) == structure(spec)) == (name in left_out), name
 
 
 def test_whatever_ranks_could_tell_apart_is_not_alike():
@@ -82,11 +102,12 @@ def test_only_one_of_them_runs_and_each_has_its_outcome(monkeypatch):
 
 
 @pytest.mark.ranks
-def test_ranks_do_yield_the_same_for_both():
+@pytest.mark.parametrize("subjects", [TWINS, MODELS])
+def test_ranks_do_yield_the_same_for_both(subjects):
     """Each run for itself, the second of a pair too: what is left out would have said the same."""
     apart: dict[str, list[tuple[RankVerdict, ...]]] = {}
-    for subject in TWINS:
-        own = [case for case in of_twins(2) if case.subject == subject]
+    for subject in subjects:
+        own = [case for case in of(subjects, 2) if case.subject == subject]
         outcomes = job.on_this_machine(own, world_size=2, backend="gloo", deadline=60.0)
         apart[subject] = [outcome.ranks for outcome in outcomes]
     first, second = apart.values()
