@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+from verify.engines.reading import Reading
 from verify.engines.registry import distributions
 from verify.source import fetch as fetching
 from verify.source import source
@@ -15,6 +16,12 @@ READ = "sglang"
 def package() -> Package:
     """What is looked for in a source."""
     found: Package = import_module(f"verify.engines.{READ}.package").PACKAGE
+    return found
+
+
+def reading() -> Reading:
+    """What the checks that read a source are told of its engine."""
+    found: Reading = import_module(f"verify.engines.{READ}.reading").READING
     return found
 
 

@@ -17,10 +17,10 @@ from verify.checks.prove.definitions import Definitions
 from verify.checks.prove.layer import Release, UnfusedGroup
 from verify.checks.prove.subject import Guards, Producer, SharedRule, Subject
 from verify.checks.scan.sites import GuardedSite, read_sites
-from verify.checks.scan.theory import predicate_texts
 from verify.checks.scan.whole import broken
 from verify.engines.registry import library
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, NORMS_FILE
+from verify.engines.sources import reading
 from verify.errors import VerifyError
 from verify.interpreter.index import Index, UnreadableError, parse
 from verify.logic import truth
@@ -109,7 +109,7 @@ def _release(tree: SourceTree, definitions: Definitions) -> Release:
 def _definitions(index: Index) -> Definitions:
     """The flags' definitions, if the communicator reads the DP flag at all."""
     asked = _mentions(index.tree, COMMUNICATOR_FILE, "should_use_dp_reduce_scatterv")
-    return Definitions(texts=predicate_texts(index) if asked else {})
+    return Definitions(texts=reading().constraints.texts(index) if asked else {})
 
 
 def _mentions(tree: SourceTree, path: str, name: str) -> bool:
