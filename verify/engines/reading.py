@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from verify.engines.ledger import FlagDefinitions, Release, Wired
 from verify.engines.traits import LocalRows, ReductionGroups
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
@@ -16,6 +17,8 @@ from verify.interpreter.machine import Machine
 from verify.interpreter.state import State
 from verify.interpreter.values import Value
 from verify.logic.diagrams import Cond, Logic
+from verify.parallel.guards import Producer
+from verify.source.source import SourceTree
 
 Options = Mapping[str, Any]
 
@@ -178,6 +181,24 @@ class Traits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """How a source's layers are wired, for the ledger.
+
+    `why_not(tree)`: why its steps are not known, empty where they are; `producers`: the kind of
+    block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
+    says whether it asks if groups of their own sizes are scattered, `wired(tree, text)` what a
+    model file says, `release(tree, definitions)` what differs in its steps.
+    """
+
+    why_not: Callable[[SourceTree], str]
+    producers: Mapping[str, Producer]
+    communicator: str
+    asks_sizes: Callable[[SourceTree], bool]
+    wired: Callable[[SourceTree, str], Wired]
+    release: Callable[[SourceTree, FlagDefinitions], Release]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reading:
     """An engine whose source is read: its name for a person, and what the interpreter is told.
 
@@ -194,6 +215,7 @@ class Reading:
     said: Said
     constraints: Constraints
     traits: Traits
+    wiring: Wiring
     local: Callable[[str], str]
 
     @property

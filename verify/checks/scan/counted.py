@@ -14,7 +14,7 @@ from verify.checks.prove.findings import drawn
 from verify.checks.prove.judge import run
 from verify.checks.scan.addends.judge import Cause
 from verify.checks.scan.judge import Fault
-from verify.engines.sources import reading
+from verify.engines.sources import ledger, reading
 from verify.interpreter.values import Axis
 from verify.parallel.deployment import Deployment
 from verify.parallel.row import scatters
@@ -23,6 +23,7 @@ from verify.report.report import Finding, Json
 
 ENGINE = reading()
 FLAGS, ROLES = ENGINE.flags, ENGINE.roles
+LEDGER = ledger()
 Sizes = Mapping[str, int]
 OWN_GROUP = ("ep_all_reduce", "moe_tp_all_reduce")
 COMBINED = ("fp4_dispatch", "routed_experts", "fp4_combine")
@@ -51,8 +52,7 @@ ADDENDS: Mapping[Cause, Steps] = {
 AXES: Mapping[Axis, str] = {"EP": "ep_all_reduce", "MOE_TP": "moe_tp_all_reduce"}
 # by the flag of the row: who sums what the block leaves
 LATER: Mapping[str, tuple[str, ...]] = {
-    ROLES.scatters_by_size: ("dp_reduce_scatterv",),
-    ROLES.scatters: ("dp_reduce_scatter",),
+    **{flag: (step,) for flag, step in LEDGER.scatters.items()},
     ROLES.fuses: ("tp_all_reduce",),
 }
 # a scan's words in prove's: what is complete and summed up again holds other tokens where rows
@@ -139,8 +139,8 @@ def _ended(scene: Scene, steps: Steps) -> tuple[str, ...]:
     gathered = ("attention_gather",) if scene.mode == "scattered" else ()
     own_rows: tuple[str, ...] = ()
     if scatters(scene.deployment, scene.mode):
-        scattered = steps.names[-1] in ("dp_reduce_scatterv", "dp_reduce_scatter")
-        own_rows = () if scattered else ("dp_scatter",)
+        scattered = steps.names[-1] in LEDGER.scatters.values()
+        own_rows = () if scattered else (LEDGER.own_rows,)
     return (*steps.names, *own_rows, "residual_add", *gathered)
 
 

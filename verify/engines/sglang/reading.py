@@ -11,8 +11,9 @@ from verify.engines.reading import (
     Said,
     Structure,
     Traits,
+    Wiring,
 )
-from verify.engines.sglang import constraints, reduction_groups, refusals, rows
+from verify.engines.sglang import constraints, reduction_groups, refusals, rows, wiring
 from verify.engines.sglang.launches import LAUNCHES, LOCAL_SIZE
 from verify.engines.sglang.library import LIBRARY
 from verify.engines.sglang.package import BOUNDARIES
@@ -117,6 +118,14 @@ READING = Reading(
         takes_the_picked_group=reduction_groups.takes_the_picked_group,
         boundary_rows=rows.boundary_rows,
         communicator_rows=rows.communicator_rows,
+    ),
+    wiring=Wiring(
+        why_not=wiring.why_not,
+        producers=wiring.PRODUCERS,
+        communicator=COMMUNICATOR,
+        asks_sizes=wiring.asks_sizes,
+        wired=wiring.wired,
+        release=wiring.release_of,
     ),
     local=lambda path: path.removeprefix("sglang/srt/"),
 )
