@@ -13,9 +13,9 @@ from gpu_tests.plan import has_shared_experts, placed_shared
 from verify.checks.prove.findings import Story, stories
 from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import prove
-from verify.checks.prove.layer import RELEASE_0_5_11
 from verify.checks.prove.report import built_in_subjects
-from verify.checks.prove.subject import Guards
+from verify.engines.sglang.layer import RELEASE_0_5_11
+from verify.parallel.guards import Guards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,10 @@ from gpu_tests.planned import PlannedCase
 from oracles import Site
 from verify.checks.prove.judge import Verdict, judge
 from verify.checks.prove.planned import judge_plan
-from verify.checks.prove.subject import (
-    Guards,
-    Producer,
-    dense_subject,
-    helper_guards,
-    oracle_guards,
-)
+from verify.checks.prove.subject import dense_subject, helper_guards, oracle_guards
 from verify.logic import truth
 from verify.logic.flags import flag_names, flag_tables
+from verify.parallel.guards import Guards, Producer
 
 
 def expected(case: Case) -> Verdict:

@@ -67,9 +67,13 @@ BREAKS = {
         "verify/source/fetch.py",
         "import verify.engines.registry",
     ),
-    "a scan that knows more than a vocabulary": (
+    "a scan that knows an engine's words": (
         "verify/checks/scan/judge.py",
-        "import verify.engines.sglang.transfer",
+        "import verify.engines.sglang.vocabulary",
+    ),
+    "a proof that knows an engine's steps": (
+        "verify/checks/prove/judge.py",
+        "import verify.engines.sglang.steps",
     ),
     "a source that knows a check": ("verify/source/cache.py", "import verify.checks.scan"),
     "a file without a place": ("verify/odds_and_ends.py", ""),

@@ -12,8 +12,9 @@ import pytest
 from helper import MoeConfig, reasons
 from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import prove
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, plan
 from verify.checks.prove.subject import Subject, helper_guards, helper_subjects, oracle_subjects
+from verify.engines.ledger import LayerTraits
+from verify.engines.sglang.layer import RELEASE_0_5_11, plan
 from verify.parallel.deployment import Deployment, deployments
 
 pytestmark = pytest.mark.bench

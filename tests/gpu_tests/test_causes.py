@@ -13,8 +13,8 @@ from gpu_tests.report import make_report
 from helper import MoeConfig
 from verify.checks.prove.findings import stories
 from verify.checks.prove.lattice import prove
-from verify.checks.prove.layer import RELEASE_0_5_11
 from verify.checks.prove.report import built_in_subjects
+from verify.engines.sglang.layer import RELEASE_0_5_11
 from verify.parallel.deployment import Deployment
 
 on_ranks = [pytest.mark.ranks, pytest.mark.timeout(600)]

@@ -4,8 +4,9 @@ import pytest
 
 from gpu_tests.blocks import DENSE
 from gpu_tests.cases import Case
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, plan
 from verify.checks.prove.report import built_in_subjects
+from verify.engines.ledger import LayerTraits
+from verify.engines.sglang.layer import RELEASE_0_5_11, plan
 from verify.logic.flags import flag_names
 from verify.logic.truth import row_bits
 from verify.parallel.deployment import deployments

@@ -2,11 +2,16 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from verify.engines.ledger import Ledger
 from verify.engines.registry import distributions
 from verify.source import fetch as fetching
 from verify.source import source
 from verify.source.source import Package, SourceTree
+
+if TYPE_CHECKING:
+    from verify.engines.reading import Reading
 
 # the folder of each engine whose source is scanned, proved and replayed
 READ = "sglang"
@@ -15,6 +20,18 @@ READ = "sglang"
 def package() -> Package:
     """What is looked for in a source."""
     found: Package = import_module(f"verify.engines.{READ}.package").PACKAGE
+    return found
+
+
+def reading() -> "Reading":
+    """What the checks that read a source are told of its engine."""
+    found: Reading = import_module(f"verify.engines.{READ}.reading").READING
+    return found
+
+
+def ledger() -> Ledger:
+    """The steps of its layers, which `prove` is told; quick to import."""
+    found: Ledger = import_module(f"verify.engines.{READ}.ledger").LEDGER
     return found
 
 

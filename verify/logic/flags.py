@@ -31,6 +31,11 @@ def alone(flag: str) -> int:
     return 1 << (len(names) - 1 - names.index(flag))
 
 
+def flag_of(step: str) -> str:
+    """The flag that says that a layer takes this step; empty where no reason has it."""
+    return next((reason.flag for reason in skip_reasons() if reason.step == step), "")
+
+
 def argument_flags() -> frozenset[str]:
     """The flags that forward() receives; the others are read from the configuration."""
     return frozenset(reason.flag for reason in skip_reasons() if reason.value is None)

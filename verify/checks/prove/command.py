@@ -4,11 +4,10 @@ import argparse
 import os
 from dataclasses import replace
 
-from verify.checks.prove.layer import RELEASE_0_5_11
 from verify.checks.prove.planned_report import PLAN, build_plan
 from verify.checks.prove.report import build, built_in_subjects
 from verify.checks.scan.whole import not_analysed
-from verify.engines.sources import open_source
+from verify.engines.sources import ledger, open_source
 from verify.errors import VerifyError
 from verify.report import baseline
 from verify.report.report import Report
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> Report:
     if arguments.source is None:
         return build(
             built_in_subjects(),
-            release=RELEASE_0_5_11,
+            release=ledger().release,
             max_ranks=arguments.max_ranks,
             only=arguments.subject,
             workers=workers,

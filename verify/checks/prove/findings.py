@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 from verify.checks.prove.judge import Kind, Verdict, judge
 from verify.checks.prove.lattice import Fault
-from verify.checks.prove.layer import Reader, Release
-from verify.checks.prove.subject import ANSWERS, Guards, Subject, always
+from verify.checks.prove.subject import Subject
+from verify.engines.ledger import Release
+from verify.engines.sources import ledger
 from verify.parallel.deployment import Deployment
+from verify.parallel.guards import ANSWERS, Guards, always
 from verify.report.report import Finding
 
+READERS = ledger().readers
 RULES: Mapping[Kind, str] = {
     "double": "ledger-double",
     "missing": "ledger-missing",
@@ -34,36 +37,6 @@ COMPLETE = {
     "fp4_combine": "the dispatcher's combine has completed the sum",
     "all_to_all_experts": "the all-to-all combine has completed the sum",
     "dense_mlp_fully_dp": "every rank has the whole MLP",
-}
-READERS: Mapping[Reader, str] = {
-    "nothing": "no later step sums",
-    "dp_reduce_scatterv": "LayerCommunicator sums by reduce_scatterv over the TP group",
-    "dp_reduce_scatter": "LayerCommunicator sums by reduce-scatter over the TP group",
-    "dp_scatter": "LayerCommunicator copies each group's rows out and sums nothing",
-    "moe_cp_slice": "LayerCommunicator copies each context's rows out and sums nothing",
-    "fused norm": "the next layer's fused norm sums over {group} only",
-    "aiter norm": "the next layer's aiter norm sums over the TP group",
-    "unfused norm": "prepare_attn cannot fuse and sums over {group} only",
-    "declined": "the fused kernel declines the tensor and the norm runs without a sum",
-    "untagged": "the layer announces fusion and never tags the tensor: the next one does not sum",
-    "stage completes": "the model completes the sum at the end of the pipeline stage",
-    "other stage": "the tag that asks the next layer to sum is lost on the way to the next stage",
-    "final norm": "the last layer announces fusion, and the norm after it sums nothing",
-}
-FIXES: Mapping[Reader, str] = {
-    "nothing": "Reduce over the ranks that hold different parts, and over no others.",
-    "dp_reduce_scatterv": "Skip where DP holds; raise DP only where the sizes fit the group.",
-    "dp_reduce_scatter": "Skip where the layer reduce-scatters.",
-    "dp_scatter": "Reduce before a plain scatter.",
-    "moe_cp_slice": "Reduce before the rows are copied out.",
-    "fused norm": "Announce fusion only where one group holds the whole sum.",
-    "aiter norm": "Announce fusion only where the block leaves a partial sum over the TP group.",
-    "unfused norm": "Sum over the group that the block skipped, not over MoE-TP alone.",
-    "declined": "Reduce in the norm when the kernel returns nothing.",
-    "untagged": "Tag the tensor, or do not tell the block to skip.",
-    "stage completes": "Complete the sum over the ranks that hold different parts.",
-    "other stage": "Do not announce fusion in the last layer of a pipeline stage.",
-    "final norm": "Build the last layer's communicator with is_last_layer.",
 }
 
 
@@ -123,7 +96,7 @@ def _told(
         counts=verdict.counts,
         groups=drawn(first.example),
         message=sentence(first, verdict),
-        fix=FIXES[first.cause.reader],
+        fix=READERS[first.cause.reader].repair,
     )
     return Story(
         finding=finding,
@@ -162,7 +135,7 @@ def own_doing(fault: Fault, release: Release) -> bool:
 
 def sentence(fault: Fault, verdict: Verdict) -> str:
     """What a maintainer has to know, in one sentence."""
-    reader = READERS[fault.cause.reader].format(group=_reader_group(fault))
+    reader = READERS[fault.cause.reader].said.format(group=_reader_group(fault))
     return f"{in_words(fault.example)}: {_block(fault)}, {reader}; {_effect(fault, verdict)}"
 
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, Release, plan, sites
-from verify.checks.prove.steps import STEPS, Step
-from verify.checks.prove.subject import Guards
+from verify.engines.ledger import LayerTraits, Release, Step
+from verify.engines.sources import ledger
 from verify.logic import truth
 from verify.logic.flags import flag_names
 from verify.parallel.counts import (
@@ -21,7 +20,10 @@ from verify.parallel.counts import (
     mask,
 )
 from verify.parallel.deployment import Deployment
+from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
+
+LEDGER = ledger()
 
 Kind = Literal["exact", "double", "missing", "mixed", "crash"]
 Counts: TypeAlias = "tuple[tuple[int, ...], ...]"
@@ -48,18 +50,18 @@ def judge(
     deployment: Deployment,
     guards: Guards,
     *,
-    release: Release = RELEASE_0_5_11,
-    steps: Mapping[str, Step] = STEPS,
+    release: Release = LEDGER.release,
+    steps: Mapping[str, Step] = LEDGER.steps,
 ) -> Verdict:
     """The verdict on a block with these guards; `steps` can be replaced to try a wrong one."""
-    layer = plan(deployment, LayerTraits.of(guards), release)
-    program = layer.steps(sites(deployment, guards, layer.row))
+    layer = LEDGER.plan(deployment, LayerTraits.of(guards), release)
+    program = layer.steps(LEDGER.sites(deployment, guards, layer.row))
     scene = Scene(deployment=deployment, mode=layer.mode)
     return run(scene, program, row=truth.row_bits(layer.row, len(flag_names())), steps=steps)
 
 
 def run(
-    scene: Scene, program: tuple[str, ...], *, row: str, steps: Mapping[str, Step] = STEPS
+    scene: Scene, program: tuple[str, ...], *, row: str, steps: Mapping[str, Step] = LEDGER.steps
 ) -> Verdict:
     """The verdict on a sequence of steps."""
     state = scene.mlp_input

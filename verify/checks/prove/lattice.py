@@ -15,27 +15,21 @@ from typing import NamedTuple
 from helper import MoeConfig
 from helper.predicates import uses_flashinfer_fp4_allgather
 from verify.checks.prove.judge import Kind, classify
-from verify.checks.prove.layer import (
-    RELEASE_0_5_11,
-    LayerTraits,
-    Plan,
-    Reader,
-    Release,
-    applies,
-    plan,
-    sites,
-)
-from verify.checks.prove.steps import STEPS, Step
-from verify.checks.prove.subject import Guards, Subject
+from verify.checks.prove.subject import Subject
+from verify.engines.ledger import LayerTraits, Plan, Release, Step
+from verify.engines.sources import ledger
 from verify.parallel.counts import Family, ImpossibleError, State
 from verify.parallel.deployment import Deployment, layers, layouts, with_backends
+from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
 from verify.report.ending import end_with_parent
 from verify.report.progress import track
 
+LEDGER = ledger()
+
 
 class Features(NamedTuple):
-    """All that `layer.plan`, `layer.sites` and `deployment.layers` ask of a configuration."""
+    """All that the plan, the sites and `deployment.layers` ask of a configuration."""
 
     several_ranks: bool
     six_ranks: bool
@@ -97,7 +91,7 @@ class _Way(NamedTuple):
     scene: SceneKey
     program: tuple[str, ...]
     row: int
-    reader: Reader
+    reader: str
 
 
 class Cause(NamedTuple):
@@ -105,7 +99,7 @@ class Cause(NamedTuple):
 
     kind: Kind
     family: Family
-    reader: Reader
+    reader: str
     sites: tuple[str, ...]
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -139,8 +133,8 @@ def prove(
     subjects: Sequence[Subject],
     *,
     max_world_size: int,
-    release: Release = RELEASE_0_5_11,
-    steps: Mapping[str, Step] = STEPS,
+    release: Release = LEDGER.release,
+    steps: Mapping[str, Step] = LEDGER.steps,
     workers: int = 1,
 ) -> Tally:
     """Judge every subject in every legal deployment of at most `max_world_size` ranks.
@@ -254,15 +248,15 @@ class _Sweep:
         layer_count = 0
         for deployment in layers(config):
             concerned = [
-                index for index, each in enumerate(self.guards) if applies(deployment, each)
+                index for index, each in enumerate(self.guards) if LEDGER.applies(deployment, each)
             ]
             layer_count += bool(concerned)
-            plans = {each: plan(deployment, each, self.release) for each in set(traits)}
+            plans = {each: LEDGER.plan(deployment, each, self.release) for each in set(traits)}
             tokens = Scene.token_kind(deployment)
             for index in concerned:
                 each, layer = self.guards[index], plans[traits[index]]
                 scene = SceneKey(layer.mode, tokens, deployment.context_parallel_extend)
-                program = layer.steps(sites(deployment, each, layer.row))
+                program = layer.steps(LEDGER.sites(deployment, each, layer.row))
                 way = _Way(scene, program, layer.row, layer.reader)
                 found.setdefault(way, {}).setdefault(index, []).append((deployment, layer))
         cases = []

@@ -14,9 +14,9 @@ from helper.layer import Block, Group, Next
 from helper.reasons import Form
 from verify.checks.prove.judge import Kind, Verdict, run
 from verify.checks.prove.lattice import Features, Memo, SceneKey, configurations
-from verify.checks.prove.layer import RELEASE_0_5_11
-from verify.checks.prove.steps import STEPS, Step
-from verify.logic.flags import skip_reasons
+from verify.engines.ledger import Step
+from verify.engines.sources import ledger
+from verify.logic.flags import flag_of, skip_reasons
 from verify.parallel.counts import (
     Family,
     ImpossibleError,
@@ -29,6 +29,8 @@ from verify.parallel.counts import (
 from verify.parallel.deployment import Deployment, layers
 from verify.parallel.scene import Mode, Scene
 from verify.report.progress import track
+
+LEDGER = ledger()
 
 Planner = Callable[[Deployment, Layer], Plan]
 Addend = Literal["none", "shared", "whole"]
@@ -151,7 +153,7 @@ def _dispatches(config: MoeConfig, layer: Layer) -> bool:
 
 def _consumed(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
     step, over = plan.consumer.step, plan.consumer.over
-    own_rows = "moe_cp_slice" if deployment.config.attn_cp_size > 1 else "dp_scatter"
+    own_rows = "moe_cp_slice" if deployment.config.attn_cp_size > 1 else LEDGER.own_rows
     quiet: dict[str, tuple[str, ...]] = {
         "nothing": ("residual_add",),
         "own rows": (own_rows, "residual_add"),
@@ -163,8 +165,9 @@ def _consumed(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ..
     scatters = forms[step] == "scatter"
     if (step == "fused norm" and layer.next != step) or (scatters and not layer.may_scatter):
         return ("no_such_step",)
-    if f"dp_{step}" in STEPS:
-        return (f"dp_{step}_over_{over}", "residual_add")
+    known = LEDGER.scatters.get(flag_of(step))
+    if known is not None:
+        return (f"{known}_over_{over}", "residual_add")
     handed = (own_rows,) if scatters else ()
     return (f"{over}_all_reduce", *handed, "residual_add")
 
@@ -188,7 +191,7 @@ def prove_plan(*, max_world_size: int, planner: Planner = the_plan) -> PlannedTa
     known: dict[Features, list[_Case]] = {}
     for world_size in track(range(1, max_world_size + 1), what="world sizes proved"):
         for config, stands_for in configurations(world_size):
-            features = Features.of(config, RELEASE_0_5_11)
+            features = Features.of(config, LEDGER.release)
             if features not in known:
                 known[features] = _cases(config, planner)
             memos: dict[SceneKey, Memo] = {}
@@ -301,8 +304,8 @@ def _gather_over_tp(scene: Scene, state: State) -> State:
     return all_gather(state, scene.layout.tp)
 
 
-def _attn_tp_all_reduce(scene: Scene, state: State) -> State:
-    return all_reduce(state, scene.layout.attn_tp)
+def _summed(over: Group) -> Step:
+    return lambda scene, state: all_reduce(state, getattr(scene.layout, over))
 
 
 def _no_such_step(scene: Scene, state: State) -> State:
@@ -314,14 +317,13 @@ def _not_what_is_made(scene: Scene, state: State) -> State:
 
 
 PLAN_STEPS: Mapping[str, Step] = {
-    **STEPS,
+    **LEDGER.steps,
     # an engine has these two over the TP group only
-    "dp_reduce_scatter_over_tp": STEPS["dp_reduce_scatter"],
-    "dp_reduce_scatterv_over_tp": STEPS["dp_reduce_scatterv"],
+    **{f"{step}_over_tp": LEDGER.steps[step] for step in LEDGER.scatters.values()},
     "gather_over_tp": _gather_over_tp,
     "no_such_step": _no_such_step,
     "not_what_is_made": _not_what_is_made,
-    "attn_tp_all_reduce": _attn_tp_all_reduce,
+    **{f"{over}_all_reduce": _summed(over) for over in GROUPS},
     **{f"mlp_over_{over}": _sharded(over, "routed") for over in ("none", *GROUPS)},
     **{f"shared_over_{over}": _sharded(over, "shared") for over in ("none", *GROUPS)},
     **{f"whole_on_first_of_{over}": _whole_on_first(over) for over in ("none", *GROUPS)},

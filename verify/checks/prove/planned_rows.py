@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 
 from helper import MoeConfig, Plan
 from verify.checks.prove.lattice import Features, Memo, SceneKey, configurations
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, applies
-from verify.checks.prove.layer import plan as layer_plan
 from verify.checks.prove.planned import (
     PLAN_STEPS,
     Addend,
@@ -21,9 +19,13 @@ from verify.checks.prove.planned import (
     program,
     the_plan,
 )
-from verify.checks.prove.subject import Guards
+from verify.engines.ledger import LayerTraits
+from verify.engines.sources import ledger
 from verify.parallel.deployment import Deployment, layers
+from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
+
+LEDGER = ledger()
 
 Rows = Mapping[tuple[Guards, int], tuple[int, int]]
 """By guards and row: deployments in which the plan is exact, and all deployments of the row."""
@@ -54,7 +56,7 @@ def plan_rows(
     total: Counter[tuple[Guards, int]] = Counter()
     for world_size in range(1, max_world_size + 1):
         for config, stands_for in configurations(world_size):
-            features = Features.of(config, RELEASE_0_5_11)
+            features = Features.of(config, LEDGER.release)
             if features not in known:
                 known[features] = _cases(config, blocks, planner)
             memos: dict[SceneKey, Memo] = {}
@@ -75,7 +77,7 @@ def _cases(config: MoeConfig, blocks: tuple[Guards, ...], planner: Planner) -> l
     found: dict[tuple[SceneKey, tuple[str, ...]], _Case] = {}
     for deployment in layers(config):
         rows = {
-            each: layer_plan(deployment, each, RELEASE_0_5_11).row for each in set(traits.values())
+            each: LEDGER.plan(deployment, each, LEDGER.release).row for each in set(traits.values())
         }
         layer = layer_of(deployment, block="experts")
         plan = planner(deployment, layer)
@@ -89,6 +91,6 @@ def _cases(config: MoeConfig, blocks: tuple[Guards, ...], planner: Planner) -> l
             _Case(scene=scene, plan=plan, program=steps, example=deployment, rows=Counter()),
         )
         for each in blocks:
-            if applies(deployment, each):
+            if LEDGER.applies(deployment, each):
                 case.rows[each, rows[traits[each]]] += 1
     return list(found.values())

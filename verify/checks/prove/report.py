@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from verify.checks.prove.findings import Story, causes, drawn, in_words, stories
 from verify.checks.prove.lattice import Tally, prove
-from verify.checks.prove.layer import Release
 from verify.checks.prove.subject import Subject, dense_subject, helper_subjects, oracle_subjects
+from verify.engines.ledger import Release
 from verify.errors import VerifyError
 from verify.report.render.words import counted
 from verify.report.report import Json, RanksSection, Report, Section, TableSection

@@ -1,94 +1,13 @@
-"""Whose answer is judged: guards, as the rows in which a block leaves its reductions out."""
+"""Whose answer is judged: the helper's, the original guards', and a dense MLP's."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal, NamedTuple
 
-from helper import Path
 from oracles import SITES, Site
 from verify.logic import truth
 from verify.logic.flags import argument_flags, flag_names, flag_tables, helper_skips
-
-Producer = Literal["one-site", "two-site", "dense"]
-SharedRule = Literal["any", "none", "sharded for FI", "replicated for FI"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guards:
-    """A block's reductions and the rows (truth tables) in which it skips each, and its layer.
-
-    `producer`: `one-site` reduces once over the TP group, by `skip_tp`; `two-site` over EP by
-    `skip_ep` and over MoE-TP by `skip_tp`; `dense` is a dense MLP ending in a row-parallel linear.
-    `accepts` names the layer flags that forward() takes: a layer computes AF only for a block that
-    takes it. The remaining fields say what the decoder layer does: whether its communicator may
-    reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
-    layer, whether it knows that it is the last, whether its model completes a fused sum before a
-    pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
-    it adds them before its own reductions or after, and whether an all-to-all backend reaches
-    these sites.
-    """
-
-    producer: Producer
-    skip_tp: int
-    skip_ep: int = 0
-    accepts: frozenset[str] = frozenset()
-    allows_reduce_scatter: bool | None = None
-    tags_fusion: bool = True
-    knows_last_layer: bool = True
-    completes_stage: bool = False
-    shared_experts: SharedRule = "any"
-    adds_shared: Literal["before", "after"] = "before"
-    reached_by_all_to_all: bool = False
-
-    def skips(self, path: Path, row: int) -> bool:
-        """Whether the reduction of `path` is left out in `row`."""
-        return bool((self.skip_tp if path == "TP" else self.skip_ep) >> row & 1)
-
-    @property
-    def may_reduce_scatter(self) -> bool:
-        """Whether the layer's communicator is built with `allow_reduce_scatter=True`."""
-        if self.allows_reduce_scatter is None:
-            return "RS" in self.accepts
-        return self.allows_reduce_scatter
-
-
-class Answer(NamedTuple):
-    """What a block leaves out."""
-
-    skips_ep: bool
-    skips_tp: bool
-
-    @property
-    def words(self) -> str:
-        """`skip`, `reduce`, or which of the two it skips."""
-        if self.skips_ep == self.skips_tp:
-            return "skip" if self.skips_tp else "reduce"
-        return "skip EP" if self.skips_ep else "skip TP"
-
-    def with_skip(self, path: Path) -> "Answer":
-        """The same answer with `path` left out."""
-        return self._replace(skips_ep=True) if path == "EP" else self._replace(skips_tp=True)
-
-
-# one answer for both halves first: where it is as good as another, it is the simpler one
-ANSWERS = tuple(
-    Answer(skips_ep=skips_ep, skips_tp=skips_tp)
-    for same in (True, False)
-    for skips_ep in (False, True)
-    for skips_tp in (False, True)
-    if (skips_ep == skips_tp) is same
-)
-
-
-def always(guards: Guards, answer: Answer) -> Guards:
-    """The same block, giving one answer in every row."""
-    full = truth.full(len(flag_names()))
-    return replace(
-        guards,
-        skip_ep=full if answer.skips_ep and guards.producer == "two-site" else 0,
-        skip_tp=full if answer.skips_tp else 0,
-    )
+from verify.parallel.guards import Guards, Producer
 
 
 @dataclass(frozen=True, kw_only=True)

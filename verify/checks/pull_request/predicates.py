@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from helper import MoeConfig, SkipReason, use_config
-from verify.checks.prove.definitions import Definitions
 from verify.checks.pull_request.reachable import configurations, in_words
+from verify.engines.ledger import FlagDefinitions
 from verify.engines.sglang.vocabulary import FLAG_FUNCTIONS
 from verify.logic.flags import skip_reasons
 
@@ -34,7 +34,7 @@ class Definition:
         return f"the same in {len(configurations())} configurations"
 
 
-def compare_definitions(definitions: Definitions) -> tuple[Definition, ...]:
+def compare_definitions(definitions: FlagDefinitions) -> tuple[Definition, ...]:
     """Each flag of the configuration that the helper defines too."""
     return tuple(
         _compare(reason, definitions)
@@ -43,7 +43,7 @@ def compare_definitions(definitions: Definitions) -> tuple[Definition, ...]:
     )
 
 
-def _compare(reason: SkipReason, definitions: Definitions) -> Definition:
+def _compare(reason: SkipReason, definitions: FlagDefinitions) -> Definition:
     assert reason.value is not None
     text = definitions.text(reason.flag)
     if text is None:

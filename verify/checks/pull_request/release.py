@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from oracles import SITES, Site
-from verify.checks.prove.definitions import Definitions
 from verify.checks.pull_request.calls import HelperCall, helper_calls
 from verify.checks.pull_request.predicates import Definition, compare_definitions
 from verify.checks.pull_request.readings import Comparison
 from verify.checks.scan.sites import GuardedSite, read_sites
-from verify.checks.scan.theory import predicate_texts
 from verify.checks.scan.whole import broken, not_analysed
 from verify.engines.registry import library
 from verify.engines.sglang.vocabulary import UTILS_FILE
+from verify.engines.sources import ledger, reading
 from verify.errors import VerifyError
 from verify.interpreter.index import Index
 from verify.logic import truth
@@ -184,7 +183,7 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
         open_coded=tuple(
             guard for guard in guards if guard.skips_on and (guard.cls, guard.method) not in asking
         ),
-        definitions=compare_definitions(Definitions(texts=predicate_texts(index))),
+        definitions=compare_definitions(ledger().definitions(reading().constraints.texts(index))),
         unread=tuple(why for _, why in sorted(index.unread.items())),
     )
 

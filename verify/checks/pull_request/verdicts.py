@@ -16,19 +16,10 @@ from verify.checks.prove.judge import Kind
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.planned import Planner, the_plan
 from verify.checks.prove.planned_rows import Rows, plan_rows
-from verify.checks.prove.subject import (
-    ANSWERS,
-    Answer,
-    Guards,
-    Subject,
-    always,
-    block,
-    blocks,
-    helper_guards,
-    oracle_guards,
-)
+from verify.checks.prove.subject import Subject, block, blocks, helper_guards, oracle_guards
 from verify.logic import truth
 from verify.logic.flags import flag_names
+from verify.parallel.guards import ANSWERS, Answer, Guards, always
 from verify.report.report import Json, TableSection
 
 Right = Literal["right", "best", "wrong"]

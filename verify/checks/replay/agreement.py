@@ -10,14 +10,14 @@ from typing import Any
 
 from verify.checks.prove import source as ledger_source
 from verify.checks.prove.judge import judge
-from verify.checks.prove.layer import Release
-from verify.checks.prove.subject import Guards
 from verify.checks.replay.decoders import Decoder
 from verify.checks.replay.deployments import row_of
 from verify.checks.replay.processes import Case
 from verify.checks.scan.scan import scan
+from verify.engines.ledger import Release
 from verify.errors import VerifyError
 from verify.parallel.deployment import Deployment
+from verify.parallel.guards import Guards
 from verify.report.report import Finding, Json, TableSection
 from verify.source.source import SourceTree
 

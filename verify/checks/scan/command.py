@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from verify.checks.scan.scan import JudgedSite, ScanResult, scan
 from verify.checks.scan.whole import not_analysed
-from verify.engines.sources import open_source
+from verify.engines.sources import open_source, package, reading
 from verify.errors import VerifyError
 from verify.logic.conjuncts import shortened
 from verify.report import baseline
@@ -14,14 +14,16 @@ from verify.report.ignores import apply_ignores, read_ignores
 from verify.report.render.words import counted
 from verify.report.report import Finding, Json, Report, TableSection
 
+ENGINE, PACKAGE = reading(), package()
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE: a directory, an archive or a requirement."""
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="an SGLang checkout, an installed sglang folder, a wheel, a sdist, a git revision "
-        "(PATH@REV), or sglang==0.5.11",
+        help=f"an {ENGINE.title} checkout, an installed {PACKAGE.name} folder, a wheel, a sdist, "
+        f"a git revision (PATH@REV), or {PACKAGE.requirement('0.5.11')}",
     )
     baseline.add_argument(parser)
 
@@ -36,7 +38,8 @@ def run(arguments: argparse.Namespace) -> Report:
         unread = f"; {len(result.unread)} not read: {result.unread[0]}" if result.unread else ""
         raise VerifyError(
             f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
-            f"MLP or MoE output{unread}; is it the folder that holds sglang's srt?"
+            f"MLP or MoE output{unread}; is it the folder that holds {PACKAGE.name}'s "
+            f"{PACKAGE.inside}?"
         )
     made = replace(
         report(result),
@@ -106,7 +109,7 @@ def _refused(one: Finding) -> dict[str, Json]:
 def _row(judged: JudgedSite) -> tuple[str, ...]:
     site = judged.site
     return (
-        f"{site.file.partition('/srt/')[2]}:{site.line}",
+        f"{ENGINE.local(site.file)}:{site.line}",
         f"{site.collective} ({site.path})",
         shortened(site.guard, width=120),
         judged.verdict,

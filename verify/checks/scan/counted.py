@@ -14,13 +14,16 @@ from verify.checks.prove.findings import drawn
 from verify.checks.prove.judge import run
 from verify.checks.scan.addends.judge import Cause
 from verify.checks.scan.judge import Fault
-from verify.engines.sglang.vocabulary import FLAGS
+from verify.engines.sources import ledger, reading
 from verify.interpreter.values import Axis
 from verify.parallel.deployment import Deployment
 from verify.parallel.row import scatters
 from verify.parallel.scene import Mode, Scene
 from verify.report.report import Finding, Json
 
+ENGINE = reading()
+FLAGS, ROLES = ENGINE.flags, ENGINE.roles
+LEDGER = ledger()
 Sizes = Mapping[str, int]
 OWN_GROUP = ("ep_all_reduce", "moe_tp_all_reduce")
 COMBINED = ("fp4_dispatch", "routed_experts", "fp4_combine")
@@ -37,7 +40,7 @@ class Steps:
 # by what is wrong with an addend, up to the sum that is not made
 ADDENDS: Mapping[Cause, Steps] = {
     "gathered": Steps(names=("routed_experts", "shared_replicated", *OWN_GROUP)),
-    "FI": Steps(names=(*COMBINED, "shared_sharded"), mode="scattered"),
+    "dispatched": Steps(names=(*COMBINED, "shared_sharded"), mode="scattered"),
     "backend": Steps(names=("all_to_all_experts", "shared_sharded"), mode="scattered"),
     "local-work": Steps(names=("all_to_all_experts", "shared_sharded"), mode="scattered"),
     "dense": Steps(names=("dense_mlp",), mode="scattered"),
@@ -49,9 +52,8 @@ ADDENDS: Mapping[Cause, Steps] = {
 AXES: Mapping[Axis, str] = {"EP": "ep_all_reduce", "MOE_TP": "moe_tp_all_reduce"}
 # by the flag of the row: who sums what the block leaves
 LATER: Mapping[str, tuple[str, ...]] = {
-    "DP": ("dp_reduce_scatterv",),
-    "RS": ("dp_reduce_scatter",),
-    "AF": ("tp_all_reduce",),
+    **{flag: (step,) for flag, step in LEDGER.scatters.items()},
+    ROLES.fuses: ("tp_all_reduce",),
 }
 # a scan's words in prove's: what is complete and summed up again holds other tokens where rows
 # are local
@@ -95,9 +97,9 @@ def of_sum(fault: Fault) -> Steps | None:
             return Steps(names=("all_to_all_experts", *sums), mode="scattered")
         case "combined":
             return Steps(names=(*COMBINED, *sums), mode="scattered")
-        case "lost" if "FI" in held:
+        case "lost" if ROLES.combines in held:
             # what the dispatcher brings is complete; what is beside it is not
-            return ADDENDS["FI"]
+            return ADDENDS["dispatched"]
         case "lost" | "past the end":
             return NEVER
     return None
@@ -137,8 +139,8 @@ def _ended(scene: Scene, steps: Steps) -> tuple[str, ...]:
     gathered = ("attention_gather",) if scene.mode == "scattered" else ()
     own_rows: tuple[str, ...] = ()
     if scatters(scene.deployment, scene.mode):
-        scattered = steps.names[-1] in ("dp_reduce_scatterv", "dp_reduce_scatter")
-        own_rows = () if scattered else ("dp_scatter",)
+        scattered = steps.names[-1] in LEDGER.scatters.values()
+        own_rows = () if scattered else (LEDGER.own_rows,)
     return (*steps.names, *own_rows, "residual_add", *gathered)
 
 
@@ -169,4 +171,8 @@ def _deployment(options: Mapping[str, Any], sizes: Sizes) -> Deployment | None:
 
 def _besides(options: Mapping[str, Any]) -> dict[str, Json]:
     """What a launch has that prove's deployments do not know, by its own name."""
-    return {name: options[name] for name in ("moe_a2a_backend", "dwdp_size") if name in options}
+    return {
+        name: options[name]
+        for name in ("moe_a2a_backend", ENGINE.launches.local_size)
+        if name in options
+    }

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.sites import Call, Guard
-from verify.engines.sglang.vocabulary import A2A_NONE, COMMUNICATOR, FLAGS
+from verify.engines.sources import reading
 from verify.interpreter.state import Consumer
 from verify.interpreter.values import Key, Place
 from verify.logic.truth import table_bits
 from verify.report.report import Finding, Related
 
+ENGINE = reading()
+FLAGS, ATOMS, SAID = ENGINE.flags, ENGINE.atoms, ENGINE.said
 COMBINED = "reduces-after-combine"
 
 CONSUMERS = {
@@ -19,26 +21,8 @@ CONSUMERS = {
     "communicator": "the communicator's scatter after the MLP",
     "boundary": "the stage boundary",
     "return": "the layer's caller, which sums nothing up",
-    "scatter": "dp_scatter, which moves rows and sums nothing up",
+    "scatter": f"{SAID.moves}, which moves rows and sums nothing up",
 }
-MEANING = {
-    "AF": "the layer fuses the all-reduce into the next norm",
-    "RS": "the communicator reduce-scatters",
-    "DP": "attention DP with EP uses reduce_scatterv",
-    "FI": "the FP4 dispatcher sums in combine",
-}
-# atoms that say how large or on what, or that the flags themselves imply
-_OBVIOUS: tuple[str, ...] = (
-    "hidden_act",
-    "hasattr(",
-    "shape[0] > 0",
-    "is_dp_attention_enabled",
-    "_dp_size ==",
-)
-_OBVIOUS += (A2A_NONE, f"{COMMUNICATOR}.", "is_flashinfer_cutlass()", "modelopt_fp4", "_use_aiter")
-# names that an interpreter gives, not the source
-_OBVIOUS += ("exit.",)
-_OBVIOUS += ("allreduce_fusion", "DISABLE_FLASHINFER", "disable_fp4", "_is_sm", "is_max_len()")
 SIZES = ("tp_size", "moe_ep_size", "moe_tp_size")
 
 
@@ -151,9 +135,9 @@ def handed_over(consumer: Consumer) -> tuple[Related, ...]:
 def shown_conditions(names: Iterable[str]) -> tuple[str, ...]:
     """What the layer's code asks for besides, without what the flags themselves imply."""
     return tuple(
-        "an all-to-all backend" if name == f"not {A2A_NONE}" else _negated(name)
+        "an all-to-all backend" if name == f"not {ATOMS.no_dispatch}" else _negated(name)
         for name in names
-        if name == f"not {A2A_NONE}" or not any(word in name for word in _OBVIOUS)
+        if name == f"not {ATOMS.no_dispatch}" or not any(word in name for word in ATOMS.obvious)
     )
 
 
@@ -170,7 +154,7 @@ def _said(broken: Broken) -> tuple[str, str]:
     """What happens, and who sums it up when."""
     fault, place = broken.fault, broken.fault.places[0]
     flags = [flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"]
-    where = " and ".join(MEANING[flag] for flag in flags) or "no flag is set"
+    where = " and ".join(SAID.flags[flag] for flag in flags) or "no flag is set"
     taker = shown_consumer(fault.consumer)
     match fault.kind:
         case "double":
@@ -183,7 +167,7 @@ def _said(broken: Broken) -> tuple[str, str]:
         case "past the end":
             return (
                 "also the last layer leaves its sum to the next: its communicator is not told "
-                "is_last_layer",
+                f"{SAID.last_layer}",
                 "nobody: the final norm sums nothing up",
             )
         case "twice":
@@ -211,7 +195,7 @@ def _fix(fault: Fault, rule: str) -> str:
         case "combined" | "backend", _:
             return "skip the reduction where the dispatcher combines"
         case "past the end", _:
-            return "build the communicator with is_last_layer"
+            return f"build the communicator with {SAID.last_layer}"
         case "twice", _:
             return "keep one of the two reductions"
     return "reduce here, or hand the tensor to a consumer that does"

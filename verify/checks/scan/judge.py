@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from verify.checks.scan.refused import ATTENTION_DP
-from verify.engines.sglang.vocabulary import A2A_NONE, FLAGS, LOCAL_WORK
+from verify.engines.sources import reading
 from verify.interpreter.state import Consumer, Sink, State
 from verify.interpreter.values import Axis, Part, Place
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
@@ -24,8 +23,9 @@ SIZE_OF: dict[Axis, str] = {
     "ATTN_TP": "attn_tp_size > 1",
 }
 
-
-A2A_BACKEND_ASKED = A2A_NONE.rpartition(".")[0]
+ENGINE = reading()
+FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
+DISPATCH_ASKED = ATOMS.no_dispatch.rpartition(".")[0]
 Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
 
@@ -68,10 +68,10 @@ def faults(state: State, theory: Cond, backends: tuple[str, ...] = ()) -> Iterat
         given = theory
         if sink.kind == "return" and not state.communicators:
             # without a communicator or boundary the layer cannot serve attention DP
-            given = logic.both(given, logic.negation(logic.atom(ATTENTION_DP)))
+            given = logic.both(given, logic.negation(logic.atom(ATOMS.attention_dp)))
         if sink.kind == "scatter":
             # who moves rows back by hand has gathered them by hand: no dispatcher moves them
-            dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+            dispatched = logic.either(logic.negation(plain), logic.atom(ROLES.combines))
             given = logic.both(given, logic.negation(dispatched))
         gathered = _layer_is_gathered(logic, sink, plain)
         scene = Scene(
@@ -95,13 +95,14 @@ def past_the_end(state: State) -> Iterator[Fault]:
     """A layer that leaves its sum to the next one, also when it is the last."""
     fused = [sink for sink in state.sinks if sink.kind == "fused norm"]
     if fused and state.past_the_end:
-        only_af = 1 << (len(FLAGS) - 1 - FLAGS.index("AF"))  # the row, as a number
+        # the row, as a number
+        only_fuses = 1 << (len(FLAGS) - 1 - FLAGS.index(ROLES.fuses))
         yield Fault(
             kind="past the end",
             places=(state.past_the_end[0],),
             consumer=fused[0].consumer,
             axis="TP",
-            rows=1 << only_af,
+            rows=1 << only_fuses,
             conditions=(),
         )
 
@@ -120,15 +121,15 @@ def _layer_is_gathered(logic: Logic, sink: Sink, plain: Cond) -> Cond:
     if sink.kind == "fused norm":
         return TRUE
     sparse = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
-    dispatched = logic.either(logic.negation(plain), logic.atom("FI"))
+    dispatched = logic.either(logic.negation(plain), logic.atom(ROLES.combines))
     return logic.negation(logic.both(sparse, dispatched))
 
 
 def _plain(logic: Logic) -> Cond:
     """No all-to-all backend, and no data-parallel weights where the source knows them."""
-    plain = logic.atom(A2A_NONE)
-    if LOCAL_WORK in logic.atoms():
-        plain = logic.both(plain, logic.negation(logic.atom(LOCAL_WORK)))
+    plain = logic.atom(ATOMS.no_dispatch)
+    if ATOMS.local_work in logic.atoms():
+        plain = logic.both(plain, logic.negation(logic.atom(ATOMS.local_work)))
     return plain
 
 
@@ -195,10 +196,10 @@ def _fault(
 def _backends(scene: Scene, case: Cond) -> Iterator[str]:
     """The backends with which it happens: one at a time is chosen."""
     logic = scene.logic
-    atoms = {name: logic.atom(f"{A2A_BACKEND_ASKED}.is_{name}()") for name in scene.backends}
+    atoms = {name: logic.atom(f"{DISPATCH_ASKED}.is_{name}()") for name in scene.backends}
     for name, chosen in atoms.items():
         others = (logic.negation(atom) for other, atom in atoms.items() if other != name)
-        alone = logic.all_of(chosen, logic.negation(logic.atom(A2A_NONE)), *others)
+        alone = logic.all_of(chosen, logic.negation(logic.atom(ATOMS.no_dispatch)), *others)
         if logic.all_of(case, scene.theory, alone) != FALSE:
             yield name
 

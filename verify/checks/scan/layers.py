@@ -7,15 +7,16 @@ from verify.checks.scan.addends.groups import wrong_groups
 from verify.checks.scan.addends.judge import Addends, judged, known_backends
 from verify.checks.scan.addends.local_sums import local_sums
 from verify.checks.scan.addends.machine import AddendMachine
-from verify.checks.scan.addends.reduction_groups import ReductionGroups, read_groups
 from verify.checks.scan.judge import Fault, faults, past_the_end
-from verify.checks.scan.refused import refused
-from verify.checks.scan.theory import definitions, general, of_atoms, published_flags
-from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, UTILS_FILE
+from verify.engines.sources import reading
+from verify.engines.traits import ReductionGroups
 from verify.interpreter.index import Class, Function, Index
 from verify.interpreter.state import CANNOT_FOLLOW, Frame, Reduction, Sink, State, started
 from verify.interpreter.values import Instance, Routine, Text, Value
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic
+
+ENGINE = reading()
+HOLDS = ENGINE.constraints
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +58,21 @@ def read_facts(index: Index) -> Facts:
     """Read the flags' definitions from the source."""
     state = started(index)
     try:
-        defined, answers = definitions(state)
+        defined, answers = HOLDS.definitions(state)
     except CANNOT_FOLLOW as error:
-        index.give_up(UTILS_FILE, "what the flags are", error)
+        index.give_up(ENGINE.files.shared, "what the flags are", error)
         # afresh: a table that is full stays full
         state, defined, answers = started(index), TRUE, TRUE
-    defined = state.logic.both(defined, general(state))
-    defined = state.logic.both(defined, of_atoms(state, frozenset()))
+    defined = state.logic.both(defined, HOLDS.general(state))
+    defined = state.logic.both(defined, HOLDS.of_atoms(state, frozenset()))
     logic = state.logic.copy()
     try:
-        groups = read_groups(index, logic)
+        groups = ENGINE.traits.groups(index, logic)
     except CANNOT_FOLLOW as error:
-        index.give_up(COMMUNICATOR_FILE, "which groups it sums over", error)
+        index.give_up(ENGINE.files.communicator, "which groups it sums over", error)
         logic, groups = state.logic, ReductionGroups()
     known = frozenset(logic.atoms())
-    return Facts(index, logic, defined, answers, published_flags(state), known, groups)
+    return Facts(index, logic, defined, answers, HOLDS.published(state), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:
@@ -94,11 +95,11 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
             machine.call(Routine(init, layer), (), unknown(init))
         state.reductions.clear()
         machine.sink("return", machine.call(layer, (), {}), FALSE)
-        theory = state.logic.both(facts.defined, of_atoms(state, facts.known))
+        theory = state.logic.both(facts.defined, HOLDS.of_atoms(state, facts.known))
         if state.allows:
             theory = state.logic.both(theory, facts.answers)
         handed = frozenset(machine.handed)
-        theory = state.logic.both(theory, refused(facts.index, cls, handed, state.logic))
+        theory = state.logic.both(theory, HOLDS.refused(facts.index, cls, handed, state.logic))
         run.faults = (*faults(state, theory, known_backends(facts.index)), *past_the_end(state))
         addends = judged(machine, theory)
         groups = facts.groups

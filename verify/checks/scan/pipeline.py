@@ -7,12 +7,14 @@ an attribute of the tensor, and a tensor that is sent arrives without it (#27744
 from collections.abc import Iterable, Iterator
 
 from verify.checks.scan.roots import Roots, shown_layers
-from verify.engines.sglang.vocabulary import FUSION_MARK, PIPELINE_HANDOFF
+from verify.engines.sources import reading
 from verify.interpreter.index import Class
 from verify.report.report import Finding
 
+ENGINE = reading()
 RULE = "lost-at-pipeline"
-ROW = "1000"
+# the layer leaves its sum, and nothing else is said
+ROW = "".join("01"[flag == ENGINE.roles.fuses] for flag in ENGINE.flags)
 
 
 def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]:
@@ -20,8 +22,10 @@ def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]
     places: dict[tuple[str, int], tuple[Class, set[str]]] = {}
     for layer in fusing:
         for model in roots.built_by.get(layer, ()):
-            sender = next((a for a in model.ancestors if a.mentions((PIPELINE_HANDOFF,))), None)
-            if sender is not None and not model.has((FUSION_MARK,)):
+            sender = next(
+                (a for a in model.ancestors if a.mentions((ENGINE.structure.handoff,))), None
+            )
+            if sender is not None and not model.has((ENGINE.library.mark,)):
                 key = (sender.module.path, _line(sender))
                 places.setdefault(key, (sender, set()))[1].add(layer.name)
     for (file, line), (sender, layers) in sorted(places.items()):
@@ -46,4 +50,4 @@ def lost_at_pipeline(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]
 
 
 def _line(cls: Class) -> int:
-    return cls.line + cls.text[: cls.text.index(PIPELINE_HANDOFF)].count("\n")
+    return cls.line + cls.text[: cls.text.index(ENGINE.structure.handoff)].count("\n")

@@ -9,17 +9,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from verify.engines.sglang.vocabulary import (
-    ATTENTION,
-    CONSUMER,
-    MODEL,
-    MODELS,
-    MODELS_PACKAGE,
-    NORM,
-    PRODUCER,
-)
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index, Module
 
+ENGINE = reading()
+MODELS, IS = ENGINE.library.models, ENGINE.structure
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
 
 
@@ -67,19 +61,19 @@ def find_roots(index: Index) -> Roots:
     candidates = [
         cls
         for cls in classes
-        if not cls.mentions(MODEL)
+        if not cls.mentions(IS.model)
         and cls.has(("def forward",))
-        and cls.has((*NORM, *CONSUMER))
+        and cls.has((*IS.norm, *IS.consumer))
         and (
-            cls.has(CONSUMER)
-            or any(inner.has(PRODUCER) and not mixes_tokens(inner) for inner in built[cls])
+            cls.has(IS.consumer)
+            or any(inner.has(IS.producer) and not mixes_tokens(inner) for inner in built[cls])
         )
     ]
     chosen = set(candidates)
-    models = {cls for cls in candidates if built[cls] & chosen and not cls.mentions(CONSUMER)}
+    models = {cls for cls in candidates if built[cls] & chosen and not cls.mentions(IS.consumer)}
     chosen -= models
     held = {inner for cls in chosen for inner in built[cls] if inner in chosen}
-    held -= {cls for cls in held if cls.has(CONSUMER)}
+    held -= {cls for cls in held if cls.has(IS.consumer)}
     roots.layers = [cls for cls in candidates if cls in chosen and cls not in held]
     for cls, inner_classes in built.items():
         for inner in inner_classes:
@@ -89,7 +83,7 @@ def find_roots(index: Index) -> Roots:
 
 def mixes_tokens(cls: Class) -> bool:
     """Whether the class is attention or another token mixer."""
-    return cls.has(ATTENTION)
+    return cls.has(ENGINE.library.attention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +117,7 @@ def _names(module: Module) -> _Names:
     imported = {
         name: ".".join(filter(None, (source, original)))
         for name, (source, original) in module.imports.items()
-        if MODELS_PACKAGE in source
+        if ENGINE.files.models in source
     }
     classes: dict[str, Class] = {}
     for name in (*module.pieces, *imported):

@@ -13,22 +13,17 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from verify.checks.scan.layers import Facts, read_facts, unknown
-from verify.checks.scan.theory import PARTS_OF_TP
-from verify.engines.sglang.vocabulary import (
-    ATTENTION,
-    COLLECTIVES,
-    FLAG_NAMES,
-    FLAGS,
-    MODELS,
-    UTILS_FILE,
-)
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, FunctionNode, Index, Module, UnreadableError, parse
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import CANNOT_FOLLOW, Frame
 from verify.interpreter.values import Instance, Key, Mapped, Place, Routine, Text, Truth, Value
 from verify.logic.diagrams import TRUE, Cond, Logic
 
-_DIRECT = "|".join(COLLECTIVES)
+ENGINE = reading()
+LIBRARY = ENGINE.library
+FLAGS, FLAG_NAMES = LIBRARY.flags, LIBRARY.carriers
+_DIRECT = "|".join(LIBRARY.collectives)
 _DEFINED = re.compile(r"\bdef\s+$")
 _SKIPS = re.compile(r"should_skip\w*")
 
@@ -52,7 +47,7 @@ class Call:
     @property
     def mixes_tokens(self) -> bool:
         """Whether it stands in attention or another token mixer."""
-        return self.cls is not None and self.cls.has(ATTENTION)
+        return self.cls is not None and self.cls.has(LIBRARY.attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +87,7 @@ class GuardedSite:
 def reducing_helpers(index: Index) -> frozenset[str]:
     """Functions under layers/ that run a collective for their caller."""
     found: set[str] = set()
-    module = index.module(UTILS_FILE)
+    module = index.module(ENGINE.files.shared)
     texts = {name: piece.text for name, piece in module.pieces.items()} if module else {}
     pattern = re.compile(rf"\b(?:{_DIRECT})\(")
     while True:
@@ -111,10 +106,10 @@ def reducing_helpers(index: Index) -> frozenset[str]:
 
 def find_calls(index: Index) -> tuple[Call, ...]:
     """Every call to a collective or a reducing helper in the model files."""
-    names = frozenset(COLLECTIVES) | reducing_helpers(index)
+    names = frozenset(LIBRARY.collectives) | reducing_helpers(index)
     mention = re.compile(rf"(?:{'|'.join(sorted(names))})(?P<called>\()?")
     found: list[Call] = []
-    for path in index.tree.under(MODELS):
+    for path in index.tree.under(LIBRARY.models):
         module = index.module(path)
         if module is not None and any(name in module.text for name in names):
             try:
@@ -234,7 +229,7 @@ def guarded_site(call: Call, guard: Guard) -> GuardedSite:
     """A site with everything its own method says about it."""
     logic, when = guard.logic, guard.when
     sized = when
-    for size in ("tp_size", *PARTS_OF_TP):
+    for size in ("tp_size", *ENGINE.constraints.parts):
         sized = logic.assume(sized, f"{size} > 1", value=True)
     support = logic.support(when)
     return GuardedSite(

@@ -5,18 +5,16 @@ changes where a class ends and nothing notices. Every model file, and every file
 one imports, is therefore decoded, and compiled once where it speaks of sums; nothing is executed.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 
 from verify.checks.scan.side_by_side import side_by_side
-from verify.engines.sglang.vocabulary import MODELS
+from verify.engines.sources import reading
 from verify.interpreter.index import Index
 from verify.report.report import Finding
 
-_MODULE = re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+")
-# what leaves, completes or hands on a partial sum
-_HOLDS = re.compile(r"reduce|RowParallelLinear|FusedMoE|_experts\b")
+ENGINE = reading()
+MODELS = ENGINE.library.models
 
 
 def broken(index: Index) -> Iterator[tuple[str, str]]:
@@ -37,7 +35,7 @@ def _imported(index: Index) -> Iterator[str]:
         name
         for path in index.tree.under(MODELS)
         if (module := index.module(path)) is not None
-        for name in _MODULE.findall(module.text)
+        for name in ENGINE.files.imported.findall(module.text)
     }
     known = frozenset(index.tree.paths)
     for base in (name.replace(".", "/") for name in sorted(named)):
@@ -49,7 +47,7 @@ def _fault(index: Index, path: str) -> str | None:
     module = index.module(path)
     if module is None:
         return index.unread[path]
-    if not _HOLDS.search(module.text):
+    if not ENGINE.structure.holds.search(module.text):
         return None
     try:
         with warnings.catch_warnings():

@@ -5,6 +5,7 @@ the linear and expert layers that leave or complete a partial sum. Read from 0.5
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from verify.interpreter.values import Axis
 
@@ -42,19 +43,51 @@ SCATTER_SUMS: Mapping[str, tuple[Axis, ...]] = {
 # ... and one that only moves each rank's own rows there
 MOVES_ROWS = "dp_scatter"
 
-FLAGS = ("AF", "RS", "DP", "FI")
-FLAG_FUNCTIONS: Mapping[str, str] = {
-    "should_use_dp_reduce_scatterv": "DP",
-    "should_use_flashinfer_cutlass_moe_fp4_allgather": "FI",
-}
-# parameters and published fields that carry a flag
-FLAG_NAMES: Mapping[str, str] = {
-    "should_allreduce_fusion": "AF",
-    "fuse_mlp_allreduce": "AF",
-    "use_reduce_scatter": "RS",
-    "should_use_reduce_scatter": "RS",
-    "mlp_reduce_scatter": "RS",
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A skip reason: what it says of a layer, and under which names sources hand it around.
+
+    `functions` compute it, `carries` are parameters and published fields that hand it on, and
+    `asked` are the communicator's methods that answer it.
+    """
+
+    name: str
+    says: str
+    functions: tuple[str, ...] = ()
+    carries: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
+# one line a flag, in row order: whatever is known of flags follows from here
+SKIP_FLAGS = (
+    Flag(
+        name="AF",
+        says="the layer fuses the all-reduce into the next norm",
+        carries=("should_allreduce_fusion", "fuse_mlp_allreduce"),
+        asked=("should_fuse_mlp_allreduce_with_next_layer",),
+    ),
+    Flag(
+        name="RS",
+        says="the communicator reduce-scatters",
+        carries=("use_reduce_scatter", "should_use_reduce_scatter", "mlp_reduce_scatter"),
+        asked=("should_use_reduce_scatter",),
+    ),
+    Flag(
+        name="DP",
+        says="attention DP with EP uses reduce_scatterv",
+        functions=("should_use_dp_reduce_scatterv",),
+    ),
+    Flag(
+        name="FI",
+        says="the FP4 dispatcher sums in combine",
+        functions=("should_use_flashinfer_cutlass_moe_fp4_allgather",),
+    ),
+)
+FLAGS = tuple(flag.name for flag in SKIP_FLAGS)
+FLAG_FUNCTIONS = {name: flag.name for flag in SKIP_FLAGS for name in flag.functions}
+FLAG_NAMES = {name: flag.name for flag in SKIP_FLAGS for name in flag.carries}
+COMMUNICATOR_FLAGS = {name: flag.name for flag in SKIP_FLAGS for name in flag.asked}
 FORWARD_CONTEXT = "get_forward"
 
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
@@ -62,10 +95,6 @@ NORMS_FILE = "sglang/srt/layers/layernorm.py"
 FACTORIES_FILE = "sglang/srt/layers/layer_boundary/factories.py"
 PARALLEL_STATE_FILE = "sglang/srt/distributed/parallel_state.py"
 COMMUNICATOR = "LayerCommunicator"
-COMMUNICATOR_FLAGS: Mapping[str, str] = {
-    "should_fuse_mlp_allreduce_with_next_layer": "AF",
-    "should_use_reduce_scatter": "RS",
-}
 COMMUNICATOR_EXIT = "postprocess_layer"
 SCATTERS = f"{COMMUNICATOR}._communicate_summable_tensor_pair_fn is _scatter_hidden_states"
 ALLOW = "allow_reduce_scatter"

@@ -4,8 +4,9 @@ import pytest
 
 from verify.checks.prove.findings import FIXES, READERS, in_words, stories
 from verify.checks.prove.lattice import prove
-from verify.checks.prove.layer import RELEASE_0_5_11, Release
 from verify.checks.prove.subject import Subject, dense_subject, helper_guards
+from verify.engines.ledger import Release
+from verify.engines.sglang.layer import RELEASE_0_5_11
 from verify.report.rules import RULES
 
 

@@ -9,10 +9,12 @@ import pytest
 
 from helper import MoeConfig
 from verify.checks.prove.judge import judge
-from verify.checks.prove.layer import Release, applies
-from verify.checks.prove.subject import Guards, dense_subject, helper_guards, skip_table
+from verify.checks.prove.subject import dense_subject, helper_guards, skip_table
+from verify.engines.ledger import Release
+from verify.engines.sglang.layer import applies
 from verify.logic.flags import argument_flags
 from verify.parallel.deployment import Deployment, deployments
+from verify.parallel.guards import Guards
 
 DP4 = MoeConfig(tp_size=4, ep_size=4, attn_dp_size=4, enable_dp_attention=True)
 DP2_EP1 = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)

@@ -8,9 +8,7 @@ import pytest
 from helper import reasons
 from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import Features, prove
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, applies, plan
 from verify.checks.prove.subject import (
-    Guards,
     Subject,
     dense_subject,
     helper_guards,
@@ -18,7 +16,10 @@ from verify.checks.prove.subject import (
     oracle_subjects,
     skip_table,
 )
+from verify.engines.ledger import LayerTraits
+from verify.engines.sglang.layer import RELEASE_0_5_11, applies, plan
 from verify.parallel.deployment import deployments
+from verify.parallel.guards import Guards
 
 MAX = 4
 

@@ -6,11 +6,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verify.checks.prove.judge import judge, run
-from verify.checks.prove.layer import RELEASE_0_5_11, LayerTraits, plan
-from verify.checks.prove.steps import STEPS
-from verify.checks.prove.subject import Guards
+from verify.engines.ledger import LayerTraits
+from verify.engines.sglang.layer import RELEASE_0_5_11, plan
+from verify.engines.sglang.steps import STEPS
 from verify.logic.flags import argument_flags, flag_names
 from verify.parallel.deployment import Deployment, deployments
+from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
 
 FEW = settings(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from verify.checks.prove.definitions import Definitions
 from verify.checks.pull_request.predicates import Definition, compare_definitions
+from verify.engines.sglang.definitions import Definitions
 
 DP = "should_use_dp_reduce_scatterv"
 FI = "should_use_flashinfer_cutlass_moe_fp4_allgather"

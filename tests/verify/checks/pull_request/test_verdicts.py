@@ -6,9 +6,9 @@ import pytest
 
 from helper import Consumer, plan_layer
 from oracles import SITES
-from verify.checks.prove.subject import Answer
 from verify.checks.pull_request import verdicts as pull_request
 from verify.checks.pull_request.verdicts import RowVerdict, judged
+from verify.parallel.guards import Answer
 
 REDUCE = Answer(skips_ep=False, skips_tp=False)
 SKIP = Answer(skips_ep=True, skips_tp=True)

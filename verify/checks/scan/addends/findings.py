@@ -7,30 +7,30 @@ from functools import lru_cache
 
 from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
-from verify.checks.scan.refused import ATTENTION_GROUP
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched
-from verify.engines.sglang.vocabulary import FLAGS
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
 from verify.logic.truth import table_bits
 from verify.report.report import Finding, Related
 
-REGISTRIES = "sglang/srt/configs/"
+ENGINE = reading()
+FLAGS, ROLES, HOLDS, SAID = ENGINE.flags, ENGINE.roles, ENGINE.constraints, ENGINE.said
+REGISTRIES = ENGINE.files.registries
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
-_COPIES = re.compile(r"moe_dp|attn_cp|moe_data_parallel|prefill_c(?:ontext_parallel|p\b)")
 # what a module says that is built for a cause. Data-parallel weights come with attention DP; copies
 # of the experts with context-parallel attention, for which a model that sums by itself must care
 WORDS: Mapping[Cause, re.Pattern[str]] = {
-    "FI": ATTENTION_GROUP,
-    "local-work": ATTENTION_GROUP,
+    "dispatched": HOLDS.attention_group,
+    "local-work": HOLDS.attention_group,
     "backend": ASKED,
-    "copies": ATTENTION_GROUP,
-    "own-copies": _COPIES,
+    "copies": HOLDS.attention_group,
+    "own-copies": HOLDS.copies,
 }
 # what it takes besides where the module does not say it
 UNSAID: Mapping[Cause, str] = {
-    "FI": "attention data parallelism, of which this model's code says nothing",
+    "dispatched": "attention data parallelism, of which this model's code says nothing",
     "local-work": "attention data parallelism, of which this model's code says nothing",
     "backend": "an all-to-all backend, of which this model's code says nothing",
     "copies": "attention context parallelism, of which this model's code says nothing",
@@ -214,8 +214,8 @@ def _built(places: tuple[Place, ...], own: Place) -> Iterator[Related]:
 
 def _where(broken: Broken) -> str:
     match broken.fault.cause:
-        case "FI":
-            return "where the FP4 dispatcher sums in combine (FI)"
+        case "dispatched":
+            return SAID.combined
         case "backend":
             named = " or ".join(sorted(broken.backends))
             return (
@@ -223,7 +223,7 @@ def _where(broken: Broken) -> str:
                 "model was not read)"
             )
         case "local-work":
-            return "with data-parallel expert weights (dwdp_size above 1)"
+            return SAID.local_work
         case "dense" | "resummed":
             return "with moe_dense_tp_size 1"
         case "split":
@@ -242,16 +242,16 @@ def _where(broken: Broken) -> str:
 # the settings without which each of them does not happen
 TAKES: Mapping[Cause, tuple[str, ...]] = {
     "gathered": (),
-    "FI": ("FI",),
+    "dispatched": (ROLES.combines,),
     "backend": ("moe_a2a_backend",),
-    "local-work": ("dwdp_size > 1",),
+    "local-work": (f"{ENGINE.launches.local_size} > 1",),
     "dense": ("moe_dense_tp_size == 1",),
     "split": ("moe_ep_size > 1", "moe_tp_size > 1"),
-    "declined": ("AF", "moe_ep_size > 1"),
+    "declined": (ROLES.fuses, "moe_ep_size > 1"),
     "copies": ("moe_dp_size > 1",),
     "own-copies": ("moe_dp_size > 1",),
-    "fused-copies": ("AF", "moe_dp_size > 1"),
-    "fused-local": ("AF", "moe_dense_tp_size == 1"),
+    "fused-copies": (ROLES.fuses, "moe_dp_size > 1"),
+    "fused-local": (ROLES.fuses, "moe_dense_tp_size == 1"),
     "resummed": ("moe_dense_tp_size == 1",),
 }
 RULES: Mapping[str, str] = {

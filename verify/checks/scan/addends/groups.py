@@ -12,14 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from verify.checks.scan.addends.judge import Fault, Judge
 from verify.checks.scan.addends.machine import AddendMachine
-from verify.checks.scan.addends.reduction_groups import (
-    Coverage,
-    ReductionGroups,
-    takes_the_picked_group,
-)
 from verify.checks.scan.judge import SIZE_OF
-from verify.checks.scan.refused import ATTENTION_DP
-from verify.engines.sglang.vocabulary import A2A_NONE, GROUPS, LOCAL_WORK
+from verify.engines.sources import reading
+from verify.engines.traits import Coverage, ReductionGroups
 from verify.interpreter.state import Sink
 from verify.interpreter.values import (
     NONE,
@@ -35,7 +30,8 @@ from verify.interpreter.values import (
 )
 from verify.logic.diagrams import FALSE, Cond
 
-ASKED_LATE = "_use_aiter"
+ENGINE = reading()
+ROLES, ATOMS = ENGINE.roles, ENGINE.atoms
 COPIES = "moe_dp_size > 1"
 # a stage that brings it is summed by it, and not over the group that the stage is declared with
 BROUGHT = "sum_impl"
@@ -54,7 +50,7 @@ class GroupJudge(Judge):
     def __init__(self, machine: AddendMachine, theory: Cond, groups: ReductionGroups) -> None:
         super().__init__(machine, theory, ())
         self.groups = groups
-        self.known |= {COPIES, ASKED_LATE, *SIZE_OF.values()}
+        self.known |= {COPIES, ATOMS.asked_late, *SIZE_OF.values()}
 
     def faults(self) -> Iterator[Fault]:
         """Every sum over another group than its parts are split over."""
@@ -73,9 +69,9 @@ class GroupJudge(Judge):
         coverage, place = self.groups.fused, self.groups.fused_at
         if coverage is None or place is None or not norms:
             return
-        if not all(takes_the_picked_group(index, norm) for norm in norms):
+        if not all(ENGINE.traits.takes_the_picked_group(index, norm) for norm in norms):
             return
-        fuses = logic.both(sink.when, logic.atom("AF"))
+        fuses = logic.both(sink.when, logic.atom(ROLES.fuses))
         split, copied = self._half(sink, coverage), FALSE
         for part in sink.parts:
             if part.born and part.axes == ("TP",) and self.groups.copies:
@@ -93,7 +89,7 @@ class GroupJudge(Judge):
         coverage, place = self.groups.declined, self.groups.declined_at
         if coverage is not None and place is not None:
             half = self._half(sink, coverage)
-            asked = map(self.logic.atom, ("AF", ASKED_LATE))
+            asked = map(self.logic.atom, (ROLES.fuses, ATOMS.asked_late))
             when = self.logic.all_of(sink.when, half, *asked)
             yield from self._fault("narrow", "declined", (place,), sink, when)
 
@@ -117,10 +113,10 @@ class GroupJudge(Judge):
         """Several copies: server_args wants as many as context-parallel attention ranks."""
         logic = self.logic
         split = logic.both(logic.atom(SIZE_OF["EP"]), logic.atom(SIZE_OF["MOE_TP"]))
-        apart = (ATTENTION_DP, LOCAL_WORK, "FI", "RS")
+        apart = (ATOMS.attention_dp, ATOMS.local_work, ROLES.combines, ROLES.scatters)
         return logic.all_of(
             logic.atom(COPIES),
-            logic.atom(A2A_NONE),
+            logic.atom(ATOMS.no_dispatch),
             logic.negation(split),
             *(logic.negation(logic.atom(name)) for name in apart),
         )
@@ -134,13 +130,13 @@ class GroupJudge(Judge):
             for value in (*run.positional, *run.keywords.values()):
                 for when, one in alternatives(value):
                     word = one.text.rpartition(".")[2] if isinstance(one, Text) else ""
-                    if "TP" in GROUPS.get(word, ()):
+                    if "TP" in ENGINE.library.groups.get(word, ()):
                         yield at.value, when
 
     def _copied(self, sink: Sink) -> Iterator[Fault]:
         """Sums beside several copies of the experts, other than a fused norm's."""
         logic = self.logic
-        not_fused = logic.negation(logic.atom("AF"))
+        not_fused = logic.negation(logic.atom(ROLES.fuses))
         taker = self.machine.stages.get(sink)
         sparse = taker.setting("sparse") if taker is not None else None
         coverage = self.groups.moe_output

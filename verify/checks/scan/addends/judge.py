@@ -13,25 +13,21 @@ from functools import lru_cache
 from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
-from verify.checks.scan.addends.rows import LocalRows, boundary_rows, communicator_rows
 from verify.checks.scan.judge import SIZE_OF, smallest_row
-from verify.engines.sglang.vocabulary import (
-    A2A_BACKEND,
-    A2A_NONE,
-    FLAGS,
-    LOCAL_WORK,
-    MODELS,
-    UTILS_FILE,
-)
+from verify.engines.sources import reading
+from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
 from verify.interpreter.state import Consumer, Sink
 from verify.interpreter.values import NONE, Place, Primitive, Truth
 from verify.logic.diagrams import FALSE, TRUE, Cond
 
+ENGINE = reading()
+FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
 Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
-# what makes rows local or leaves them gathered: nothing, FI's dispatcher, an all-to-all backend,
-# expert weights that every rank holds, or a server flag that runs dense MLPs on local rows
-Rows = Literal["gathered", "FI", "backend", "local-work", "dense"]
+# what makes rows local or leaves them gathered: nothing, a dispatcher that sums in combine, an
+# all-to-all backend, expert weights that every rank holds, or a server flag that runs dense MLPs
+# on local rows
+Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 # why a sum runs over a wrong group: experts are split over two groups of which a fused norm, or
 # what stands in for its kernel, takes one; or there are several copies of them, summed by the
 # engine, by a fused norm or by the model itself
@@ -40,7 +36,7 @@ Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 Local = Literal["fused-local", "resummed"]
 Cause = Rows | Group | Local
 WIDE = "tp_size > 1"
-BACKEND = A2A_NONE.rpartition(".")[0]
+BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
@@ -124,10 +120,10 @@ class Judge:
             return LocalRows()
         if sink.kind == "boundary":
             size = taker.setting("dense_tp_size") or NONE
-            return boundary_rows(self.machine, taker.setting("sparse"), size)
+            return ENGINE.traits.boundary_rows(self.machine, taker.setting("sparse"), size)
         modes = taker.setting("layer_scatter_modes")
         if isinstance(modes, Primitive) and modes.kind == "scatter modes":
-            return communicator_rows(self.machine, modes.setting(SPARSE))
+            return ENGINE.traits.communicator_rows(self.machine, modes.setting(SPARSE))
         # modes of the model's own making are not guessed
         return LocalRows()
 
@@ -151,7 +147,7 @@ class Judge:
         # the routed experts' own reductions are another rule's business
         shared_places = {p for part in sink.parts if "EP" in part.axes for p in part.reduced}
         # what is fused or reduce-scattered later was gathered
-        stays = logic.negation(logic.either(logic.atom("AF"), logic.atom("RS")))
+        stays = logic.negation(logic.either(logic.atom(ROLES.fuses), logic.atom(ROLES.scatters)))
         # one layer may be called on several paths: what holds on one of them needs no condition
         found: dict[tuple[Kind, Cause, tuple[Place, ...]], Cond] = {}
         for part in sink.parts:
@@ -178,17 +174,17 @@ class Judge:
     def _cases(self, local: LocalRows, routed: Cond, *, own: bool) -> Iterator[tuple[Cause, Cond]]:
         """Why rows may be local: beside routed experts, or, for an MLP of its own, a dense one."""
         logic = self.logic
-        none, own_work = logic.atom(A2A_NONE), logic.negation(logic.atom(LOCAL_WORK))
+        none, own_work = logic.atom(ATOMS.no_dispatch), logic.negation(logic.atom(ATOMS.local_work))
         plain = logic.both(none, own_work)
         if local.sparse is not None:
             # a dispatcher that moves tokens to their experts is expert parallelism
             shared = logic.all_of(local.sparse, routed, logic.atom(SIZE_OF["EP"]))
-            yield "FI", logic.all_of(shared, plain, logic.atom("FI"))
+            yield "dispatched", logic.all_of(shared, plain, logic.atom(ROLES.combines))
             # the FP4 all-gather is a step of the plain dispatcher
-            other = logic.negation(logic.either(none, logic.atom("FI")))
+            other = logic.negation(logic.either(none, logic.atom(ROLES.combines)))
             yield "backend", logic.all_of(shared, other, own_work)
-            neither = logic.both(none, logic.negation(logic.atom("FI")))
-            yield "local-work", logic.all_of(shared, neither, logic.atom(LOCAL_WORK))
+            neither = logic.both(none, logic.negation(logic.atom(ROLES.combines)))
+            yield "local-work", logic.all_of(shared, neither, logic.atom(ATOMS.local_work))
         if local.dense is not None and own:
             yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
@@ -278,10 +274,10 @@ class Judge:
 @lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
     """The all-to-all backends of this source that some model asks about, by name."""
-    module = index.module(UTILS_FILE)
-    cls = module.lookup(A2A_BACKEND) if module else None
+    module = index.module(ENGINE.files.shared)
+    cls = module.lookup(ENGINE.structure.dispatcher) if module else None
     if not isinstance(cls, Class):
         return ()
-    models = filter(None, map(index.module, index.tree.under(MODELS)))
+    models = filter(None, map(index.module, index.tree.under(ENGINE.library.models)))
     asked = {name for model in models for name in ASKED.findall(model.text)}
     return tuple(name for name in _MEMBER.findall(cls.text) if name in asked and name != "none")

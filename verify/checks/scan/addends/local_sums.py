@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 from verify.checks.scan.addends.judge import Fault, Judge
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
-from verify.checks.scan.addends.reduction_groups import ReductionGroups
-from verify.checks.scan.addends.rows import LocalRows, communicator_rows
+from verify.engines.sources import reading
+from verify.engines.traits import LocalRows, ReductionGroups
 from verify.interpreter.state import Sink
 from verify.interpreter.values import Place, Primitive
 from verify.logic.diagrams import FALSE, Cond
 
-# a communicator's own question about its rows, in every release's spelling
-_ASKS_ROWS = "mlp_mode == "
+ENGINE = reading()
 
 
 def local_sums(machine: AddendMachine, theory: Cond, groups: ReductionGroups) -> tuple[Fault, ...]:
@@ -46,7 +45,7 @@ class LocalSumJudge(Judge):
             return LocalRows()
         if first.kind != "scatter modes":
             return LocalRows()
-        return communicator_rows(self.machine, first.setting(SPARSE))
+        return ENGINE.traits.communicator_rows(self.machine, first.setting(SPARSE))
 
     def _fused(self, sink: Sink) -> Iterator[Fault]:
         logic, local = self.logic, self._rows()
@@ -55,8 +54,10 @@ class LocalSumJudge(Judge):
         routed = logic.any_of(*(part.present for part in sink.parts if "EP" in part.axes))
         dense = logic.any_of(*(part.present for part in sink.parts if part.axes in ((), ("TP",))))
         alone = logic.all_of(dense, logic.negation(routed), local.dense)
-        asked = [name for name in logic.support(self.theory) if _ASKS_ROWS in name]
-        when = logic.all_of(sink.when, alone, logic.atom("AF"), *map(logic.atom, asked))
+        asked = [name for name in logic.support(self.theory) if ENGINE.atoms.asks_rows in name]
+        when = logic.all_of(
+            sink.when, alone, logic.atom(ENGINE.roles.fuses), *map(logic.atom, asked)
+        )
         yield from self._fault("mixed", "fused-local", (self.fuses_at,), sink, when)
 
     def _resummed(self, sink: Sink) -> Iterator[Fault]:

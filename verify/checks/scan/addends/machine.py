@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from verify.checks.scan.addends.same import SameMachine, fresh
 from verify.checks.scan.judge import SIZE_OF
-from verify.engines.sglang.vocabulary import MODELS
+from verify.engines.sources import reading
 from verify.interpreter.comparisons import operation
 from verify.interpreter.index import Class, Function
 from verify.interpreter.state import Sink, State
@@ -36,6 +36,7 @@ from verify.interpreter.values import (
 )
 from verify.logic.diagrams import FALSE, TRUE, Cond
 
+MODELS = reading().library.models
 ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 # how a communicator is told what kind of layer it serves
 MODES_FACTORY = "init_new"

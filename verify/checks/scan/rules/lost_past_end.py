@@ -1,5 +1,6 @@
 """`lost-past-end`."""
 
+from verify.engines.sources import reading
 from verify.report.rules import Example, Rule
 
 RULE = Rule(
@@ -10,7 +11,7 @@ RULE = Rule(
         "communicator was not told which layer is the last. There the block skips its reduction "
         "and the final norm reads a partial sum."
     ),
-    repair="Build the communicator with is_last_layer.",
+    repair=f"Build the communicator with {reading().said.last_layer}.",
     example=Example(
         wrong="LayerCommunicator(...)  # not told is_last_layer",
         right="LayerCommunicator(..., is_last_layer=layer_id == num_layers - 1)",

@@ -16,11 +16,13 @@ from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.models import Model
 from verify.checks.scan.server.recall import Memory, Recaller
 from verify.checks.scan.server.values import UNKNOWN, Code, Thing
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
-SERVER_ARGS_FILE = "sglang/srt/server_args.py"
+ENGINE = reading()
+SERVER_ARGS_FILE = ENGINE.files.server
 SERVER_ARGS = "ServerArgs"
-ARGUMENTS = "sglang/srt/arg_groups/"
+ARGUMENTS = ENGINE.files.arguments
 FIELDS = f"{ARGUMENTS}fields/"
 ENTRIES = ("__post_init__", "resolve_once")
 LOCAL_PATH = "model"

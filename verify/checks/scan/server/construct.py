@@ -15,19 +15,14 @@ from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
 from verify.checks.scan.server.recall import Memory, Recalled, Recaller
 from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
-from verify.engines.sglang.vocabulary import (
-    ATTENTION,
-    MODELS,
-    ROW_LINEAR,
-    SIZES,
-    STAGE_DECLARATIONS,
-)
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
-PARALLEL = "get_parallel"
-BOUNDARY = "sglang/srt/layers/layer_boundary/"
+ENGINE = reading()
+LIBRARY, KNOWN = ENGINE.library, ENGINE.launches
+PARALLEL = KNOWN.context
 STAGE = "stage"
-_BUILDS = (MODELS, BOUNDARY)
+_BUILDS = (LIBRARY.models, ENGINE.files.boundaries)
 # how a linear layer says over which ranks it is split, and what it is without
 WHOLE_GROUP = "tp"
 TOLD_GROUP = frozenset({"tp_size", "tp_rank", "use_dp_attention_reduce"})
@@ -35,10 +30,6 @@ GROUP_SIZES = ("tp_size", "attn_tp_size")
 _LAYER_NUMBER = re.compile(r"layer_(?:id|idx|index|number|num)$")
 _HAS_NO_ANSWER = "raise NotImplementedError"
 SERVER_ARGS = ("get_server_args", "get_global_server_args")
-BACKENDS: Mapping[str, str] = {
-    "get_moe_a2a_backend": "moe_a2a_backend",
-    "get_moe_runner_backend": "moe_runner_backend",
-}
 
 
 def sizes(options: Options) -> dict[str, Any]:
@@ -60,7 +51,7 @@ def sizes(options: Options) -> dict[str, Any]:
         "moe_dp_size": of("moe_dp_size"),
         "attn_cp_size": of("attn_cp_size"),
         "attn_dp_size": attention,
-        "dwdp_size": of("dwdp_size"),
+        KNOWN.local_size: of(KNOWN.local_size),
         "pp_size": of("pp_size"),
     }
     found["moe_tp_size"] = _left(found, "tp_size", "moe_ep_size", "moe_dp_size")
@@ -99,7 +90,7 @@ class Constructors:
         told = _Told(options)
         follower = Recaller(
             self.index,
-            {**told.natives, **_noted(declared), ROW_LINEAR: told.mixes(mixers)},
+            {**told.natives, **_noted(declared), LIBRARY.row_linear[0]: told.mixes(mixers)},
             shared=told.shared,
             memory=self._memory,
             builds=_BUILDS,
@@ -132,7 +123,7 @@ class Constructors:
     def _asks_stages(self) -> tuple[Function, ...]:
         """The boundary's functions that have no answer for some stages."""
         found: list[Function] = []
-        for path in self.index.tree.under(BOUNDARY):
+        for path in self.index.tree.under(ENGINE.files.boundaries):
             module = self.index.module(path)
             for name, piece in module.pieces.items() if module else ():
                 function = module.lookup(name) if module and _HAS_NO_ANSWER in piece.text else None
@@ -149,11 +140,11 @@ def _noted(declared: list[Thing]) -> Mapping[str, Callable[..., Any]]:
         declared.append(Thing(None, dict(named)))
         return NotImplemented
 
-    return dict.fromkeys(STAGE_DECLARATIONS, note)
+    return dict.fromkeys(KNOWN.stages_declared, note)
 
 
 def _is_attention(cls: Class) -> bool:
-    return any(one.mentions(ATTENTION) for one in cls.ancestors)
+    return any(one.mentions(LIBRARY.attention) for one in cls.ancestors)
 
 
 def _first(function: Function) -> str:
@@ -167,7 +158,9 @@ class _Told:
     def __init__(self, options: Options) -> None:
         self.parallel = Thing(None, sizes(options))
         self.record = Thing(None, dict(options))
-        self.backends = {name: Backend(options.get(option)) for name, option in BACKENDS.items()}
+        self.backends = {
+            name: Backend(options.get(option)) for name, option in KNOWN.settings.items()
+        }
 
     @property
     def shared(self) -> tuple[Thing, ...]:
@@ -179,7 +172,7 @@ class _Told:
         """The functions that answer it."""
         asked = {
             text.removesuffix("()"): self._size(name)
-            for text, name in SIZES.items()
+            for text, name in LIBRARY.sizes.items()
             if text.endswith("()") and "." not in text
         }
         return {

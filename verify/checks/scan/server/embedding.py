@@ -8,9 +8,10 @@ import ast
 
 from verify.checks.scan.roots import Roots
 from verify.checks.scan.server.arguments import Refusal
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, UnreadableError
 
-EMBEDDING = "VocabParallelEmbedding"
+EMBEDDING = reading().structure.embedding
 # either says over which ranks it is split
 _TOLD = frozenset({"enable_tp", "use_attn_tp_group", "parallel_group"})
 

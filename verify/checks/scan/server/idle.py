@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass, field
 
 from verify.checks.scan.server.arguments import Options, Refusal
-from verify.engines.sglang.vocabulary import EXPERT_FACTORY, EXPERT_LAYERS, LAYERS
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 
+ENGINE = reading()
+EXPERT_LAYERS = ENGINE.structure.expert_layers
 _LOOKS = re.compile(rf"\.modules\(\)\s+if isinstance\(\w+, (?:{'|'.join(EXPERT_LAYERS)})\)")
-_WORDS = (*(f"{name}(" for name in EXPERT_LAYERS), EXPERT_FACTORY)
+_WORDS = (*(f"{name}(" for name in EXPERT_LAYERS), ENGINE.structure.expert_factory)
 _OWN_CALL = re.compile(r"\bself\.(\w+)\(")
 _CAPITALISED = re.compile(r"\b[A-Z]\w*")
 _QUALIFIED = re.compile(r"\b(\w+)\.([A-Z]\w*)\(")
@@ -47,7 +49,7 @@ class Idle:
 
 
 def _raises(index: Index, word: str) -> Refusal | None:
-    for path in index.tree.under(LAYERS):
+    for path in index.tree.under(ENGINE.library.layers):
         if not re.search(rf"(?:^|[/_]){word}(?:[/_.]|$)", path):
             continue
         module = index.module(path)

@@ -6,14 +6,16 @@ from typing import Any
 
 from verify.checks.scan.addends.judge import Cause
 from verify.checks.scan.counted import counted, of_addend
+from verify.engines.sources import reading
 from verify.report.report import Finding, Reach
 
+ENGINE = reading()
 Options = Mapping[str, Any]
 # what a message says of backends as long as nobody has asked the source
 NOT_READ = " (which of them the server takes for this model was not read)"
 _PARALLEL_SIZES = frozenset({"tp_size", "ep_size", "dp_size", "pp_size", "enable_dp_attention"})
 NEEDS: Mapping[Cause, tuple[str, ...]] = {
-    "FI": ("a checkpoint quantised to NVFP4", "a CUDA GPU with FP4 kernels")
+    "dispatched": ENGINE.launches.needs[ENGINE.roles.combines]
 }
 
 

@@ -4,7 +4,7 @@ What stands here is which options make rows local, split experts over two groups
 models and backends take them is read from the source.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,7 +19,6 @@ from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
 from verify.checks.scan.server.idle import Idle
 from verify.checks.scan.server.launched import (
-    NEEDS,
     Judged,
     Launch,
     Launched,
@@ -31,54 +30,14 @@ from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.values import Unknown
-from verify.engines.sglang.vocabulary import FLAGS
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.report.report import Finding
 
-PLAIN: Options = {"tp_size": 4}
-ATTENTION_DP: Options = {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}
-RUNNERS = ("flashinfer_cutlass", "deep_gemm")
-FP4: Options = {
-    **ATTENTION_DP,
-    "ep_size": 4,
-    "quantization": "modelopt_fp4",
-    "moe_runner_backend": "flashinfer_cutlass",
-}
-COPIES: Options = {**PLAIN, "attn_cp_size": 2, "moe_dp_size": 2}
-DENSE: Options = {**PLAIN, "moe_dense_tp_size": 1}
-# without a cause here: what a launch needs was not worked out
-LAUNCHES: Mapping[Cause, tuple[Options, ...]] = {
-    "gathered": (PLAIN,),
-    "FI": (FP4,),
-    "local-work": ({**PLAIN, "dwdp_size": 4},),
-    "dense": (DENSE, {**ATTENTION_DP, "moe_dense_tp_size": 1}),
-    "resummed": (DENSE, {**ATTENTION_DP, "moe_dense_tp_size": 1}),
-    "copies": (COPIES,),
-    "own-copies": (COPIES,),
-    "split": ({**PLAIN, "ep_size": 2},),
-}
-# releases name it one way or the other
-FUSES: tuple[Options, ...] = (
-    {**PLAIN, "enable_flashinfer_allreduce_fusion": True},
-    {**PLAIN, "flashinfer_allreduce_fusion_backend": "auto"},
-)
-# by the flags that hold in a row, the first that does
-BY_FLAG: Mapping[str, tuple[Options, ...]] = {
-    "FI": (FP4,),
-    "DP": ({**ATTENTION_DP, "ep_size": 4},),
-    # a sum over the experts' group needs one
-    "RS": (ATTENTION_DP, {**ATTENTION_DP, "ep_size": 2}),
-    "AF": FUSES,
-}
-STAGES: tuple[Options, ...] = tuple({**options, "pp_size": 2} for options in FUSES)
-ROW_NEEDS: Mapping[str, tuple[str, ...]] = {
-    "FI": NEEDS["FI"],
-    "AF": ("a CUDA GPU with the fused all-reduce's kernels",),
-}
+ENGINE = reading()
+FLAGS, KNOWN = ENGINE.flags, ENGINE.launches
 # what is said of a sum behind a dispatcher's combine holds where the layer comes to it at all
 WORKS = "a model that works with this all-to-all backend: nobody has looked"
-# options that stand for others once the server has read them
-_MOVES = frozenset({"dp_size", "enable_dp_attention"})
 
 
 @dataclass(eq=False)
@@ -101,7 +60,7 @@ class Launcher:
 
     def read(self) -> None:
         """Read the argument handling, as every launch needs it."""
-        self._outcome(Model(), PLAIN)
+        self._outcome(Model(), KNOWN.plain)
 
     def judged(self, layer: Class, cause: Cause, backends: Iterable[str]) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out."""
@@ -110,9 +69,9 @@ class Launcher:
             return None
         if cause != "backend":
             known = self.arguments.defaults.keys()
-            if not any(options.keys() <= known for options in LAUNCHES.get(cause, ())):
+            if not any(options.keys() <= known for options in KNOWN.by_cause.get(cause, ())):
                 return None
-            found.launch = self._first(layer, LAUNCHES[cause], found)
+            found.launch = self._first(layer, KNOWN.by_cause[cause], found)
             return found
         for backend in sorted(backends):
             launch = self._first(layer, tuple(_with_backend(backend)), found)
@@ -129,15 +88,15 @@ class Launcher:
         One that no layer takes is a finding still: another launch may lead there.
         """
         bits = dict(zip(FLAGS, finding.row or "", strict=False))
-        flag = next((name for name in BY_FLAG if bits.get(name) == "1"), None)
-        launches = BY_FLAG[flag] if flag else (PLAIN,)
+        flag = next((name for name in KNOWN.by_flag if bits.get(name) == "1"), None)
+        launches = KNOWN.by_flag[flag] if flag else (KNOWN.plain,)
         if finding.rule == PIPELINE:
-            launches = STAGES
+            launches = KNOWN.stages
         known = self.arguments.defaults.keys()
         launches = tuple(options for options in launches if options.keys() <= known)
         if self.arguments.server is None:
             return finding
-        needs = ROW_NEEDS.get(flag or "", ())
+        needs = KNOWN.needs.get(flag or "", ())
         taken = [
             launch
             for layer in layers
@@ -199,11 +158,11 @@ class Launcher:
         outcome = self._outcome(model, options)
         if outcome.refused is not None:
             # what ends every launch was misread
-            plain = self._outcome(model, PLAIN).refused
+            plain = self._outcome(model, KNOWN.plain).refused
             return None if outcome.refused == plain else str(outcome.refused)
         for name, value in options.items():
             settled = outcome.options.get(name, value)
-            if name not in _MOVES and not isinstance(settled, Unknown) and settled != value:
+            if name not in KNOWN.moved and not isinstance(settled, Unknown) and settled != value:
                 return outcome.places.get(name, name)
         built = self.constructors.ends(layer, outcome.options)
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
@@ -220,7 +179,7 @@ class Launcher:
 
     @cached_property
     def _plain(self) -> Options:
-        return {**self.arguments.defaults, **PLAIN}
+        return {**self.arguments.defaults, **KNOWN.plain}
 
     def _platform(self, backend: str) -> str | None:
         """What a machine must have for a backend."""
@@ -238,7 +197,7 @@ class Launcher:
 
 def _with_backend(backend: str) -> Iterator[Options]:
     """Launches with an all-to-all backend, the smallest first."""
-    for options in (PLAIN, ATTENTION_DP):
+    for options in (KNOWN.plain, KNOWN.attention_dp):
         yield {**options, "moe_a2a_backend": backend}
-    for runner in RUNNERS:
-        yield {**ATTENTION_DP, "moe_a2a_backend": backend, "moe_runner_backend": runner}
+    for runner in KNOWN.runners:
+        yield {**KNOWN.attention_dp, "moe_a2a_backend": backend, "moe_runner_backend": runner}

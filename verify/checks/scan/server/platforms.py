@@ -6,10 +6,11 @@ code is imported where the question was answered.
 
 import re
 
-from verify.engines.sglang.vocabulary import LAYERS
+from verify.engines.sources import reading
 from verify.interpreter.index import Index
 
-DISPATCHERS = f"{LAYERS}moe/token_dispatcher/"
+ENGINE = reading()
+DISPATCHERS = ENGINE.files.dispatchers
 # ROCm's own functions, and no word of another platform
 _ROCM = re.compile(r"(?s)\A(?!.*\bis_(?:cuda|npu|xpu)\b).*\bget_hip_\w+\b")
 _ELSEWHERE = re.compile(r"\bhardware_backend\.(\w+)\b")
@@ -19,7 +20,7 @@ NAMES = {"npu": "an NPU", "xpu": "an XPU", "hip": "a ROCm GPU", "mlx": "Apple si
 def platform_of(index: Index, backend: str) -> str | None:
     """What a machine must have for a backend; None where its code names no platform."""
     asked = re.compile(rf"(?:is_{backend}\(\)|_use_{backend}\b)[^\n]*:\n(?:[^\n]*\n){{0,6}}")
-    for path in index.tree.under(f"{LAYERS}moe/"):
+    for path in index.tree.under(f"{ENGINE.library.layers}moe/"):
         module = index.module(path)
         if module is None:
             continue

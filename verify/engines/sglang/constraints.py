@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from verify.checks.scan.refused import (
+from verify.engines.sglang.refusals import (
     ATTENTION_DP,
     INPUT_SCATTERED,
     moves_on_gpus_only,
@@ -255,8 +255,3 @@ def backends(index: Index) -> tuple[str, ...]:
     except UnreadableError as error:
         index.unread.setdefault(UTILS_FILE, str(error))
         return ()
-
-
-def reachable_rows(state: State, theory: Cond) -> int:
-    """The rows of flags that some configuration reaches."""
-    return state.logic.table(theory, ("AF", "RS", "DP", "FI"))

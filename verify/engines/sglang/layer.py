@@ -4,32 +4,14 @@ Source: 0.5.11, `layers/communicator.py` (`LayerCommunicator`) and the decoder l
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from helper import MoeConfig, Path
-from helper.predicates import uses_dp_reduce_scatterv
-from verify.checks.prove.definitions import Definitions
-from verify.checks.prove.subject import Guards, Producer
+from helper import Path
+from verify.engines.ledger import LayerTraits, Plan, Release
 from verify.parallel.deployment import Deployment, Shared
+from verify.parallel.guards import Guards
 from verify.parallel.row import flags_of, mode_of, number_of, scatters
 from verify.parallel.scene import Mode
 
-Reader = Literal[
-    "nothing",
-    "dp_reduce_scatterv",
-    "dp_reduce_scatter",
-    "dp_scatter",
-    "moe_cp_slice",
-    "fused norm",
-    "aiter norm",
-    "unfused norm",
-    "declined",
-    "untagged",
-    "other stage",
-    "stage completes",
-    "final norm",
-]
 SHARED_STEPS: Mapping[Shared, tuple[str, ...]] = {
     "none": (),
     # one more routed expert: its partial is the routed one
@@ -38,91 +20,7 @@ SHARED_STEPS: Mapping[Shared, tuple[str, ...]] = {
     "replicated": ("shared_replicated",),
 }
 SCATTERS = ("dp_reduce_scatterv", "dp_reduce_scatter", "dp_scatter", "moe_cp_slice")
-FusedGroup = Literal["ep-or-moe-tp", "tp"]
-UnfusedGroup = Literal["moe_tp", "tp", "none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """What differs between releases in the steps around a block.
-
-    `fused_group`: over which ranks the flashinfer all-reduce + norm sums
-    (`layers/flashinfer_comm_fusion.py`). `unfused_group`: over which `prepare_attn` sums when the
-    norm has no fused form (`layers/communicator.py`; `none`: it always calls the fused form).
-    `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `definitions`: the DP flag as the source defines it (`layers/moe/utils.py`), none where its
-    communicator does not ask; None: as the helper does. `copies_experts` and `splits_contexts`:
-    the server takes MoE data parallelism, and attention context parallelism (`server_args.py`).
-    """
-
-    name: str = "0.5.11"
-    fused_group: FusedGroup = "ep-or-moe-tp"
-    unfused_group: UnfusedGroup = "moe_tp"
-    fuses_hybrid: bool = True
-    definitions: Definitions | None = None
-    copies_experts: bool = True
-    splits_contexts: bool = True
-
-    def takes(self, config: MoeConfig) -> bool:
-        """Whether the server knows these sizes at all."""
-        return (self.copies_experts or config.moe_dp_size == 1) and (
-            self.splits_contexts or config.attn_cp_size == 1
-        )
-
-    def sums_by_scatterv(self, config: MoeConfig) -> bool:
-        """The DP flag as this release defines it."""
-        if self.definitions is None:
-            return uses_dp_reduce_scatterv(config)
-        return self.definitions.holds("DP", config)
-
-
-RELEASE_0_5_11 = Release()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The row that a layer is in and its steps before and after the block's own reductions.
-
-    `reader` is who is left to complete the sum, or why nobody is. `last` are steps that the block
-    takes after its reductions.
-    """
-
-    row: int
-    mode: Mode
-    reader: Reader
-    before: tuple[str, ...]
-    last: tuple[str, ...]
-    after: tuple[str, ...]
-
-    def steps(self, sites: tuple[str, ...]) -> tuple[str, ...]:
-        """All steps, given the block's own reductions."""
-        return self.before + sites + self.last + self.after
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerTraits:
-    """What of a subject decides the steps around its sites."""
-
-    producer: Producer
-    hears_fusion: bool
-    may_reduce_scatter: bool
-    tags_fusion: bool
-    knows_last_layer: bool
-    completes_stage: bool
-    adds_shared: Literal["before", "after"]
-
-    @classmethod
-    def of(cls, guards: Guards) -> "LayerTraits":
-        """The traits of a block with these guards."""
-        return cls(
-            producer=guards.producer,
-            hears_fusion="AF" in guards.accepts,
-            may_reduce_scatter=guards.may_reduce_scatter,
-            tags_fusion=guards.tags_fusion,
-            knows_last_layer=guards.knows_last_layer,
-            completes_stage=guards.completes_stage,
-            adds_shared=guards.adds_shared,
-        )
+RELEASE_0_5_11 = Release(name="0.5.11")
 
 
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
@@ -183,7 +81,7 @@ def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
     return ("routed_experts",)
 
 
-def _postprocess_reader(deployment: Deployment, mode: Mode, flags: Mapping[str, bool]) -> Reader:
+def _postprocess_reader(deployment: Deployment, mode: Mode, flags: Mapping[str, bool]) -> str:
     """`postprocess_layer`: which communication follows the MLP."""
     if mode == "moe_full" and deployment.context_parallel_extend:
         return "moe_cp_slice"
@@ -194,7 +92,7 @@ def _postprocess_reader(deployment: Deployment, mode: Mode, flags: Mapping[str, 
     return "dp_reduce_scatter" if flags["RS"] else "dp_scatter"
 
 
-def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
+def _fused_reader(deployment: Deployment, traits: LayerTraits) -> str:
     """`prepare_attn` of the next layer, and which way its norm takes."""
     config, fusion = deployment.config, deployment.fusion
     if not traits.tags_fusion:
@@ -212,14 +110,14 @@ def _fused_reader(deployment: Deployment, traits: LayerTraits) -> Reader:
     return "aiter norm" if fusion.startswith("aiter") else "fused norm"
 
 
-def _fused_sum(deployment: Deployment, reader: Reader, release: Release) -> tuple[str, ...]:
+def _fused_sum(deployment: Deployment, reader: str, release: Release) -> tuple[str, ...]:
     """`_forward_with_allreduce_fusion`: what is summed, over which group."""
     config = deployment.config
     # the norm looks at the size of the EP group, else of MoE-TP, before it does anything
     alone = config.ep_size == 1 and config.moe_tp_size == 1
     moe_group = "ep_all_reduce" if config.ep_size > 1 else "moe_tp_all_reduce"
     unfused = release.unfused_group
-    sums: dict[Reader, tuple[str, ...]] = {
+    sums: dict[str, tuple[str, ...]] = {
         # models/qwen2_moe.py from 0.5.14 on: the model reduces before it sends the tensors
         "stage completes": ("ep_all_reduce", "moe_tp_all_reduce"),
         "unfused norm": () if unfused == "none" else (f"{unfused}_all_reduce",),

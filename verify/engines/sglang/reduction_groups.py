@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from verify.engines.sglang.vocabulary import (
     COLLECTIVES,
@@ -16,6 +15,7 @@ from verify.engines.sglang.vocabulary import (
     PARALLEL_STATE_FILE,
     UTILS_FILE,
 )
+from verify.engines.traits import Coverage, ReductionGroups
 from verify.interpreter.index import Class, Function, Index
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import Frame, State
@@ -37,37 +37,6 @@ _METHOD = re.compile(r"^    def (\w+)\(", re.MULTILINE)
 _COPIES = "moe_dp_size"
 _MOE_OUTPUT = "MOE_OUTPUT"
 _MOE_GROUP = "post_experts_reduction_group"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """When a step sums over an axis; `whole` is the whole tensor-parallel group."""
-
-    axes: Mapping[Axis, Cond] = field(default_factory=dict)
-    whole: Cond = TRUE
-
-    def over(self, axis: Axis | None) -> Cond:
-        """When it sums over the axis; None is the copies of the experts."""
-        return self.whole if axis is None else self.axes.get(axis, TRUE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReductionGroups:
-    """What a source sums over; None where it does not pick a group.
-
-    `fused`: the next layer's fused norm, called at `fused_at`; `declined`: what is summed over at
-    `declined_at` where its kernel declines; `fuses_at`: where a layer decides to leave it the sum;
-    `moe_output`: the stage boundary after a sparse layer; `copies`: whether there may be several
-    copies of the experts at all.
-    """
-
-    fused: Coverage | None = None
-    fused_at: Place | None = None
-    declined: Coverage | None = None
-    declined_at: Place | None = None
-    fuses_at: Place | None = None
-    moe_output: Coverage | None = None
-    copies: bool = False
 
 
 class GroupReader(Machine):

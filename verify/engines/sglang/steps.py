@@ -3,8 +3,9 @@
 All file names are release 0.5.11's, below `python/sglang/srt`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from verify.engines.ledger import Step
 from verify.parallel.counts import (
     ImpossibleError,
     State,
@@ -18,8 +19,6 @@ from verify.parallel.counts import (
     same_tokens,
 )
 from verify.parallel.scene import Scene
-
-Step = Callable[[Scene, State], State]
 
 
 def routed_experts(scene: Scene, state: State) -> State:

@@ -6,9 +6,9 @@ Read from the source: the stage boundary says so in `_ffn_on_rank_rows`, the lay
 
 import ast
 import re
-from dataclasses import dataclass
 
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, FACTORIES_FILE
+from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Function, Module
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import Frame
@@ -30,14 +30,6 @@ SCATTER_MODES = "LayerScatterModes"
 MLP_MODE = "_compute_mlp_mode"
 MODES = "ScatterMode"
 SCATTERED = Const("SCATTERED")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalRows:
-    """When a sparse and a dense FFN run on rank-local rows; None where the source does not say."""
-
-    sparse: Cond | None = None
-    dense: Cond | None = None
 
 
 def boundary_rows(machine: Machine, sparse: Value | None, dense_size: Value) -> LocalRows:

@@ -1,0 +1,224 @@
+"""What the checks that read a source are told of the engine it is, so that none of them names it.
+
+Here stand roles; the names that an engine has for them, and the functions that read what it says
+in its own way, are its own.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verify.engines.ledger import FlagDefinitions, Release, Wired
+from verify.engines.traits import LocalRows, ReductionGroups
+from verify.interpreter.index import Class, Index
+from verify.interpreter.library import Library
+from verify.interpreter.machine import Machine
+from verify.interpreter.state import State
+from verify.interpreter.values import Value
+from verify.logic.diagrams import Cond, Logic
+from verify.parallel.guards import Producer
+from verify.source.source import SourceTree
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Where in a source what decides about sums is, as paths; `models` are a package's name.
+
+    `shared` is the file of the flags' functions, `communicator` that of what sums around a block,
+    `registries` the folder of what models there are, `server` the server's arguments, and what
+    matches `imported` is a module of layers that a model file names.
+    """
+
+    models: str
+    shared: str
+    communicator: str
+    registries: str
+    server: str
+    arguments: str
+    boundaries: str
+    dispatchers: str
+    imported: re.Pattern[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """The flags by what they say of a row, each by its name in `Library.flags`.
+
+    `fuses`: the layer leaves its sum to the next one's fused norm; `scatters`: the communicator
+    reduce-scatters, in equal parts; `scatters_by_size`: in each group's own size; `combines`: the
+    dispatcher's combine sums.
+    """
+
+    fuses: str
+    scatters: str
+    scatters_by_size: str
+    combines: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atoms:
+    """Conditions by the text that sources have for them.
+
+    `no_dispatch`: no all-to-all backend; `local_work`: each rank holds all experts for its own
+    tokens; `attention_dp`: attention groups hold different tokens; `asks_rows`: what begins a
+    communicator's own question about its rows; `asked_late`: whether the platform's kernel takes a
+    sum that is left to it; `obvious` are words of conditions that follow from a row's flags.
+    """
+
+    no_dispatch: str
+    local_work: str
+    attention_dp: str
+    asks_rows: str
+    asked_late: str
+    obvious: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """Words of a class's text that tell what it is for.
+
+    `norm`; `producer` leaves a partial sum; `consumer` completes one; `model` builds layers.
+    `handoff` sends tensors to the next pipeline stage, `embedding` is a vocabulary's class, and
+    `expert_layers`, `expert_factory` make experts. What matches `holds` leaves, completes or hands
+    on a partial sum. `dispatcher` is the class of all-to-all backends.
+    """
+
+    norm: tuple[str, ...]
+    producer: tuple[str, ...]
+    consumer: tuple[str, ...]
+    model: tuple[str, ...]
+    handoff: str
+    embedding: str
+    expert_layers: tuple[str, ...]
+    expert_factory: str
+    holds: re.Pattern[str]
+    dispatcher: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launches:
+    """The options with which a server is started, and what they make of it.
+
+    `plain`, `attention_dp` and the tables by cause and by flag are tried in turn until the source
+    takes one; `runners` are tried with a dispatcher that takes no other. `stages` have pipeline
+    stages. `needs` are what a row takes of a machine or a checkpoint. `moved` are options that
+    stand for others once the server has read them; `local_size` is the one of expert weights that
+    every rank holds. `stages_declared` says what each of the functions that declare a stage
+    declares, `context` is the function whose result has the sizes, `settings` say of a function
+    which option it returns.
+    """
+
+    plain: Options
+    attention_dp: Options
+    by_cause: Mapping[str, tuple[Options, ...]]
+    by_flag: Mapping[str, tuple[Options, ...]]
+    stages: tuple[Options, ...]
+    runners: tuple[str, ...]
+    needs: Mapping[str, tuple[str, ...]]
+    moved: frozenset[str]
+    local_size: str
+    stages_declared: Mapping[str, str]
+    context: str
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """The engine's own names in sentences for a person.
+
+    `flags`: what each says of a layer, in row order; `moves`: what moves rows and sums nothing;
+    `last_layer`: what a communicator of the last layer is told; `local_work`, `combined`: where a
+    fault of that kind happens.
+    """
+
+    flags: Mapping[str, str]
+    moves: str
+    last_layer: str
+    local_work: str
+    combined: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What is true of every configuration of a source, as conditions.
+
+    `definitions(state)`: the flags' own definitions, and what holds besides where a communicator
+    may reduce-scatter; `general(state)`: what holds in every source; `of_atoms(state, known)`: for
+    the atoms that came up since `known`; `refused(index, cls, handed, logic)`: what cannot be where
+    a layer of this class runs. `published(state)` are the flags that a boundary publishes,
+    `texts(index)` the flags' functions as expressions. `parts` are the sizes that divide the whole
+    group. `attention_group` and `copies` find words of a module that is built for attention groups,
+    and for several copies of the experts.
+    """
+
+    definitions: Callable[[State], tuple[Cond, Cond]]
+    general: Callable[[State], Cond]
+    of_atoms: Callable[[State, frozenset[str]], Cond]
+    refused: Callable[[Index, Class, frozenset[str], Logic], Cond]
+    published: Callable[[State], tuple[str, ...]]
+    texts: Callable[[Index], dict[str, str]]
+    parts: tuple[str, ...]
+    attention_group: re.Pattern[str]
+    copies: re.Pattern[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a layer does around its block, read from the source.
+
+    `groups(index, logic)`: over which group each step sums; `takes_the_picked_group(index, norm)`:
+    whether a norm hands that choice on; `boundary_rows(machine, sparse, dense_size)` and
+    `communicator_rows(machine, sparse)`: where an MLP runs on rank-local rows.
+    """
+
+    groups: Callable[[Index, Logic], ReductionGroups]
+    takes_the_picked_group: Callable[[Index, Value | None], bool]
+    boundary_rows: Callable[[Machine, Value | None, Value], LocalRows]
+    communicator_rows: Callable[[Machine, Value | None], LocalRows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """How a source's layers are wired, for the ledger.
+
+    `why_not(tree)`: why its steps are not known, empty where they are; `producers`: the kind of
+    block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
+    says whether it asks if groups of their own sizes are scattered, `wired(tree, text)` what a
+    model file says, `release(tree, definitions)` what differs in its steps.
+    """
+
+    why_not: Callable[[SourceTree], str]
+    producers: Mapping[str, Producer]
+    communicator: str
+    asks_sizes: Callable[[SourceTree], bool]
+    wired: Callable[[SourceTree, str], Wired]
+    release: Callable[[SourceTree, FlagDefinitions], Release]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An engine whose source is read: its name for a person, and what the interpreter is told.
+
+    `local(path)` is a file's path without what every file of the engine begins with.
+    """
+
+    title: str
+    library: Library
+    files: Files
+    roles: Roles
+    atoms: Atoms
+    structure: Structure
+    launches: Launches
+    said: Said
+    constraints: Constraints
+    traits: Traits
+    wiring: Wiring
+    local: Callable[[str], str]
+
+    @property
+    def flags(self) -> Sequence[str]:
+        """The flags in row order."""
+        return self.library.flags
