@@ -14,7 +14,6 @@ from uuid import uuid4
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
-from platformdirs import user_cache_path
 
 RECORD = ".record.json"
 
@@ -29,6 +28,8 @@ class Record:
 
 def folder() -> Path:
     """The tool's folder in the user's cache."""
+    from platformdirs import user_cache_path  # noqa: PLC0415 (folders need none)
+
     return user_cache_path("moe-allreduce-verify")
 
 

@@ -79,6 +79,7 @@ _PARALLEL = """
     --enable-tp-lm-head-all-to-all --enable-attn-tp-input-scattered --disable-attn-tp-gather
     --load-balance-method --moe-a2a-backend --disable-custom-all-reduce
     --enable-dp-attention-local-control-broadcast --enable-flashinfer-allreduce-fusion
+    --flashinfer-allreduce-fusion-backend --enforce-disable-flashinfer-allreduce-fusion
     --enable-aiter-allreduce-fusion --enable-fused-moe-sum-all-reduce
 """
 PARALLEL = frozenset(_PARALLEL.split())

@@ -31,8 +31,13 @@ STAND_INS = {
     "unused": f"modules that no case needs are mocks that raise: {', '.join(stubs.UNUSED)}",
 }
 
-# widths that the engine's kernels are made for; those of a CPU's tiny models are narrower
+# Widths that the engine's kernels are made for; those of a CPU's tiny models are narrower. And
+# every expert for every token: in bfloat16 a choice among scores that are nearly equal comes out
+# one way or the other, which is as far as a fault (docs/serve.md)
 SIZES = {
+    **dict.fromkeys(
+        ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k"), 8
+    ),
     "hidden_size": 256,
     "head_dim": 64,
     "attention_head_dim": 64,
