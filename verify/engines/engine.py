@@ -26,8 +26,9 @@ class Precision:
 
 # half a unit in the last place up to one
 FLOAT32 = Precision(size=2.0**-23, factor=10.0, margin=10.0, repeats=True)
-# the least that moves a weight at all; ten times ten of it would be further than most faults
-BFLOAT16 = Precision(size=2.0**-8, factor=2.0, margin=4.0, repeats=False)
+# the least that moves a weight at all, each by a whole unit in its last place, where a sum in
+# another order rounds by parts of one: no factor on top
+BFLOAT16 = Precision(size=2.0**-8, factor=1.0, margin=4.0, repeats=False)
 
 
 @dataclass(frozen=True, kw_only=True)
