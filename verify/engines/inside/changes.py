@@ -88,13 +88,17 @@ def variants(
 
 
 def parts_held(model: Any, shapes: Path) -> list[str]:
-    """Parameters that this rank holds a part of; of those that differ in their layer, the first."""
+    """Parameters that this rank holds a part of; of those that differ in their layer, the first.
+
+    A part that is zero already, as heads with which a server pads, is none: setting it to zero
+    would make nothing wrong.
+    """
     # a checkpoint was read instead of weights made from names
     whole = json.loads(shapes.read_text("utf-8")) if shapes.exists() else {}
     found: dict[str, str] = {}
     for name, tensor in model.named_parameters():
         part = name in whole and list(tensor.shape) != whole[name]["shape"]
-        if part and torch.is_floating_point(tensor):
+        if part and torch.is_floating_point(tensor) and tensor.any():
             found.setdefault(pattern(name), name)
     return list(found.values())
 

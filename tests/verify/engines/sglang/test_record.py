@@ -90,3 +90,12 @@ def test_another_seed_moves_otherwise(kept):
 
     assert torch.equal(weights(1), weights(1))
     assert any(not torch.equal(weights(1), weights(seed)) for seed in range(2, 6))
+
+
+def test_a_part_that_is_zero_already_is_no_part_to_make_wrong(tmp_path):
+    shapes = tmp_path / "shapes.json"
+    shapes.write_text('{"weight": {"shape": [6, 2]}, "bias": {"shape": [3]}}')
+    model = torch.nn.Linear(2, 3).requires_grad_(requires_grad=False)
+    assert changes.parts_held(model, shapes) == ["weight"]
+    model.weight.zero_()
+    assert changes.parts_held(model, shapes) == []
