@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from verify.checks.serve import environment
+from verify.checks.serve import environment, sweep
+from verify.cli import command_line
+from verify.engines.registry import engines
 from verify.errors import VerifyError
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,6 +70,42 @@ def test_what_pip_refuses_is_one_line_and_nothing_is_left(wheels, tmp_path):
     with pytest.raises(VerifyError, match=r"tiny==2\.0.*--python PATH") as error:
         environment.ready("e-1", ["tiny==2.0"], size="", tell=lambda line: None)
     assert "\n" not in str(error.value)
+    assert not kept(tmp_path)
+    assert not drafts(tmp_path)
+
+
+def engine_s(tmp_path, name):
+    """A source of an engine, whatever is in it."""
+    folder = tmp_path / name
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").touch()
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["sglang", "vllm"])
+def test_each_engine_has_one_of_its_own_with_its_packages(tmp_path, monkeypatch, name):
+    asked = {}
+
+    def ready(folder, requirements, *, size, tell):
+        asked[folder] = (requirements, size)
+        raise VerifyError("enough")
+
+    monkeypatch.setattr(sweep, "ready", ready)
+    words = ["serve", engine_s(tmp_path, name), "--model", "qwen3_moe", "--layout", "tp2"]
+    assert command_line.main(words) == 2
+    ((folder, (requirements, size)),) = asked.items()
+    assert folder.startswith(f"{name}-")
+    recipe = next(each for each in engines() if each.name == name).environment
+    assert requirements == recipe.requirements(recipe.newest)
+    assert "GB" in size
+
+
+def test_vllm_s_that_cannot_be_made_is_one_line(wheels, tmp_path, capsys):
+    words = ["serve", engine_s(tmp_path, "vllm"), "--model", "aria", "--layout", "tp2"]
+    assert command_line.main(words) == 2
+    first, *_, last = capsys.readouterr().err.strip().splitlines()
+    assert "making" in first
+    assert last.startswith("verify: cannot make the environment: ")
     assert not kept(tmp_path)
     assert not drafts(tmp_path)
 
