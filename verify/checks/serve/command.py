@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from verify.checks.serve.against import against, words
 from verify.checks.serve.answers import Question, answered, questions
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.difference import Side, compared, is_saved, side
@@ -78,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every collective over other groups and every slice made wrong as well; a table",
     )
     parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="WHEEL",
+        help="say which Python files of SOURCE are those of another distribution's wheel",
+    )
+    parser.add_argument(
         "--patch", type=_absolute, metavar="FILE", help="Python run in each rank before loading"
     )
     parser.usage = f"{parser.prog} SOURCE|--diff A B [options] [-- SERVER ARGUMENTS]"
@@ -113,8 +120,17 @@ def run(arguments: argparse.Namespace) -> Report:
             asked = _questions(arguments, engine)
             served = [answered(each, source=arguments.source, serve=sweep.serve) for each in asked]
             return answers_report(served, engine=engine.name, subject=subject)
+        beside = against(sweep.package, arguments.against) if arguments.against else None
+        if beside:
+            tell(words(beside, engine=engine.name))
         ran = _served(sweep, arguments)
-    return report(ran, engine=engine.name, subject=subject, named=not arguments.all_layouts)
+    return report(
+        ran,
+        engine=engine.name,
+        subject=subject,
+        named=not arguments.all_layouts,
+        beside=beside,
+    )
 
 
 def _side(source: str, arguments: argparse.Namespace) -> Side:
@@ -149,6 +165,8 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     if arguments.findings and (layouts or arguments.arguments):
         raise VerifyError("serve: a finding says its own launch; --findings takes no layout")
+    if arguments.against and arguments.findings:
+        raise VerifyError("serve: --against takes no --findings")
     if arguments.findings and arguments.device != "cpu":
         raise VerifyError("serve: --findings asks CPU ranks; leave --device out")
     if arguments.findings and (arguments.corruptions or len(arguments.seed or ()) > 1):
@@ -160,8 +178,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_diff(arguments: argparse.Namespace, *, layouts: bool) -> None:
-    if arguments.findings or arguments.corruptions:
-        raise VerifyError("serve: --diff takes no --findings and no --corruptions")
+    if arguments.findings or arguments.corruptions or arguments.against:
+        raise VerifyError("serve: --diff takes no --findings, --corruptions and --against")
     whole = bool(arguments.model) and layouts
     sources = [text for text in arguments.diff if not is_saved(text)]
     if sources and not whole:

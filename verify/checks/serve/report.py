@@ -1,7 +1,7 @@
 """Results as a report: nothing is a pass except exact."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
@@ -12,8 +12,17 @@ from verify.report.report import Finding, Json, Report, TableSection
 WRONG = ("diverged", "sizes-differ")
 
 
-def report(results: Sequence[Result], *, engine: str, subject: Subject, named: bool) -> Report:
+def report(
+    results: Sequence[Result],
+    *,
+    engine: str,
+    subject: Subject,
+    named: bool,
+    beside: Mapping[str, Json] | None = None,
+) -> Report:
     """`named`: the cases were asked for by name, so that one that cannot run is a finding.
+
+    `beside` is what another wheel has of the source, None where nobody asked.
 
     Raises `VerifyError` when none was judged.
     """
@@ -28,7 +37,10 @@ def report(results: Sequence[Result], *, engine: str, subject: Subject, named: b
         command="serve",
         title=f"{release}: several ranks against one",
         summary=f"serve: {release}: {told}",
-        payload=_payload(results, release=release, engine=engine, subject=subject),
+        payload={
+            **_payload(results, release=release, engine=engine, subject=subject),
+            **({"against": dict(beside)} if beside else {}),
+        },
         sections=tuple(_sections(results)),
         findings=tuple(_findings(results, named=named)),
     )

@@ -34,7 +34,10 @@ def subject_of(located: Located, engine: Engine) -> Subject:
 
 
 class Sweep:
-    """Runs cases that no results have, and keeps theirs; `with Sweep(...) as sweep`."""
+    """Runs cases that no results have, and keeps theirs; `with Sweep(...) as sweep`.
+
+    `package` is the folder of the engine's source.
+    """
 
     def __init__(
         self,
@@ -43,8 +46,10 @@ class Sweep:
         results: Results,
         launch: Callable[[], Session],
         tell: Callable[[str], None],
+        package: Path,
         python: Path | None = None,
     ) -> None:
+        self.package = package
         self.engine, self.subject, self._python = engine, results.subject, python
         self._results, self._launch, self._tell = results, launch, tell
         self._stack = ExitStack()
@@ -125,7 +130,14 @@ def opened(
             return Session(started)
 
         kept = Results(files=results, subject=subject_of(located, engine))
-        with Sweep(engine=engine, results=kept, launch=launch, tell=tell, python=python) as sweep:
+        with Sweep(
+            engine=engine,
+            results=kept,
+            launch=launch,
+            tell=tell,
+            package=located.folder / engine.package,
+            python=python,
+        ) as sweep:
             yield sweep
 
 
