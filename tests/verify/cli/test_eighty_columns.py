@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import platformdirs
 import pytest
 
 from gpu_tests._cli import main as run_ranks
@@ -134,7 +135,7 @@ def test_what_an_engine_said_holds_them(everything):
 @pytest.mark.parametrize("action", ["dir", "list", "clean"])
 def test_the_cache_holds_them(action, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / ("a folder " * 9))
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / ("a folder " * 9))
     cache.sources().mkdir(parents=True)
     for name in ("1.2.3", "1.2.3.post1+a.local.label.of.some.length"):
         (cache.sources() / f"sglang-{name}-py3-none-any.whl").write_bytes(b"no wheel")
