@@ -77,7 +77,7 @@ def test_what_cannot_be_prepared_says_its_width_and_precision(monkeypatch):
     monkeypatch.setattr(reference, "TOLERANCE", 1e9)
     monkeypatch.setattr(reference, "MAX_DRAWS", 2)
     world = model(SPECS["qwen2_moe"], torch.bfloat16, (Shard(),))
-    with pytest.raises(PreparationError, match="^32 wide, torch.bfloat16: "):
+    with pytest.raises(PreparationError, match=r"^32 wide, torch\.bfloat16: "):
         draw_inputs(world, tokens=4, attention_ranks=1)
 
 
