@@ -139,8 +139,7 @@ def draw_inputs(m: Model, *, tokens: int, attention_ranks: int) -> tuple[Inputs,
         inputs.parts[:, unsafe] = again.parts[:, unsafe]
         inputs.residual[unsafe] = again.residual[unsafe]
     raise PreparationError(
-        f"{m.spec.hidden} wide, {m.dtype}: no safely routed tokens in "
-        f"{MAX_DRAWS} draws"
+        f"{m.spec.hidden} wide, {m.dtype}: no safely routed tokens in {MAX_DRAWS} draws"
     )
 
 

@@ -1,6 +1,9 @@
-"""A small source, and reports made by hand: every kind of section, and hostile strings in all."""
+"""The order of tests, a small source, and reports made by hand: every kind of section, and hostile
+strings in all.
+"""
 
 import os
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import verify.checks  # noqa: F401 (renderers look rules up, and each check has its own)
+from verify.checks.scan.scan import scan
+from verify.engines.sources import open_source
 from verify.report.report import Finding, GridLine, GridSection, RanksSection, Report, TableSection
 
 # before anything imports torch: tests run side by side, and threads that wait for a core spin
@@ -19,6 +24,64 @@ settings.load_profile("patient")
 
 FLAGS = ("AF", "RS", "DP", "FI")
 ROWS = tuple("".join(bits) for bits in product("01", repeat=4))
+
+
+ROOT = Path(__file__).parent.parent
+SCAN = "tests/verify/checks/scan"
+# what takes longest, so that it comes first and workers end together; files in one line share what
+# is made once a process
+LONGEST = (
+    ("gpu_tests/test_ranks.py",),
+    (
+        *(f"{SCAN}/test_{name}.py" for name in ("releases", "triage", "first_screen")),
+        "tests/browser/test_html.py",
+    ),
+    ("tests/test_readme.py",),
+    ("tests/verify/checks/replay/test_command.py",),
+    ("tests/gpu_tests/test_command.py",),
+    ("tests/gpu_tests/test_guards_on_ranks.py",),
+    ("tests/verify/checks/prove/test_planned.py",),
+    ("tests/verify/checks/prove/test_source.py",),
+    ("tests/verify/checks/serve/test_calibrate.py",),
+    ("tests/verify/checks/serve/test_environment.py",),
+    ("tests/verify/report/test_ending.py",),
+)
+PLACES = {file: place for place, files in enumerate(LONGEST) for file in files}
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first."""
+    gone = [file for file in PLACES if not (ROOT / file).is_file()]
+    if gone:
+        raise pytest.UsageError(f"tests/conftest.py names files that are not there: {gone}")
+    items.sort(key=lambda item: PLACES.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process runs a file's tests, and those of all files in one line of LONGEST."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415 (not everybody has it)
+
+    class Lines(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return LONGEST[PLACES[file]][0] if file in PLACES else file
+
+    return Lines(config, log)
+
+
+@pytest.fixture(scope="session")
+def released():
+    """What a scan of SOURCE says; each is scanned once, whichever tests look at it."""
+
+    @cache
+    def scanned(source):
+        with open_source(source) as tree:
+            return scan(tree)
+
+    return scanned
 
 
 @pytest.fixture(scope="session")

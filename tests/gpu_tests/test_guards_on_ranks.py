@@ -17,18 +17,18 @@ FLAGS = tuple(reason.flag for reason in SKIP_REASONS)
 COMPLETE = "not (AF or RS or DP or FI)"
 
 
-def outcomes(subject: str, guards: list[str]):
-    """Guard -> outcomes over every deployment of two and four ranks, in the same order."""
-    found = {guard: [] for guard in guards}
+def outcomes(asked: list[tuple[str, str]]):
+    """(subject, guard) -> outcomes over every deployment of two and four ranks, in that order."""
+    found = {each: [] for each in asked}
     for world_size in (2, 4):
         todo = [
             Case(subject=subject, deployment=deployment, guard=guard, dtype="float32")
-            for guard in guards
+            for subject, guard in asked
             for deployment in telling(world_size)
         ]
         for outcome in on_this_machine(todo, world_size=world_size, backend="gloo", deadline=60.0):
             assert outcome.problem == ""
-            found[outcome.case.guard].append(outcome)
+            found[outcome.case.subject, outcome.case.guard].append(outcome)
     return found
 
 
@@ -43,19 +43,22 @@ def telling(world_size: int) -> list[Deployment]:
     return list(first.values())
 
 
+MUTANTS = [f"not ({' or '.join(f for f in FLAGS if f != left_out)})" for left_out in FLAGS]
+BLOCKS = (ONE_SITE, TWO_SITES)
+
+
 @pytest.fixture(scope="module")
-def mutants():
-    """The full guard, and one without each literal, on both kinds of block."""
-    guards = [COMPLETE]
-    guards += [f"not ({' or '.join(f for f in FLAGS if f != left_out)})" for left_out in FLAGS]
-    return {subject: outcomes(subject, guards) for subject in (ONE_SITE, TWO_SITES)}
+def ran():
+    """The full guard and one without each literal on both kinds of block, and none on one."""
+    asked = [(subject, guard) for subject in BLOCKS for guard in (COMPLETE, *MUTANTS)]
+    return outcomes([*asked, (ONE_SITE, "False")])
 
 
-@pytest.mark.parametrize("subject", [ONE_SITE, TWO_SITES])
+@pytest.mark.parametrize("subject", BLOCKS)
 @pytest.mark.parametrize("left_out", FLAGS)
-def test_leaving_one_literal_out_turns_exact_cases_wrong(mutants, subject, left_out):
-    whole, *shorter = mutants[subject].values()
-    mutant = shorter[FLAGS.index(left_out)]
+def test_leaving_one_literal_out_turns_exact_cases_wrong(ran, subject, left_out):
+    whole = ran[subject, COMPLETE]
+    mutant = ran[subject, MUTANTS[FLAGS.index(left_out)]]
     changed = [
         (before, after)
         for before, after in zip(whole, mutant, strict=True)
@@ -72,8 +75,8 @@ def test_leaving_one_literal_out_turns_exact_cases_wrong(mutants, subject, left_
             assert after.error > 1
 
 
-def test_never_reducing_loses_sums():
-    found = outcomes(ONE_SITE, ["False"])["False"]
+def test_never_reducing_loses_sums(ran):
+    found = ran[ONE_SITE, "False"]
     missing = [outcome for outcome in found if outcome.kind == "missing"]
     assert {outcome.case.row for outcome in missing} == {"0000"} | {
         outcome.case.row for outcome in missing if outcome.case.flags["AF"]

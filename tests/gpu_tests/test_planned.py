@@ -1,6 +1,7 @@
 """Layers that follow the plan on real ranks: which there are, and each field of the plan wrong."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -17,8 +18,9 @@ LLAMA = "llama4/Llama4MoE.forward"
 NOWHERE = Placement(over="none")
 
 
-def every_case(world_size: int, model: str) -> list[PlannedCase]:
-    return list(cases(world_size=world_size, guard="plan", dtypes=("float32",), models=(model,)))
+@cache
+def every_case(world_size: int, model: str) -> tuple[PlannedCase, ...]:
+    return tuple(cases(world_size=world_size, guard="plan", dtypes=("float32",), models=(model,)))
 
 
 def test_every_step_rows_and_placement_of_a_plan_is_run():

@@ -12,13 +12,22 @@ import sys
 import termios
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import platformdirs
 import pytest
 
 from gpu_tests._cli import main as run_ranks
+from verify.checks.serve.case import Case, Result
+from verify.checks.serve.layout import parse
+from verify.checks.serve.report import report as served
+from verify.checks.serve.results import Subject
 from verify.cli.command_line import main
+from verify.report.render import table
+from verify.report.render.page import Page
+from verify.source import cache
 
 SAMPLE = str(Path(__file__).parents[2] / "samples" / "mini_sglang")
 SMALL_SERVER = str(Path(__file__).parents[1] / "checks" / "replay" / "samples" / "small_server")
@@ -56,6 +65,85 @@ def test_ranks_hold_them_too(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert run_ranks(["--world-size", "1", "--model", "qwen3_moe", "-q"]) == 0
     assert too_wide(capsys.readouterr().out) == []
+
+
+REASON = "Rank 1 declines: expert parallelism over two ranks needs a backend that is not built " * 3
+SERVED = [
+    Result(
+        release="oak 1.2.3",
+        case=Case(model=f"{model}_with_a_name_as_long_as_they_get", layout=parse(layout), **more),
+        launch=("--tp-size", "4", "--enable-dp-attention", "--moe-a2a-backend", "megamoe"),
+        outcome=outcome,
+        **found,
+    )
+    for model, layout, more, outcome, found in (
+        ("oak", "tp4.dp2.ep2", {}, "exact", {"dlogprob": 1.234e-7, "tolerance": 1e-4}),
+        (
+            "elm",
+            "tp4.dp4.ep4",
+            {"patch": "repair.patch"},
+            "diverged",
+            {
+                "dlogprob": 5.3,
+                "tolerance": 1e-4,
+                "step": "decode",
+                "steps": {"prefill": 1e-7, "decode": 5.3, "decode 2": 4.0, "decode 3": 4.5},
+                "module": "model.layers.0.mlp.experts.a_module_that_is_deep_below",
+                "accused": {"step": "decode", "rank": 3, "rows": (2, 4), "what": "twice the sum"},
+                "patch_moves": 0.5,
+            },
+        ),
+        ("yew", "tp2", {}, "refused", {"reason": REASON}),
+        ("ash", "tp2", {}, "cannot-run", {"reason": "x" * 30 + " " + REASON}),
+        (
+            "fir",
+            "tp2.ep2",
+            {"thorough": True},
+            "ill-conditioned",
+            {
+                "dlogprob": 1.0,
+                "tolerance": 2.0,
+                "corruptions": (
+                    {
+                        "where": "models/fir.py:210 FirSparseMoeBlock.forward_normal",
+                        "how": "left out where the block reduces",
+                        "seen": "in-module",
+                        "nats": 0.25,
+                    },
+                ),
+            },
+        ),
+    )
+]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_an_engine_said_holds_them(everything):
+    made = served(SERVED, engine="oak", subject=Subject(source="s", builder="b"), named=True)
+    text = table.render(replace(made, everything=everything), on=Page(width=80))
+    assert too_wide(text) == []
+    assert too_wide(table.render(made, on=Page(width=200))) != []
+    assert "\x1b" not in text
+    for result in SERVED:
+        assert result.outcome in text
+    # what it says can be read as a sentence, wherever lines end
+    plain = " ".join(text.split())
+    assert "needs a backend that is not built" in plain
+    assert "a_module_that_is_deep_below" in plain
+
+
+@pytest.mark.parametrize("action", ["dir", "list", "clean"])
+def test_the_cache_holds_them(action, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / ("a folder " * 9))
+    cache.sources().mkdir(parents=True)
+    for name in ("1.2.3", "1.2.3.post1+a.local.label.of.some.length"):
+        (cache.sources() / f"sglang-{name}-py3-none-any.whl").write_bytes(b"no wheel")
+    assert main(["cache", action, "-q"]) == 0
+    text = capsys.readouterr().out
+    assert too_wide(text) == []
+    assert "\x1b" not in text
+    assert ("will be fetched again" in " ".join(text.split())) == (action == "list")
 
 
 def test_a_wider_page_is_used(capsys, monkeypatch):

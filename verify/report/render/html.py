@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -20,6 +20,7 @@ from verify.logic.flags import skip_reasons
 from verify.report.causes import causes_of, level_of, model_of
 from verify.report.fingerprint import fingerprints
 from verify.report.render.code_text import shown_places
+from verify.report.render.glossary import glossary
 from verify.report.render.words import (
     CELL_WORDS,
     OTHERS,
@@ -78,6 +79,7 @@ def render(report: Report) -> str:
         causes=causes_of(report.findings),
         anchors=[f"f-{digest[:12]}" for digest in fingerprints(report.findings)],
         flags=_flags(report),
+        words=glossary(replace(report, everything=True), sections=report.sections),
         style=Markup(style),
         script=Markup(script),
         policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
@@ -103,6 +105,7 @@ def _environment() -> Environment:
         breakable=_breakable,
         counted=counted,
         excerpt=_excerpt,
+        explained=_explained,
         flagged=_flagged,
         sentence=sentence,
         setting=setting,
@@ -160,6 +163,20 @@ def _prose(text: str) -> Markup:
     pieces = re.split("`([^`]+)`", printable(text))
     return Markup("").join(
         Markup("<code>{}</code>" if index % 2 else "{}").format(piece)
+        for index, piece in enumerate(pieces)
+    )
+
+
+def _explained(text: str, words: Mapping[str, str]) -> Markup:
+    """A sentence in which each of `words` says what it means when it is pointed at."""
+    if not words:
+        return Markup.escape(printable(text))
+    longest = sorted(words, key=len, reverse=True)
+    pieces = re.split(rf"\b({'|'.join(map(re.escape, longest))})(?=s?\b)", printable(text))
+    return Markup("").join(
+        Markup('<abbr title="{}">{}</abbr>').format(words[piece], piece)
+        if index % 2
+        else Markup.escape(piece)
         for index, piece in enumerate(pieces)
     )
 

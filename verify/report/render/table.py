@@ -5,7 +5,7 @@ does not fit that way has its first column above the others, or is written as re
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from textwrap import fill
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verify.report.render.cause_text import cause_lines
+from verify.report.render.glossary import glossary
 from verify.report.render.page import Page, page, written
 from verify.report.render.words import (
     CELL_MARKS,
@@ -38,11 +39,26 @@ def render(report: Report, *, on: Page | None = None) -> str:
     if report.findings:
         # without a blank line between: six causes and what to type are 24 lines
         blocks[0] += "\n" + written(cause_lines(report, on), on).rstrip("\n")
-    for section in report.sections:
-        if report.everything or not (isinstance(section, TableSection) and section.more):
-            notes = "\n".join(_folded(one_line(note), on) for note in section.notes)
-            blocks.append("\n".join(filter(None, (section_text(section, on), notes))))
+    sections = tuple(
+        section
+        for section in report.sections
+        if report.everything or not (isinstance(section, TableSection) and section.more)
+    )
+    for section in sections:
+        notes = "\n".join(_folded(one_line(note), on) for note in section.notes)
+        blocks.append("\n".join(filter(None, (section_text(section, on), notes))))
+    words = glossary(report, sections=sections)
+    if words:
+        blocks.append("\n".join(_meanings(words, on)))
     return "\n\n".join(blocks) + "\n"
+
+
+def _meanings(words: Mapping[str, str], on: Page) -> Iterator[str]:
+    """What the tool's words mean, a line each."""
+    label = max(map(len, words)) + 2
+    yield "Words"
+    for word, meaning in words.items():
+        yield _folded(meaning, on, before=f"{word:<{label}}", after=" " * label)
 
 
 def section_text(section: Section, on: Page) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.scan.scan import scan
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
 
@@ -76,10 +75,11 @@ def test_nothing_is_said_twice():
 
 
 @pytest.fixture(scope="module")
-def release():
+def release(released):
+    source = os.environ.get("TRIAGED", "sglang==0.5.23")
     try:
-        with open_source(os.environ.get("TRIAGED", "sglang==0.5.23")) as tree:
-            yield tree, scan(tree)
+        with open_source(source) as tree:
+            yield tree, released(source)
     except VerifyError as error:
         pytest.skip(str(error))
 
