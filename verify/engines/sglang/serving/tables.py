@@ -56,6 +56,8 @@ GPU_PLATFORM = (
     "--dtype=bfloat16",
     "--attention-backend=triton",
     "--mem-fraction-static=0.6",
+    # one GPU makes the shared expert a routed one, expert parallelism does not: one set of weights
+    "--disable-shared-experts-fusion",
     *PLATFORM[2:],
     "--log-level=info",
 )
