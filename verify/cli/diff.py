@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.cli.scanned import scanned
+from verify.engines.registry import READ
+from verify.engines.sources import package
 from verify.errors import VerifyError
 from verify.logic.conjuncts import difference
 from verify.report.causes import causes_of
@@ -234,7 +236,7 @@ def _where(entry: Entry) -> str:
 
 def _file(entry: Entry) -> str:
     """The file without the folders that all of them share."""
-    return str(entry.get("file") or "").removeprefix("sglang/srt/")
+    return str(entry.get("file") or "").removeprefix(f"{READ}/{package().inside}/")
 
 
 def _verdict(site: Entry) -> str:

@@ -281,7 +281,7 @@ def _paddings(config: MoeConfig) -> tuple[tuple[Padding, TokenCounts], ...]:
 
 
 def _fusions(config: MoeConfig) -> tuple[Fusion, ...]:
-    """Which fused all-reduces `should_fuse_mlp_allreduce_with_next_layer` can announce."""
+    """Which fused all-reduces a layer can announce."""
     choices: list[Fusion] = ["off"]
     if config.tp_size == 1:
         return ("off",)
