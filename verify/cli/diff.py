@@ -83,7 +83,7 @@ def side_of(report: Entry, *, name: str) -> Side:
 
 
 def _title(report: Entry, *, name: str) -> str:
-    """`sglang 0.5.11` where the report says so, else what the person typed."""
+    """Package and version where the report says so, else what the person typed."""
     source = report.get("source")
     if isinstance(source, dict) and source.get("version") not in (None, "unknown"):
         return f"{source.get('name')} {source['version']}"
