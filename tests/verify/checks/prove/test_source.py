@@ -163,7 +163,10 @@ def test_sizes_that_the_server_does_not_take_are_not_judged(source):
     assert release.takes(MoeConfig(tp_size=2, attn_cp_size=2))
     subjects = (Subject(name="one", guards=helper_guards("one-site")),)
     everything = prove(subjects, max_world_size=2)
-    some = prove(subjects, max_world_size=2, release=release)
+    # of the same fusions: this source says of none that attention data parallelism refuses it
+    some = prove(
+        subjects, max_world_size=2, release=replace(release, fuses_under_attention_dp=False)
+    )
     assert some.deployments < everything.deployments
     assert all(fault.example.config.moe_dp_size == 1 for fault in some.faults.values())
 
@@ -255,7 +258,8 @@ def test_11632_is_in_0_5_3_and_0_5_4(version, fuses):
         if fault.cause.reader == "fused norm" and fault.example.config.enable_dp_attention
     ]
     assert bool(found) is fuses
-    assert {fault.cause.kind for fault in found} <= {"crash"}
+    # where another group's rows happen to be as many, they are added to each other
+    assert {fault.cause.kind for fault in found} <= {"crash", "mixed"}
 
 
 @pytest.mark.network
