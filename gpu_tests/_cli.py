@@ -16,6 +16,7 @@ from gpu_tests.pool import RankFaultError
 from gpu_tests.report import make_report
 from gpu_tests.specs import SPECS
 from verify.errors import VerifyError
+from verify.logic.flags import flag_names
 from verify.report.deliver import deliver, discard_stdout
 from verify.report.progress import quiet
 from verify.report.render import RENDERERS, render
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--guard",
         default="helper",
         metavar="helper|oracle|plan|EXPR",
-        help="who decides whether a block reduces: EXPR over AF, RS, DP, FI says when it does; "
+        help=f"who decides whether a block reduces: EXPR over {', '.join(flag_names())} says when; "
         "plan: block, layer and placements follow helper's plan",
     )
     add_kernels(parser)

@@ -12,7 +12,7 @@ from gpu_tests.outcome import Outcome
 from gpu_tests.pool import rank_pool
 from gpu_tests.work import run_case
 from helper import MoeConfig
-from verify.checks.prove import steps
+from verify.engines.sglang import steps
 from verify.parallel.deployment import Deployment
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(300)]

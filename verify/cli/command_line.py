@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from verify.engines.registry import READ
 from verify.errors import VerifyError
 from verify.report import baseline, choices
 from verify.report.deliver import check_outputs, deliver, discard_stdout
@@ -62,23 +63,23 @@ COMMANDS: dict[str, Listed] = {
     ),
     "scan": Listed(
         module="verify.checks.scan.command",
-        summary="every reduction in an SGLang source: guard against consumer",
-        example="scan sglang==0.5.23",
+        summary="every reduction in a source: guard against consumer",
+        example=f"scan {READ}==0.5.23",
     ),
     "prove": Listed(
         module="verify.checks.prove.command",
         summary="exactly once on every legal deployment",
-        example="prove --max-ranks 8 --source sglang==0.5.19",
+        example=f"prove --max-ranks 8 --source {READ}==0.5.19",
     ),
     "replay": Listed(
         module="verify.checks.replay.command",
         summary="RUNS the source's own method bodies on in-process ranks",
-        example="replay sglang==0.5.19 --model gpt_oss",
+        example=f"replay {READ}==0.5.19 --model gpt_oss",
     ),
     "serve": Listed(
         module="verify.checks.serve.command",
         summary="RUNS the engine whole: one rank against several",
-        example="serve sglang==0.5.10.post1 --model qwen3_moe --layout tp2.dp2.ep2",
+        example=f"serve {READ}==0.5.10.post1 --model qwen3_moe --layout tp2.dp2.ep2",
     ),
     "diff": Listed(
         module="verify.cli.diff",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verify.cli.scanned import scanned
+from verify.engines.registry import READ
+from verify.engines.sources import package
 from verify.errors import VerifyError
 from verify.logic.conjuncts import difference
 from verify.report.causes import causes_of
@@ -81,7 +83,7 @@ def side_of(report: Entry, *, name: str) -> Side:
 
 
 def _title(report: Entry, *, name: str) -> str:
-    """`sglang 0.5.11` where the report says so, else what the person typed."""
+    """Package and version where the report says so, else what the person typed."""
     source = report.get("source")
     if isinstance(source, dict) and source.get("version") not in (None, "unknown"):
         return f"{source.get('name')} {source['version']}"
@@ -234,7 +236,7 @@ def _where(entry: Entry) -> str:
 
 def _file(entry: Entry) -> str:
     """The file without the folders that all of them share."""
-    return str(entry.get("file") or "").removeprefix("sglang/srt/")
+    return str(entry.get("file") or "").removeprefix(f"{READ}/{package().inside}/")
 
 
 def _verdict(site: Entry) -> str:

@@ -37,6 +37,7 @@ class Release:
     `fused_group`: over which ranks the fused all-reduce + norm sums. `unfused_group`: over which
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
     `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
+    `fuses_under_attention_dp`: it is, too, where attention groups hold different tokens.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -46,6 +47,7 @@ class Release:
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
     fuses_hybrid: bool = True
+    fuses_under_attention_dp: bool = False
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True

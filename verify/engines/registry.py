@@ -8,6 +8,8 @@ from importlib import import_module
 from verify.engines.engine import Engine
 from verify.interpreter.library import Library
 
+# whose source is scanned, proved and replayed
+READ = "sglang"
 FOLDERS = ("sglang", "vllm")
 
 

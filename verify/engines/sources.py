@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from verify.engines.ledger import Ledger
-from verify.engines.registry import distributions
+from verify.engines.registry import READ, distributions
+from verify.engines.runtime import Runtime
 from verify.source import fetch as fetching
 from verify.source import source
 from verify.source.source import Package, SourceTree
 
 if TYPE_CHECKING:
     from verify.engines.reading import Reading
-
-# the folder of each engine whose source is scanned, proved and replayed
-READ = "sglang"
 
 
 def package() -> Package:
@@ -32,6 +30,12 @@ def reading() -> "Reading":
 def ledger() -> Ledger:
     """The steps of its layers, which `prove` is told; quick to import."""
     found: Ledger = import_module(f"verify.engines.{READ}.ledger").LEDGER
+    return found
+
+
+def runtime() -> Runtime:
+    """The names under which it knows what `replay` executes; quick to import."""
+    found: Runtime = import_module(f"verify.engines.{READ}.runtime").RUNTIME
     return found
 
 

@@ -243,14 +243,17 @@ _QUANTIZATIONS_OF: dict[str, tuple[str | None, ...]] = {
 _MXFP8_RUNNERS = ("cutlass", "flashinfer_trtllm", "flashinfer_trtllm_routed")
 
 
-def layers(config: MoeConfig) -> Iterator[Deployment]:
-    """Every layer a server of this configuration can have, the simplest first."""
+def layers(config: MoeConfig, *, fuses_under_attention_dp: bool = False) -> Iterator[Deployment]:
+    """Every layer a server of this configuration can have, the simplest first.
+
+    `fuses_under_attention_dp`: of a release that leaves sums to the next norm there, too.
+    """
     for padding, tokens in _paddings(config):
         for position in get_args(Position):
             # _handle_context_parallelism: no pipeline stages with MoE data parallelism
             if position == "stage-end" and config.moe_dp_size > 1:
                 continue
-            for fusion in _fusions(config):
+            for fusion in _fusions(config, under_attention_dp=fuses_under_attention_dp):
                 for allow in (True, False):
                     for shared in _shared(config):
                         for extend in (False, True) if config.attn_cp_size > 1 else (False,):
@@ -280,13 +283,13 @@ def _paddings(config: MoeConfig) -> tuple[tuple[Padding, TokenCounts], ...]:
     )
 
 
-def _fusions(config: MoeConfig) -> tuple[Fusion, ...]:
-    """Which fused all-reduces `should_fuse_mlp_allreduce_with_next_layer` can announce."""
+def _fusions(config: MoeConfig, *, under_attention_dp: bool) -> tuple[Fusion, ...]:
+    """Which fused all-reduces a layer can announce."""
     choices: list[Fusion] = ["off"]
     if config.tp_size == 1:
         return ("off",)
     # apply_flashinfer_allreduce_fusion: not under attention data parallelism
-    if not config.enable_dp_attention:
+    if under_attention_dp or not config.enable_dp_attention:
         choices += ["flashinfer", "flashinfer-declined", "no-fused-norm"]
     # _handle_context_parallelism refuses aiter fusion; the kernel does not do 6 ranks
     if config.attn_cp_size == config.moe_dp_size == 1 and config.tp_size != 6:

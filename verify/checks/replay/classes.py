@@ -1,15 +1,15 @@
 """Classes of a source's model files, followed through imports and inheritance."""
 
 import ast
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from verify.emulator.statements import SourceFile
 from verify.emulator.tree import SourceFiles
+from verify.engines.sources import runtime
 
-MODELS = "sglang.srt.models"
-_EXPERTS = re.compile(r"^(get_moe_impl_class|FusedMoE|EPMoE|DeepEPMoE|\w*FusedMoE)$")
+RUNTIME = runtime()
+MODELS = RUNTIME.models
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Classes:
             definition = self.find(model, name)
             self._holders[key] = definition is not None and (
                 any(
-                    any(_EXPERTS.match(n) for n in names(constructor))
+                    any(RUNTIME.experts.match(n) for n in names(constructor))
                     for _, constructor in self.constructors(definition)
                 )
                 or self.builds_blocks(model, name)

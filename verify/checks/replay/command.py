@@ -6,7 +6,8 @@ import re
 from dataclasses import asdict
 from importlib.util import find_spec
 
-from verify.checks.replay.deployments import Execution, executable
+from verify.checks.replay.deployments import LOCAL_SIZE, Execution, executable
+from verify.engines.registry import READ
 from verify.errors import VerifyError
 from verify.report.report import Report
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SOURCE, and which models and deployments of it."""
     parser.description = WARNING
     parser.add_argument(
-        "source", metavar="SOURCE", help="directory, wheel, sdist or requirement (sglang==0.5.11)"
+        "source", metavar="SOURCE", help=f"directory, wheel, sdist or requirement ({READ}==0.5.11)"
     )
     parser.add_argument(
         "--model",
@@ -103,7 +104,7 @@ def _matches(deployment: Execution, values: dict[str, str]) -> bool:
         **asdict(deployment.config),
         **asdict(deployment),
         "pp_size": 1,
-        "dwdp_size": 1,
+        LOCAL_SIZE: 1,
         **deployment.as_json(),
     }
     return all(str(described.get(name)) == value for name, value in values.items())

@@ -23,12 +23,13 @@ from verify.checks.replay.classes import (
 )
 from verify.emulator.statements import SourceFile
 from verify.emulator.tree import SourceFiles
+from verify.engines.sources import runtime
 
 # norms are named after what they precede
 _ATTENTION = re.compile(r"^(?!.*norm).*(attn|attention|mixer|mamba|short_conv|^mix$)")
 # a layer that builds it is its own attention: its projections run, only the core is replaced
-CORE_ATTENTION = "RadixAttention"
-_BOUNDARY = re.compile(r"layers\.(communicator|layer_boundary)|boundary$")
+RUNTIME = runtime()
+CORE_ATTENTION = RUNTIME.core_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +193,7 @@ def _boundary_names(source: SourceFile) -> set[str]:
         alias.asname or alias.name
         for statement in source.statements
         if isinstance(statement.node, ast.ImportFrom)
-        and _BOUNDARY.search(statement.node.module or "")
+        and RUNTIME.boundary.search(statement.node.module or "")
         for alias in statement.node.names
         if not alias.name.startswith(("is_", "enable_"))
     }

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from helper import MoeConfig
+from verify.engines.sources import runtime
 from verify.logic.flags import flag_names
 from verify.logic.truth import row_bits
 from verify.parallel.deployment import Deployment, Fusion, layouts, with_backends
 from verify.parallel.row import flags_of, mode_of, number_of
 from verify.report.report import Json
 
+LOCAL_SIZE = runtime().local_size
 TOKENS = 4
 # of one vendor's GPUs; the others' are not the machine that is imitated
 ALL_TO_ALL = ("deepep", "mooncake", "nixl", "flashinfer", "pplx")
@@ -51,7 +53,7 @@ class Execution(Deployment):
         if self.stages > 1:
             values["pp_size"] = self.stages
         if self.dwdp:
-            values["dwdp_size"] = self.config.tp_size
+            values[LOCAL_SIZE] = self.config.tp_size
         return values
 
 

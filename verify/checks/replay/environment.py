@@ -19,12 +19,12 @@ from verify.emulator.ranks import Rank
 from verify.emulator.standin import StandIn
 from verify.emulator.tree import Namespace, Tree
 from verify.emulator.witness import embed
+from verify.engines.sources import runtime
 
-_ROOT = "sglang.srt."
-_PUBLISHED = {
-    "DP": "should_use_dp_reduce_scatterv",
-    "FI": "should_use_flashinfer_cutlass_moe_fp4_allgather",
-}
+RUNTIME = runtime()
+_ATTENTION = SimpleNamespace(
+    get_cuda_graph_seq_len_fill_value=lambda: 1, late_layer_num_tokens=lambda batch: None
+)
 _NO_GRAPH = SimpleNamespace(bs=(), max_bs=0, backend="disabled")
 
 
@@ -47,7 +47,7 @@ def start(tree: Tree, rank: Rank, deployment: Execution) -> None:
     arguments = server_arguments(tree, deployment)
     _publish(tree, rank, arguments)
     config = deployment.config
-    state = tree.module(f"{_ROOT}distributed.parallel_state")
+    state = tree.module(RUNTIME.state)
     call(
         state["init_distributed_environment"],
         {
@@ -68,7 +68,7 @@ def start(tree: Tree, rank: Rank, deployment: Execution) -> None:
             "attention_context_model_parallel_size": config.attn_cp_size,
             "moe_data_model_parallel_size": config.moe_dp_size,
             "pipeline_model_parallel_size": deployment.stages,
-            "dwdp_size": config.tp_size if deployment.dwdp else 1,
+            RUNTIME.local_size: config.tp_size if deployment.dwdp else 1,
             "backend": "nccl",
         },
     )
@@ -77,18 +77,18 @@ def start(tree: Tree, rank: Rank, deployment: Execution) -> None:
         "model_config": PLAIN_MODEL,
         **_dp_attention(deployment, rank),
     }
-    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    attention = tree.module(RUNTIME.attention)
     for name in ("initialize_dp_attention", "init_dp_gathered_buffer"):
         if attention.binds(name):
             call(attention[name], known)
-    moe = tree.module(f"{_ROOT}layers.moe.utils")
+    moe = tree.module(RUNTIME.flags)
     if moe.binds("initialize_moe_config"):
         call(moe["initialize_moe_config"], known)
 
 
 def server_arguments(tree: Tree, deployment: Execution) -> Any:
     """The release's own ServerArgs, through its own constructor."""
-    cls = tree.module(f"{_ROOT}server_args")["ServerArgs"]
+    cls = tree.module(RUNTIME.arguments)["ServerArgs"]
     config = deployment.config
     fuses = deployment.fusion == "flashinfer"
     wanted = {
@@ -101,7 +101,7 @@ def server_arguments(tree: Tree, deployment: Execution) -> Any:
         "dp_size": config.attn_dp_size,
         "attn_cp_size": config.attn_cp_size,
         "pp_size": deployment.stages,
-        "dwdp_size": config.tp_size if deployment.dwdp else 1,
+        RUNTIME.local_size: config.tp_size if deployment.dwdp else 1,
         "enable_dp_attention": config.enable_dp_attention,
         "moe_a2a_backend": deployment.backend,
         "moe_runner_backend": config.moe_runner_backend,
@@ -119,8 +119,8 @@ def server_arguments(tree: Tree, deployment: Execution) -> Any:
 
 def make_batch(tree: Tree, deployment: Execution, tokens: tuple[int, ...]) -> Any:
     """The rank's batch, padded and laid out by the release; `tokens` per attention group."""
-    module = tree.module(f"{_ROOT}model_executor.forward_batch_info")
-    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    module = tree.module(RUNTIME.batch)
+    attention = tree.module(RUNTIME.attention)
     group = attention_dp_rank(tree)
     count = tokens[group]
     cls = module["ForwardBatch"]
@@ -167,37 +167,39 @@ def make_batch(tree: Tree, deployment: Execution, tokens: tuple[int, ...]) -> An
 
 def forward_pass(tree: Tree, batch: Any) -> AbstractContextManager[None]:
     """What the release has in force while a forward pass runs; nothing before release 0.5.13."""
-    module = _optional(tree, f"{_ROOT}model_executor.forward_context")
+    module = _optional(tree, RUNTIME.context)
     if module is None:
         return nullcontext()
-    context = call(module["ForwardContext"], {"attn_backend": _ModelRunner.attn_backend})
+    context = call(module["ForwardContext"], {RUNTIME.attention_backend: _ATTENTION})
     known = {"ctx": context, "forward_batch": batch}
     return cast("AbstractContextManager[None]", call(module["forward_context"], known))
 
 
 def published(tree: Tree) -> dict[str, bool]:
     """The flags of the configuration by the release's own functions; False where it has none."""
-    module = tree.module(f"{_ROOT}layers.moe.utils")
-    return {flag: module.binds(name) and bool(module[name]()) for flag, name in _PUBLISHED.items()}
+    module = tree.module(RUNTIME.flags)
+    return {
+        flag: module.binds(name) and bool(module[name]())
+        for flag, name in RUNTIME.published.items()
+    }
 
 
 def attention_dp_rank(tree: Tree) -> int:
     """Which attention data-parallel group the release puts this rank in."""
-    attention = tree.module(f"{_ROOT}layers.dp_attention")
+    attention = tree.module(RUNTIME.attention)
     if attention.binds("get_attention_dp_rank"):
         return int(attention["get_attention_dp_rank"]())
-    return int(tree.module(f"{_ROOT}runtime_context")["get_parallel"]().attn_dp_rank)
+    return int(tree.module(RUNTIME.settings)[RUNTIME.sizes]().attn_dp_rank)
 
 
 class _ModelRunner:
     """What batch preparation asks the model runner: every optional feature is off."""
 
     model_config = PLAIN_MODEL
-    attn_backend = SimpleNamespace(
-        get_cuda_graph_seq_len_fill_value=lambda: 1, late_layer_num_tokens=lambda batch: None
-    )
 
     def __getattr__(self, name: str) -> Any:
+        if name == RUNTIME.attention_backend:
+            return _ATTENTION
         if name.startswith(("enable_", "is_", "use_")):
             return False
         return StandIn(f"model_runner.{name}")
@@ -208,19 +210,19 @@ class _ModelRunner:
 
 
 def _publish(tree: Tree, rank: Rank, arguments: Any) -> None:
-    context = _optional(tree, f"{_ROOT}runtime_context")
+    context = _optional(tree, RUNTIME.settings)
     if context is not None and context.binds("publish"):
         known: dict[str, Any] = {"server_args": arguments, "role": "scheduler"}
         if context.binds("SpawnRanks"):
             known["ranks"] = context["SpawnRanks"](world_rank=rank.rank, gpu_id=0)
         call(context["publish"], known)
         return
-    module = tree.module(f"{_ROOT}server_args")
+    module = tree.module(RUNTIME.arguments)
     if module.binds("set_global_server_args_for_scheduler"):
         module["set_global_server_args_for_scheduler"](arguments)
         return
     # before there was a global object, a dictionary held the few arguments layers read
-    manager = tree.module(f"{_ROOT}managers.schedule_batch")
+    manager = tree.module(RUNTIME.older_settings)
     names = manager["GLOBAL_SERVER_ARGS_KEYS"]
     manager["global_server_args_dict"].update({name: getattr(arguments, name) for name in names})
 

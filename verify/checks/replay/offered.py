@@ -3,14 +3,13 @@
 import ast
 from collections.abc import Iterator
 
-from verify.checks.replay.classes import strings
+from verify.checks.replay.classes import RUNTIME, strings
 from verify.checks.replay.deployments import Execution
 from verify.emulator.tree import SourceFiles
 from verify.errors import VerifyError
 
 # where `ServerArgs` has its fields; later releases keep them in a file a subject
-ARGUMENTS = "sglang.srt.server_args"
-FIELDS = "sglang.srt.arg_groups.fields"
+ARGUMENTS, FIELDS = RUNTIME.arguments, RUNTIME.fields
 
 
 def offered(
@@ -46,7 +45,7 @@ def options_of(deployment: Execution) -> set[str]:
         "enable_dp_attention": config.enable_dp_attention,
         "moe_dense_tp_size": deployment.dense_fully_dp and not deployment.dwdp,
         "pp_size": deployment.stages > 1,
-        "dwdp_size": deployment.dwdp,
+        RUNTIME.local_size: deployment.dwdp,
     }
     return {name for name, is_asked in asked.items() if is_asked}
 
@@ -68,6 +67,6 @@ def _annotated(files: SourceFiles, module: str) -> Iterator[str]:
 
 def known_backends(files: SourceFiles) -> set[str]:
     """What the release may be told to exchange tokens with; `none` at least."""
-    source = files.get("sglang.srt.layers.moe.utils")
-    indices = source.binders.get("MoeA2ABackend", ()) if source else ()
+    source = files.get(RUNTIME.flags)
+    indices = source.binders.get(RUNTIME.backends, ()) if source else ()
     return {"none"}.union(*(strings(source.statements[i].node) for i in indices if source))

@@ -13,18 +13,14 @@ from typing import Any
 import torch
 
 from verify.checks.replay import kernels
-from verify.checks.replay.decoders import CORE_ATTENTION
+from verify.checks.replay.decoders import CORE_ATTENTION, RUNTIME
 from verify.checks.replay.dispatch import AllToAll, dispatchers
 from verify.checks.replay.model_config import PLAIN_MODEL
 from verify.emulator.groups import GroupCoordinator
 from verify.emulator.machine import COMPUTE_CAPABILITY
 from verify.emulator.witness import HIDDEN_SIZE, Witness, embed, project
 
-# other vendors' packages, and all-to-all backends that are not part of any deployment here
-ABSENT = frozenset(
-    {"aiter", "deep_ep", "habana_frameworks", "mooncake", "mori", "sgl_kernel_npu", "torch_npu"}
-    | {"torch_musa", "torch_xla", "vllm", "ktransformers", "kt_kernel"}
-)
+ABSENT = RUNTIME.absent
 
 _TRUE = ("is_cuda", "is_cuda_alike", "is_flashinfer_available", "is_sm90_supported")
 _FALSE = (
@@ -65,11 +61,11 @@ def arithmetic(witness: Witness, *, whole_experts: bool) -> dict[str, Any]:
         "UnquantizedFusedMoEMethod.create_weights": _no_weights,
         "UnquantizedFusedMoEMethod.create_moe_runner": _nothing,
         "UnquantizedLinearMethod.apply": _linear_apply(witness),
-        "VocabParallelEmbedding.forward": lambda module, ids, *args, **options: embed(ids),
+        f"{RUNTIME.embedding}.forward": lambda module, ids, *args, **options: embed(ids),
         "zero_experts_compute_triton": _zero_experts(witness),
         "TopK.forward": _top_k,
         f"{CORE_ATTENTION}.forward": _attend,
-        "RadixLinearAttention.forward": _attend_linearly,
+        f"{RUNTIME.linear_attention}.forward": _attend_linearly,
         "*Norm.forward": _add_residual,
         "CustomOp.dispatch_forward": _native,
         "MultiPlatformOp.dispatch_forward": _native,
@@ -88,7 +84,7 @@ def communication(*, stage_size: int) -> dict[str, Any]:
         "memcpy_triton": kernels.memcpy,
         "register_custom_op": _decorator,
         "register_custom_op_from_extern": _decorator,
-        "sglang.kernel_api_logging.debug_kernel_api": _decorator,
+        RUNTIME.decorator: _decorator,
         "direct_register_custom_op": lambda *args, **options: None,
         **dispatchers(),
         # no experts are moved or copied
@@ -201,7 +197,9 @@ def _place(layer: Any) -> tuple[int, int]:
     """Which shard of a linear's input this rank has, and of how many."""
     if hasattr(layer, "tp_rank"):
         return layer.tp_rank, layer.tp_size
-    rank, size = type(layer).forward.__globals__["get_group_rank_size"](layer.tp_group)
+    rank, size = type(layer).forward.__globals__["get_group_rank_size"](
+        getattr(layer, RUNTIME.linear_group)
+    )
     return rank, size
 
 

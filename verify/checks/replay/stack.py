@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from verify.checks.replay.classes import MODELS
+from verify.checks.replay.classes import MODELS, RUNTIME
 from verify.checks.replay.decoders import Decoder
 from verify.checks.replay.environment import call, forward_pass
 from verify.checks.replay.model_config import ModelConfig
@@ -82,9 +82,9 @@ def run(tree: Tree, model: Any, batch: Any, *, pipeline: Pipeline) -> torch.Tens
     """
     known = {"input_ids": batch.input_ids, "positions": batch.positions, "forward_batch": batch}
     if pipeline.stages > 1:
-        module = tree.module("sglang.srt.model_executor.forward_batch_info")
+        module = tree.module(RUNTIME.batch)
         received = pipeline.receive()
-        known["pp_proxy_tensors"] = received and module["PPProxyTensors"](received)
+        known["pp_proxy_tensors"] = received and module[RUNTIME.stage_output](received)
     with forward_pass(tree, batch):
         output = call(model.forward, known)
     if hasattr(output, "tensors"):

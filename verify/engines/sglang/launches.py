@@ -6,9 +6,8 @@ Which models and backends take them is read from the source.
 from collections.abc import Mapping
 
 from verify.engines.reading import Launches, Options
-from verify.engines.sglang.vocabulary import STAGE_DECLARATIONS
+from verify.engines.sglang.vocabulary import LOCAL_SIZE, STAGE_DECLARATIONS
 
-LOCAL_SIZE = "dwdp_size"
 PLAIN: Options = {"tp_size": 4}
 ATTENTION_DP: Options = {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}
 RUNNERS = ("flashinfer_cutlass", "deep_gemm")

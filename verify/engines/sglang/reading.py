@@ -14,7 +14,7 @@ from verify.engines.reading import (
     Wiring,
 )
 from verify.engines.sglang import constraints, reduction_groups, refusals, rows, wiring
-from verify.engines.sglang.launches import LAUNCHES, LOCAL_SIZE
+from verify.engines.sglang.launches import LAUNCHES
 from verify.engines.sglang.library import LIBRARY
 from verify.engines.sglang.package import BOUNDARIES
 from verify.engines.sglang.vocabulary import (
@@ -27,6 +27,7 @@ from verify.engines.sglang.vocabulary import (
     EXPERT_LAYERS,
     IS_LAST,
     LAYERS,
+    LOCAL_SIZE,
     LOCAL_WORK,
     MODEL,
     MODELS_PACKAGE,

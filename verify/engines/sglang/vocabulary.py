@@ -118,7 +118,8 @@ UTILS_FILE = "sglang/srt/layers/moe/utils.py"
 A2A_BACKEND = "MoeA2ABackend"
 A2A_NONE = "get_moe_a2a_backend().is_none()"
 # data-parallel weights: each rank holds all experts for its own tokens
-LOCAL_WORK = "get_parallel().dwdp_size > 1"
+LOCAL_SIZE = "dwdp_size"
+LOCAL_WORK = f"get_parallel().{LOCAL_SIZE} > 1"
 
 # every release's spelling of a group's size
 SIZES: Mapping[str, str] = {

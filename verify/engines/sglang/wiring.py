@@ -25,6 +25,8 @@ from verify.source.source import SourceTree
 
 ARGUMENTS = "sglang/srt/server_args.py"
 FUSES = "should_fuse_mlp_allreduce_with_next_layer"
+# what answers for it since 0.5.10, of the kernel that is asked about first
+KERNEL = "apply_flashinfer_allreduce_fusion"
 SCATTERS = "should_use_reduce_scatter"
 PRODUCERS: dict[str, Producer] = {
     "tensor_model_parallel_all_reduce": "one-site",
@@ -76,6 +78,10 @@ def release_of(tree: SourceTree, definitions: FlagDefinitions) -> Release:
         name=tree.version,
         fused_group="ep-or-moe-tp" if any(_is_moe_ep(name) for name in names) else "tp",
         unfused_group=_unfused_group(_function(communicator, "prepare_attn")),
+        fuses_under_attention_dp=announces is not None
+        and not any(
+            map(_refuses_attention_dp, filter(None, (announces, _function(communicator, KERNEL))))
+        ),
         fuses_hybrid=announces is None or not any(_refuses_hybrid(announces)),
         copies_experts=_mentions(tree, ARGUMENTS, "moe_dp_size"),
         splits_contexts=_mentions(tree, ARGUMENTS, "attn_cp_size"),
@@ -151,6 +157,15 @@ def _refuses_hybrid(function: ast.FunctionDef) -> Iterator[bool]:
         if isinstance(node, ast.If) and _returns_false(node.body):
             names = set(_names(node.test))
             yield any(map(_is_moe_ep, names)) and any(map(_is_moe_tp, names))
+
+
+def _refuses_attention_dp(function: ast.FunctionDef) -> bool:
+    """Whether it is true only where attention is not data-parallel (0.5.4.post1 on, #11632)."""
+    return any(
+        ast.unparse(node) == "not is_dp_attention_enabled()"
+        for node in ast.walk(function)
+        if isinstance(node, ast.UnaryOp)
+    )
 
 
 def _returns_false(body: Iterable[ast.stmt]) -> bool:

@@ -4,7 +4,7 @@ Fingerprints do not depend on line numbers, so that an alert follows its code th
 """
 
 import json
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from urllib.parse import quote
 
 from verify.report.causes import id_of, level_of
@@ -16,7 +16,9 @@ from verify.report.rules import Rule, rule
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-INFORMATION = "https://github.com/sgl-project/sglang/pull/23748"
+NAME = "moe-allreduce-verify"
+# the pull request that it checks
+INFORMATION = metadata(NAME)["Project-URL"].rpartition(", ")[2]
 # what happens to a sum that two places add up
 TWICE = ("double", "twice", "combined", "backend")
 FINGERPRINT = "moeAllreduceVerify/v1"
@@ -30,8 +32,8 @@ def render(report: Report) -> str:
         for finding, fingerprint in zip(report.findings, fingerprints(report.findings), strict=True)
     ]
     driver: dict[str, Json] = {
-        "name": "moe-allreduce-verify",
-        "version": version("moe-allreduce-verify"),
+        "name": NAME,
+        "version": version(NAME),
         "informationUri": INFORMATION,
         "rules": [_rule(rule(rule_id)) for rule_id in rules],
     }

@@ -2,9 +2,9 @@
 
 import pytest
 
-from verify.checks.prove import steps as upstream
 from verify.checks.prove.judge import judge
 from verify.checks.prove.subject import dense_subject, helper_guards
+from verify.engines.sglang import steps as upstream
 from verify.parallel.counts import State, all_reduce, by_rank, keep, produce, reduce_scatter
 from verify.parallel.deployment import Deployment, deployments
 from verify.parallel.scene import Scene

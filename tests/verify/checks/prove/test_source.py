@@ -88,6 +88,14 @@ def test_whether_fusion_is_refused_with_expert_and_tensor_parallelism(source):
     assert release_of(source(refusal=other)).fuses_hybrid, "a refusal for another reason"
 
 
+def test_whether_fusion_is_refused_under_attention_data_parallelism(source):
+    assert release_of(source()).fuses_under_attention_dp
+    refused = "if not (not is_dp_attention_enabled()):\n            return False"
+    assert not release_of(source(refusal=refused)).fuses_under_attention_dp
+    asked = "if is_dp_attention_enabled() and drafts():\n            return False"
+    assert release_of(source(refusal=asked)).fuses_under_attention_dp, "of drafts only"
+
+
 def scatterv_at(path, definition):
     """Where 4 ranks' reduce_scatterv is chosen by `definition`: (attn_dp_size, ep_size)."""
     utils = path / "sglang/srt/layers/moe/utils.py"
@@ -155,7 +163,10 @@ def test_sizes_that_the_server_does_not_take_are_not_judged(source):
     assert release.takes(MoeConfig(tp_size=2, attn_cp_size=2))
     subjects = (Subject(name="one", guards=helper_guards("one-site")),)
     everything = prove(subjects, max_world_size=2)
-    some = prove(subjects, max_world_size=2, release=release)
+    # of the same fusions: this source says of none that attention data parallelism refuses it
+    some = prove(
+        subjects, max_world_size=2, release=replace(release, fuses_under_attention_dp=False)
+    )
     assert some.deployments < everything.deployments
     assert all(fault.example.config.moe_dp_size == 1 for fault in some.faults.values())
 
@@ -230,6 +241,25 @@ def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
     ]
     assert bool(hybrid) is lost
     assert all(fault.example.config.tp_size == 4 for fault in hybrid), "the smallest such world"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("version", "fuses"), [("0.5.3", True), ("0.5.4", True), ("0.5.4.post1", False)]
+)
+def test_11632_is_in_0_5_3_and_0_5_4(version, fuses):
+    """The next norm adds the own group's residual to rows of all groups."""
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(tree)
+    tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+    found = [
+        fault
+        for fault in tally.faults.values()
+        if fault.cause.reader == "fused norm" and fault.example.config.enable_dp_attention
+    ]
+    assert bool(found) is fuses
+    # where another group's rows happen to be as many, they are added to each other
+    assert {fault.cause.kind for fault in found} <= {"crash", "mixed"}
 
 
 @pytest.mark.network
