@@ -5,7 +5,7 @@ does. A tree of questions and answers finds a call that was followed before, und
 """
 
 import ast
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -15,7 +15,6 @@ from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.operators import DeadError, compared
 from verify.checks.scan.server.values import (
-    MAX_PARTS,
     Backend,
     Built,
     Code,
@@ -26,17 +25,15 @@ from verify.checks.scan.server.values import (
     Unknown,
     Word,
 )
+from verify.checks.scan.server.words import UNSHARED, Key, has_word, without_words
 from verify.interpreter.index import Function, Index, Module
 
 T = TypeVar("T")
-Key: TypeAlias = Hashable
 # the number of a thing that every launch has, and the name of its field; or what is asked of words
 Question: TypeAlias = tuple[int, Key]
 WORDS = -2
 
 ABSENT = object()
-# the answer that is another one in every launch
-UNSHARED = object()
 
 
 @dataclass(eq=False)
@@ -90,7 +87,7 @@ class Heard:
     """
 
     answers: dict[Question, Key] = field(default_factory=dict)
-    wrote: set[Question] = field(default_factory=set)
+    wrote: set[tuple[int, str]] = field(default_factory=set)
     deepest: int = 0
     called: set[Function] = field(default_factory=set)
 
@@ -193,11 +190,11 @@ class Recaller(Follower):
 
     def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """A comparison; of a word, its outcome is what is heard, and not the word."""
-        named = _has_word((left, right)) if self._heard else False
+        named = has_word((left, right)) if self._heard else False
         if named is None:
             self.told_apart()
         elif named:
-            sides = tuple(map(_without_words, (left, right)))
+            sides = tuple(map(without_words, (left, right)))
             if UNSHARED in sides:
                 self.told_apart()
             else:
@@ -209,7 +206,7 @@ class Recaller(Follower):
         for value in values if self._heard else ():
             if isinstance(value, Word):
                 self.ask((WORDS, value.place))
-            elif isinstance(value, tuple) and _has_word(value) is not False:
+            elif isinstance(value, tuple) and has_word(value) is not False:
                 self.told_apart()
 
     def global_value(self, module: Module, name: str) -> Any:
@@ -253,7 +250,7 @@ class Recaller(Follower):
         above = {frame.function for frame in self.frames} - own
         return len(self.frames) + depth <= MAX_DEPTH and above.isdisjoint(called)
 
-    def _note(self, thing: Thing, name: str, *, wrote: set[Question] | None = None) -> None:
+    def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
         if number is None:
             return
@@ -356,36 +353,6 @@ class Recaller(Follower):
             number = self._numbers.get(id(value))
             return UNSHARED if number is None else Number(number)
         return _plain(value)
-
-
-def _has_word(value: Any) -> bool | None:
-    """Whether there is a word of the launch in a value; None of one that is too large."""
-    todo, seen, found = [value], 0, False
-    while todo:
-        one = todo.pop()
-        seen += 1
-        if seen > MAX_PARTS:
-            return None
-        if isinstance(one, tuple):
-            todo += one[:MAX_PARTS]
-        else:
-            found = found or isinstance(one, Word)
-    return found
-
-
-def _without_words(value: Any) -> Key:
-    """A side of a comparison as a question has it; `UNSHARED` where it cannot be one."""
-    match value:
-        case Word(place=place):
-            return Place(place)
-        case None | str() | bool() | int() | float() | Unknown() | Member():
-            return value
-        case frozenset() if all(isinstance(item, str) for item in value):
-            return value
-        case tuple():
-            parts = tuple(map(_without_words, value))
-            return UNSHARED if UNSHARED in parts else parts
-    return UNSHARED
 
 
 def _plain(value: Any) -> Key:
