@@ -29,7 +29,9 @@ class Files:
 
     `shared` is the file of the flags' functions, `communicator` that of what sums around a block,
     `registries` the folder of what models there are, `server` the server's arguments, and what
-    matches `imported` is a module of layers that a model file names.
+    matches `imported` is a module of layers that a model file names. `environment` is where
+    `declares` finds the variables of the environment (`name`, `default`); what matches `reads` is
+    a condition that reads one (`opposite`, then `declared`, or `named` with its `default`).
     """
 
     models: str
@@ -41,6 +43,9 @@ class Files:
     boundaries: str
     dispatchers: str
     imported: re.Pattern[str]
+    environment: str
+    declares: re.Pattern[str]
+    reads: re.Pattern[str]
 
 
 @dataclass(frozen=True, kw_only=True)

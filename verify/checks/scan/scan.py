@@ -25,10 +25,11 @@ from verify.checks.scan.sites import (
     read_all,
 )
 from verify.checks.scan.tally import GIVEN_UP, Tally, outcome
-from verify.checks.scan.whole import broken
+from verify.checks.scan.whole import checked
 from verify.engines.registry import library
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Key
+from verify.report.progress import track
 from verify.report.report import Finding
 from verify.source.source import SourceTree
 
@@ -98,9 +99,11 @@ def _scan(index: Index) -> ScanResult:
             tally.add(cls, seen)
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
-    index.unread |= broken(index)
     launcher = Launcher(index, roots)
-    _ask_launches(launcher, tally)
+    # what was read for one launch is not read again for the next: one process follows them all
+    with checked(index) as faults:
+        _ask_launches(launcher, tally)
+        index.unread |= faults()
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
@@ -145,13 +148,8 @@ def _scan(index: Index) -> ScanResult:
 
 def _ask_launches(launcher: Launcher, tally: Tally) -> None:
     """What the server refuses is no finding."""
-    asked = tally.addends.asked()
-    if asked:
-        launcher.read()
-    with side_by_side(
-        lambda one: launcher.judged(*one), asked, what="launches followed"
-    ) as answers:
-        tally.addends.launched(dict(zip(asked, answers(), strict=True)))
+    asked = track(tally.addends.asked(), what="launches followed")
+    tally.addends.launched({one: launcher.judged(*one) for one in asked})
 
 
 def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:

@@ -18,13 +18,24 @@ LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
 
 
 def unkept(index: Index) -> Iterator[Finding]:
-    """A finding for each line on which a function leaves a duty undone, or does it twice."""
+    """A finding for each line on which a function leaves a duty undone, or does it twice.
+
+    A function with more ways than are followed is said to be unread: `index.unread`.
+    """
     seen: set[tuple[str, int, str]] = set()
     for duty in index.library.duties:
         found = _function(index, duty)
         if found is None:
             continue
-        for rule, line, message in _broken(found, duty):
+        try:
+            broken = tuple(_broken(found, duty))
+        except TooManyWaysError:
+            index.unread.setdefault(
+                f"{duty.file} {duty.function}",
+                f"{duty.file}:{found.lineno}: {duty.function} has more ways than are followed",
+            )
+            continue
+        for rule, line, message in broken:
             if (duty.file, line, rule) not in seen:
                 seen.add((duty.file, line, rule))
                 yield _finding(duty, rule, line, message)
@@ -46,12 +57,11 @@ def _function(index: Index, duty: Duty) -> ast.FunctionDef | None:
 
 
 def _broken(function: ast.FunctionDef, duty: Duty) -> Iterator[tuple[str, int, str]]:
-    """Rule, line and what happens, for each way that leaves the duty undone."""
-    try:
-        found = ways(function)
-    except TooManyWaysError:
-        return
-    for way in found:
+    """Rule, line and what happens, for each way that leaves the duty undone.
+
+    Raises `TooManyWaysError`.
+    """
+    for way in ways(function):
         yield from _unimplied(way, duty)
         if not all(way.holds(text, truth=truth) for text, truth in duty.where):
             continue

@@ -6,7 +6,8 @@ one imports, is therefore decoded, and compiled once where it speaks of sums; no
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from verify.checks.scan.side_by_side import side_by_side
 from verify.engines.sources import reading
@@ -17,8 +18,18 @@ ENGINE = reading()
 MODELS = ENGINE.library.models
 
 
-def broken(index: Index) -> Iterator[tuple[str, str]]:
+def broken(index: Index) -> dict[str, str]:
     """Path and reason of every file that holds or may hold a reduction and is not Python."""
+    with checked(index) as faults:
+        return faults()
+
+
+@contextmanager
+def checked(index: Index) -> Iterator[Callable[[], dict[str, str]]]:
+    """Begin to look for the files that hold or may hold a reduction and are not Python.
+
+    What this gives, called, does the rest and returns path and reason of each.
+    """
     said = [line for line in index.unread.values() if "not Python" in line]
     paths = sorted(
         path
@@ -26,7 +37,9 @@ def broken(index: Index) -> Iterator[tuple[str, str]]:
         if not any(path in line for line in said)
     )
     with side_by_side(lambda path: _fault(index, path), paths, what="files checked") as faults:
-        yield from ((path, why) for path, why in zip(paths, faults(), strict=True) if why)
+        yield lambda: {
+            path: why for path, why in zip(paths, faults(), strict=True) if why is not None
+        }
 
 
 def _imported(index: Index) -> Iterator[str]:

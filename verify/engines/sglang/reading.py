@@ -53,6 +53,12 @@ READING = Reading(
         boundaries=BOUNDARIES,
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
         imported=re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+"),
+        environment="sglang/srt/environ.py",
+        declares=re.compile(r"\n\s+(?P<name>\w+) = EnvBool\((?P<default>True|False)\)"),
+        reads=re.compile(
+            r"(?P<opposite>not )?(?:envs\.(?P<declared>\w+)\.get\(\)"
+            r"|get_bool_env_var\(['\"](?P<named>\w+)['\"](?:, ['\"](?P<default>\w*)['\"])?\))"
+        ),
     ),
     roles=Roles(fuses="AF", scatters="RS", scatters_by_size="DP", combines="FI"),
     atoms=Atoms(

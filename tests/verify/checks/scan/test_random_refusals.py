@@ -33,6 +33,16 @@ atoms = st.one_of(
     st.sampled_from(
         ["arch in KNOWN", "arch.startswith('Oak')", "not self.fuse", "len(KNOWN) == 1"]
     ),
+    # other ways in which a name decides: a key, a letter, one of a pair, what a call hands back
+    st.sampled_from(
+        [
+            "TABLE.get(arch, False)",
+            "TABLE[arch]",
+            "'Elm' in arch",
+            "(arch, self.fuse) in ((KNOWN[0], True),)",
+            "same(arch) != KNOWN[0]",
+        ]
+    ),
 )
 conditions = st.recursive(
     atoms,
@@ -70,6 +80,11 @@ UNKNOWN_SHAPES = (
 BOTH = {**OPTIONS, "dp_size": 2}
 SERVER = """
 KNOWN = ("OakForCausalLM",)
+TABLE = {"OakForCausalLM": False, "ElmForCausalLM": True}
+
+
+def same(name):
+    return name
 
 
 class Box:

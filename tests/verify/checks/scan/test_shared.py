@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from verify.checks.scan.command import report
 from verify.checks.scan.paths import TooManyWaysError, ways
 from verify.checks.scan.scan import ScanResult
 
@@ -165,7 +166,13 @@ def test_function_with_more_ways_than_are_followed(scanned: Callable[..., ScanRe
     assert isinstance(function, ast.FunctionDef)
     with pytest.raises(TooManyWaysError):
         ways(function)
-    assert found(scanned, {**FILES, "layers/dp_attention.py": text}) == []
+    result = scanned("", library={**FILES, "layers/dp_attention.py": text})
+    assert result.findings == ()
+    (line,) = result.unread
+    assert "dp_attention.py:1: attn_tp_all_reduce has more ways" in line
+    (said,) = (one for one in report(result).findings if one.rule == "not-analysed")
+    assert said.file == "sglang/srt/layers/dp_attention.py"
+    assert said.line == 1
 
 
 def test_condition_met_twice_is_the_same() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
+from verify.checks.scan.environment import variables
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched
@@ -132,9 +133,19 @@ class Collected:
         )
 
 
+def _with_variables(finding: Finding, broken: Broken) -> Finding:
+    """The finding with the environment variables without which no layer shows it."""
+    needed = [variables(cls.module.index, fault.environment) for cls, fault, _ in broken.shown]
+    fewest = min(needed, key=lambda names: (len(names), names), default=())
+    if not fewest or not finding.launch:
+        return finding
+    reach = "option" if finding.reach == "default" else finding.reach
+    return replace(finding, launch=(*fewest, *finding.launch), reach=reach)
+
+
 def _told(broken: Broken, launched: Finding | None) -> Finding:
     """The finding with all that it takes: what its model's code does not say is a need, too."""
-    finding = launched or _finding(broken)
+    finding = _with_variables(launched or _finding(broken), broken)
     if broken.meant:
         return finding
     unsaid = UNSAID[broken.fault.cause]

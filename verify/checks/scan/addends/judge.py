@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
+from verify.checks.scan.environment import READS
 from verify.checks.scan.judge import SIZE_OF, smallest_row
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
@@ -60,6 +61,7 @@ class Fault:
     rows: int
     backends: tuple[str, ...]
     conditions: tuple[str, ...]
+    environment: tuple[str, ...] = ()
     meant: bool
 
     @property
@@ -210,6 +212,9 @@ class Judge:
         if reach == FALSE:
             return
         conditions = self._conditions(when, reach)
+        environment = tuple(
+            n for n in conditions if READS.fullmatch(n) and self._always(n, when, reach)
+        )
         yield Fault(
             kind=kind,
             cause=cause,
@@ -218,6 +223,7 @@ class Judge:
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
+            environment=environment,
             meant=cause != "dense" or self._beside(sink, places),
         )
 
@@ -253,6 +259,21 @@ class Judge:
             if logic.implies(case, atom) and (case == rest or name not in self.known):
                 found.append(name if value else f"not {name}")
         return tuple(found)
+
+    def _always(self, condition: str, when: Cond, reach: Cond) -> bool:
+        """Whether a condition holds in every case of the smallest row, its sizes and backends."""
+        logic = self.logic
+        bits = tuple(zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True))
+        row = [(flag, bit == "1") for flag, bit in bits]
+        launched = [
+            (name, value)
+            for name, value in logic.witness(logic.both(reach, logic.row(row)))
+            if name in FLAGS or _SIZE.search(name) or name.startswith(BACKEND)
+        ]
+        name = condition.removeprefix("not ")
+        atom = logic.atom(name)
+        wanted = atom if name == condition else logic.negation(atom)
+        return logic.implies(logic.fix(when, launched), wanted)
 
     def _on_every_rank(self, when: Cond) -> Cond:
         """The condition where it holds on every rank: what one rank alone adds counts once."""

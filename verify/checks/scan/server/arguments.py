@@ -15,7 +15,7 @@ from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.models import Model
 from verify.checks.scan.server.recall import Memory, Recaller
-from verify.checks.scan.server.values import UNKNOWN, Code, Thing
+from verify.checks.scan.server.values import UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
@@ -142,11 +142,14 @@ class Arguments:
             return Outcome(options=options)
         fields = {"model_path": LOCAL_PATH, **options}
         record = Thing(self.server, fields, whole=True, base=self.defaults)
-        names = {"architectures": (model.architecture,), "model_type": model.model_type}
-        config = Thing(None, names)
+        words: list[Word] = []
+        architecture, kind = (_word(name, words) for name in (model.architecture, model.model_type))
+        config = Thing(None, {"architectures": (architecture,), "model_type": kind})
         model_config = Thing(None, {"hf_config": config, "hf_text_config": config})
         shared = (record, model_config, config)
-        follower = Recaller(self.index, self._natives(), shared=shared, memory=self._memory)
+        follower = Recaller(
+            self.index, self._natives(), shared=shared, words=words, memory=self._memory
+        )
         follower.model = model_config
         whole = True
         try:
@@ -178,12 +181,23 @@ class Arguments:
         architecture, *rest = given or (UNKNOWN,)
         if not isinstance(architecture, str):
             return UNKNOWN
+        if not follower.compared(ast.In(), architecture, tuple(sorted(self.by_architecture))):
+            return ()
+        follower.spelled(architecture)
         found = []
         for function in self.by_architecture.get(architecture, ()):
             declared = follower.call(Code(function), rest, {})
             if isinstance(declared, Mapping):
                 found.append((function.name, declared))
         return tuple(found)
+
+
+def _word(name: Any, words: list[Word]) -> Any:
+    """A model's name as a word of the launch; what is unknown, or nothing, stays as it is."""
+    if not isinstance(name, str) or not name:
+        return name
+    words.append(Word(name, len(words)))
+    return words[-1]
 
 
 def _declare(follower: Follower, _: Any, given: Sequence[Any], named: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from verify.checks.scan.server.values import (
     Member,
     Thing,
     Unknown,
+    Word,
 )
 
 
@@ -29,9 +30,16 @@ class Number:
     number: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """A word that every launch has, by its place among them."""
+
+    place: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Left:
-    """Values that no launch owns; `fresh` where there are things among them."""
+    """Values that no launch owns; `fresh` where there are things or words among them."""
 
     values: tuple[Any, ...]
     fresh: bool
@@ -44,11 +52,11 @@ def taken(values: tuple[Any, ...], shared: Sequence[Thing]) -> Left:
     return Left(values=copied, fresh=copies.found)
 
 
-def given(left: Left, shared: Sequence[Thing]) -> tuple[Any, ...]:
-    """The values for a launch that has these things."""
+def given(left: Left, shared: Sequence[Thing], words: Sequence[str]) -> tuple[Any, ...]:
+    """The values for a launch that has these things and these words."""
     if not left.fresh:
         return left.values
-    copies = _Copies(shared)
+    copies = _Copies(shared, words=words)
     return tuple(map(copies.of, left.values))
 
 
@@ -56,10 +64,16 @@ def given(left: Left, shared: Sequence[Thing]) -> tuple[Any, ...]:
 class _Copies:
     shared: Sequence[Thing]
     known: dict[int, Any] = field(default_factory=dict)
+    words: Sequence[str] = ()
     found: bool = False
 
     def of(self, value: Any) -> Any:
         match value:
+            case Word(place=place):
+                self.found = True
+                return Place(place)
+            case Place(place=place):
+                return self.words[place]
             case (
                 None | str() | bool() | int() | float() | Unknown() | Member() | Built() | Folder()
             ):

@@ -173,6 +173,7 @@ class Evaluator(Operators, Frames[Frame]):
             case Folder(module=module):
                 return self.global_value(module, name)
             case str() if name in _TEXT_METHODS:
+                self.spelled(owner)
                 return Native(getattr(owner, name))
             case Mapping() if name == "get":
                 return Native(lambda key, default=None: self.looked_up(owner, key, default))
@@ -214,6 +215,7 @@ class Evaluator(Operators, Frames[Frame]):
         """Call a value."""
         match target:
             case Native(run=run):
+                self.spelled(*positional)
                 try:
                     return _plain(run(*positional, **keywords))
                 except (TypeError, ValueError, ArithmeticError, AttributeError):
@@ -283,6 +285,7 @@ class Evaluator(Operators, Frames[Frame]):
             truth = truth_of(values[0])
             return UNKNOWN if truth is None else truth
         if name == "getattr" and len(values) > 1 and isinstance(values[1], str):
+            self.spelled(values[1])
             found = self.member(values[0], values[1])
             absent = isinstance(values[0], Thing) and values[0].whole and found is UNKNOWN
             return values[2] if absent and len(values) > 2 else found

@@ -58,10 +58,6 @@ class Launcher:
         self.constructors = Constructors(self.index)
         self.idle = Idle(self.index)
 
-    def read(self) -> None:
-        """Read the argument handling, as every launch needs it."""
-        self._outcome(Model(), KNOWN.plain)
-
     def judged(self, layer: Class, cause: Cause, backends: Iterable[str]) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out."""
         found = Judged()

@@ -45,11 +45,18 @@ class Operators:
         left, result = self.value(node.left), True
         for op, right_node in zip(node.ops, node.comparators, strict=True):
             right = self.value(right_node)
-            one = _compared(op, left, right)
+            one = self.compared(op, left, right)
             if one is None:
                 return unknown_of(left, right)
             result, left = result and one, right
         return result
+
+    def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
+        """A comparison; None where it is not known."""
+        return compared(op, left, right)
+
+    def spelled(self, *values: Any) -> None:
+        """Something is done with words of the launch that is not told apart any further."""
 
     def _connected(self, node: ast.BoolOp) -> Any:
         stops = isinstance(node.op, ast.Or)
@@ -102,6 +109,7 @@ class Operators:
         owner, key = self.value(node.value), self.value(node.slice)
         if not isinstance(owner, Mapping | tuple) or not known(key):
             return unknown_of(key)
+        self.spelled(key)
         try:
             return owner[key]
         except (LookupError, TypeError):
@@ -145,6 +153,7 @@ class Operators:
             name = self.value(key)
             if not isinstance(name, str | int | Member):
                 return UNKNOWN
+            self.spelled(name)
             found[name] = value
         return found
 
@@ -167,7 +176,7 @@ class Operators:
         return tuple(found)
 
 
-def _compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
+def compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
     """A comparison; None where it is not known."""
     if isinstance(op, ast.Is | ast.IsNot):
         if isinstance(left, Unknown) or isinstance(right, Unknown):

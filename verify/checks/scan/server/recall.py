@@ -4,15 +4,16 @@ What a call asks of the things that every launch has, the record of options firs
 does. A tree of questions and answers finds a call that was followed before, under another launch.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from verify.checks.scan.server.copies import Left, Number, UncopiedError, given, taken
+from verify.checks.scan.server.copies import Left, Number, Place, UncopiedError, given, taken
 from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
-from verify.checks.scan.server.operators import DeadError
+from verify.checks.scan.server.operators import DeadError, compared
 from verify.checks.scan.server.values import (
     Backend,
     Built,
@@ -22,17 +23,17 @@ from verify.checks.scan.server.values import (
     Member,
     Thing,
     Unknown,
+    Word,
 )
+from verify.checks.scan.server.words import UNSHARED, Key, has_word, without_words
 from verify.interpreter.index import Function, Index, Module
 
 T = TypeVar("T")
-# the number of a thing that every launch has, and the name of its field
-Question: TypeAlias = tuple[int, str]
-Key: TypeAlias = Hashable
+# the number of a thing that every launch has, and the name of its field; or what is asked of words
+Question: TypeAlias = tuple[int, Key]
+WORDS = -2
 
 ABSENT = object()
-# the answer that is another one in every launch
-UNSHARED = object()
 
 
 @dataclass(eq=False)
@@ -86,7 +87,7 @@ class Heard:
     """
 
     answers: dict[Question, Key] = field(default_factory=dict)
-    wrote: set[Question] = field(default_factory=set)
+    wrote: set[tuple[int, str]] = field(default_factory=set)
     deepest: int = 0
     called: set[Function] = field(default_factory=set)
 
@@ -102,8 +103,8 @@ class Memory:
 class Recaller(Follower):
     """A follower that knows what calls did under other launches.
 
-    `shared` are the things that every launch has, always in one order; `memory` is what
-    calls of the same source did, with the same natives.
+    `shared` are the things that every launch has, always in one order, `words` its words;
+    `memory` is what calls of the same source did, with the same natives.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class Recaller(Follower):
         natives: Mapping[str, Callable[..., Any]],
         *,
         shared: Sequence[Thing],
+        words: Sequence[Word] = (),
         memory: Memory | None = None,
         builds: tuple[str, ...] = ("",),
     ) -> None:
         super().__init__(index, natives, builds=builds)
-        self.shared = tuple(shared)
+        self.shared, self.words = tuple(shared), tuple(words)
         self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
         self._heard: list[Heard] = []
@@ -155,16 +157,57 @@ class Recaller(Follower):
     def ask(self, question: Question) -> Key:
         """What is to be heard now; a call that runs has asked it then."""
         number, name = question
-        thing = self.shared[number]
-        if isinstance(thing, Backend):
-            answer = self._key(thing.is_called(name))
-        elif name in thing.fields:
-            answer = self._key(thing.fields[name])
+        if number == WORDS:
+            answer = self._of_words(name)
         else:
-            answer = self._key(thing.base[name]) if name in thing.base else ABSENT
+            answer = self._of_thing(self.shared[number], name)
         if self._heard:
             self._heard[-1].answers.setdefault(question, answer)
         return answer
+
+    def _of_thing(self, thing: Thing, name: Any) -> Key:
+        if isinstance(thing, Backend):
+            return self._key(thing.is_called(name))
+        if name in thing.fields:
+            return self._key(thing.fields[name])
+        return self._key(thing.base[name]) if name in thing.base else ABSENT
+
+    def _of_words(self, asked: Any) -> Key:
+        """A word's letters, by its place; or how a comparison of which it is a part comes out."""
+        if isinstance(asked, int):
+            return str(self.words[asked])
+        op, left, right = asked
+        return compared(op(), self._put_in(left), self._put_in(right))
+
+    def _put_in(self, value: Any) -> Any:
+        """A value with this launch's words in their places."""
+        match value:
+            case Place(place=place):
+                return self.words[place]
+            case tuple():
+                return tuple(map(self._put_in, value))
+        return value
+
+    def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
+        """A comparison; of a word, its outcome is what is heard, and not the word."""
+        named = has_word((left, right)) if self._heard else False
+        if named is None:
+            self.told_apart()
+        elif named:
+            sides = tuple(map(without_words, (left, right)))
+            if UNSHARED in sides:
+                self.told_apart()
+            else:
+                self.ask((WORDS, (type(op), *sides)))
+        return super().compared(op, left, right)
+
+    def spelled(self, *values: Any) -> None:
+        """The letters of these words, if they are any, decide what happens."""
+        for value in values if self._heard else ():
+            if isinstance(value, Word):
+                self.ask((WORDS, value.place))
+            elif isinstance(value, tuple) and has_word(value) is not False:
+                self.told_apart()
 
     def global_value(self, module: Module, name: str) -> Any:
         """What a name means at the top level of a file."""
@@ -207,7 +250,7 @@ class Recaller(Follower):
         above = {frame.function for frame in self.frames} - own
         return len(self.frames) + depth <= MAX_DEPTH and above.isdisjoint(called)
 
-    def _note(self, thing: Thing, name: str, *, wrote: set[Question] | None = None) -> None:
+    def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
         if number is None:
             return
@@ -287,7 +330,7 @@ class Recaller(Follower):
     def _again(self, effect: Effect) -> Any:
         """Do what a call did."""
         self.step(effect.steps)
-        value, *fields = given(effect.left, self.shared)
+        value, *fields = given(effect.left, self.shared, self.words)
         for number, thing in enumerate(self.shared):
             if fields[number]:
                 self.replace_fields(thing, {**thing.fields, **fields[number]})
@@ -314,6 +357,8 @@ class Recaller(Follower):
 
 def _plain(value: Any) -> Key:
     match value:
+        case Word(place=place):
+            return Place(place)
         case None | str() | Unknown() | Member() | Built() | Folder():
             return value
         case bool() | int() | float():

@@ -92,6 +92,22 @@ class Folder:
     module: Module
 
 
+class Word(str):
+    """One of the words that name a model: another one in each launch, with a place of its own.
+
+    It is a text like any other; who remembers what was done with one asks `Recaller` about it.
+    """
+
+    __slots__ = ("place",)
+    place: int
+
+    def __new__(cls, text: str, place: int) -> "Word":
+        """A word at a place among the words of its launch."""
+        made = super().__new__(cls, text)
+        made.place = place
+        return made
+
+
 Left = Literal["return", "break", "continue"]
 
 

@@ -99,6 +99,8 @@ def _models(finding: Mapping[str, Json]) -> tuple[str, ...]:
 
 
 def _of_launch(words: Sequence[str]) -> Asked:
+    if words[0] and not words[0].startswith("-"):
+        return Asked(why_not=f"it needs an environment variable: {words[0]}")
     sizes: dict[str, int] = {}
     rest: list[str] = []
     given = [part for word in words for part in word.split("=", 1)]

@@ -1,0 +1,41 @@
+"""The words that name a launch's model, inside values: where they are, and what is left without."""
+
+from collections.abc import Hashable
+from typing import Any, TypeAlias
+
+from verify.checks.scan.server.copies import Place
+from verify.checks.scan.server.values import MAX_PARTS, Member, Unknown, Word
+
+Key: TypeAlias = Hashable
+# the answer that is another one in every launch
+UNSHARED = object()
+
+
+def has_word(value: Any) -> bool | None:
+    """Whether there is a word of the launch in a value; None of one that is too large."""
+    todo, seen, found = [value], 0, False
+    while todo:
+        one = todo.pop()
+        seen += 1
+        if seen > MAX_PARTS:
+            return None
+        if isinstance(one, tuple):
+            todo += one[:MAX_PARTS]
+        else:
+            found = found or isinstance(one, Word)
+    return found
+
+
+def without_words(value: Any) -> Key:
+    """A side of a comparison as a question has it; `UNSHARED` where it cannot be one."""
+    match value:
+        case Word(place=place):
+            return Place(place)
+        case None | str() | bool() | int() | float() | Unknown() | Member():
+            return value
+        case frozenset() if all(isinstance(item, str) for item in value):
+            return value
+        case tuple():
+            parts = tuple(map(without_words, value))
+            return UNSHARED if UNSHARED in parts else parts
+    return UNSHARED
