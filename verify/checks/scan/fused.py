@@ -5,6 +5,7 @@ own (#11632). Only the source's own definition of when a layer fuses can exclude
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterable, Iterator
 
@@ -13,7 +14,7 @@ from verify.checks.scan.judge import smallest_row
 from verify.checks.scan.layers import Facts
 from verify.checks.scan.roots import shown_layers
 from verify.engines.sources import reading
-from verify.interpreter.index import Class, Function, Module
+from verify.interpreter.index import Class, Module
 from verify.logic.diagrams import FALSE, Cond
 from verify.logic.truth import table_bits
 from verify.report.report import Finding
@@ -65,12 +66,9 @@ def fused_under_attention_dp(facts: Facts, fusing: Iterable[Class]) -> Iterator[
 
 
 def _unread(module: Module, names: Iterable[str]) -> bool:
-    """Whether a function of the source decides that was not followed: it may exclude the case."""
-    called = {word for name in names for word in _CALLED.findall(name)}
-    accessor = module.index.library.accessor
-    return any(
-        isinstance(module.resolve(word), Function) for word in called if not accessor.match(word)
-    )
+    """Whether a function decides that was not followed: it may exclude the case."""
+    called = {word for name in names for word in _CALLED.findall(name)} - set(dir(builtins))
+    return not all(map(module.index.library.accessor.match, called))
 
 
 def _answer(predicate: ast.AST) -> int:
