@@ -76,7 +76,8 @@ class Library:
     spelling of a group's size which one it is.
 
     Layers: `row_linear` leaves a partial sum unless the argument named with it says no; `prepares`
-    are the class that sums attention's output, and the method that does.
+    are the class that sums attention's output, and the method that does; `fuses` are the class and
+    the method that says whether a layer leaves its sum to the next one's norm.
 
     Calls: `functions` by name, constructors in `classes` by the name of the class or an ancestor,
     and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
@@ -113,5 +114,6 @@ class Library:
     new_values: tuple[str, ...] = ()
     row_linear: tuple[str, str] = ("", "")
     prepares: tuple[str, str] = ("", "")
+    fuses: tuple[str, str] = ("", "")
     relevant: re.Pattern[str] = _NEVER
     selects: re.Pattern[str] = _NEVER

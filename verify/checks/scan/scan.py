@@ -9,6 +9,7 @@ from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
 from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
+from verify.checks.scan.fused import fused_under_attention_dp
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
 from verify.checks.scan.roots import Roots, find_roots, shown_layers
@@ -126,6 +127,7 @@ def _scan(index: Index) -> ScanResult:
         for one, fault in wrong
     ]
     sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
+    sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
     sums += [(one, ADDENDS["gathered"]) for one in added_between(roots, tally.fusing)]
     # what shared code leaves undone is every layer's: the steps of one would not say it
     shared = [(one, None) for one in (*summed_by_attention(roots), *unkept(index))]

@@ -65,7 +65,8 @@ DUTIES = (
             ("attn_tp_size > 1", False),
             ("attn_tp_size == 1", True),
         ),
-        asks=(FUSED, "apply_"),
+        # to 0.5.9 the conditions stand where it is called
+        asks=(FUSED, r"apply_|flashinfer"),
     ),
     Duty(
         file=COMMUNICATOR_FILE,

@@ -48,6 +48,7 @@ LIBRARY = Library(
     scope=communicator.scope,
     row_linear=(ROW_LINEAR, "reduce_results"),
     prepares=(COMMUNICATOR, "prepare_mlp"),
+    fuses=(COMMUNICATOR, "should_fuse_mlp_allreduce_with_next_layer"),
     duties=DUTIES,
     # those that decide about or run a reduction
     worth_following=re.compile(

@@ -53,6 +53,14 @@ SHARED = {
     "#19918": (("0.5.1", "0.5.12.post1"), "sums-local-rows", "to the next norm", "0.5.13"),
     "#27191": (("0.5.12", "0.5.12.post1"), "lost-sum", "dp_scatter", "0.5.13"),
     "#32963": (("0.5.11", "0.5.17"), "group-too-narrow", "split over two groups", "0.5.18"),
+    "#11632": (("0.5.3", "0.5.4"), "lost-sum", "under attention data parallelism", "0.5.4.post1"),
+    "deepstack": (("0.5.19", "0.5.20"), "replicated-addend", "deepstack", "0.5.21"),
+}
+# a block that sums behind the combine of a backend that it does not name -> releases with it, file,
+# the backend, first release without it
+UNNAMED = {
+    "#34887": (("0.5.10.post1", "0.5.17"), "qwen3_moe.py", "mori", "0.5.18"),
+    "#40735": (("0.5.18", "0.5.21"), "minimax_m3.py", "ascend_fuseep", "0.5.23"),
 }
 # every one of those, and the newest
 RELEASES = sorted(
@@ -88,6 +96,22 @@ def test_public_bug_of_what_layers_share(scanned: Scanned, bug: str) -> None:
     def shown(version: str) -> bool:
         return any(
             f.rule == rule and words in f.message + f.sums for f in scanned(version).findings
+        )
+
+    assert all(map(shown, releases))
+    assert not shown(fixed)
+
+
+@pytest.mark.parametrize("bug", UNNAMED)
+def test_public_bug_of_a_backend_that_a_block_does_not_name(bug: str) -> None:
+    releases, file, backend, fixed = UNNAMED[bug]
+
+    def shown(version: str) -> bool:
+        named = f"not get_moe_a2a_backend().is_{backend}()"
+        return any(
+            f.rule == "reduces-after-combine" and named not in f.conditions
+            for f in scanned(version).findings
+            if str(f.file).endswith(f"/{file}")
         )
 
     assert all(map(shown, releases))

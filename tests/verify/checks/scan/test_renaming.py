@@ -4,7 +4,7 @@ import io
 import keyword
 import random
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -51,19 +51,33 @@ KNOWN = {
 }
 
 
-def renamed(text: str, seed: int) -> str:
-    """`text` with every other identifier replaced by a random one."""
-    draw = random.Random(seed)
-    names: dict[str, str] = {}
-    found = []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        word = token.string
-        free = token.type == tokenize.NAME and not keyword.iskeyword(word) and word not in KNOWN
-        if free and word not in names:
-            letters = "".join(draw.choices("abcdefghijklmnop", k=9))
-            names[word] = letters.capitalize() if word[0].isupper() else letters
-        found.append((token.type, names[word] if free else word))
-    return tokenize.untokenize(found)
+class Names:
+    """A random name for every identifier that is not among `known`, the same wherever it is."""
+
+    def __init__(self, seed: int, *, known: Collection[str] = KNOWN) -> None:
+        self._draw = random.Random(seed)
+        self._known = known
+        self._names: dict[str, str] = {}
+
+    def of(self, word: str) -> str:
+        """The name that `word` has now."""
+        if keyword.iskeyword(word) or word in self._known:
+            return word
+        if word not in self._names:
+            letters = "".join(self._draw.choices("abcdefghijklmnop", k=9))
+            self._names[word] = letters.capitalize() if word[0].isupper() else letters
+        return self._names[word]
+
+    def renamed(self, text: str) -> str:
+        """A source file with all of them."""
+        lines = text.splitlines(keepends=True)
+        # from the last to the first, so that every other token keeps its place
+        for token in reversed([*tokenize.generate_tokens(io.StringIO(text).readline)]):
+            if token.type == tokenize.NAME:
+                (row, start), (_, end) = token.start, token.end
+                line = lines[row - 1]
+                lines[row - 1] = line[:start] + self.of(token.string) + line[end:]
+        return "".join(lines)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,7 +87,7 @@ def test_verdicts_survive_renaming(scanned: Scan, sample: Any, seed: int, broken
     if broken:
         block = sample.changed(block, "            use_reduce_scatter=use_reduce_scatter,\n", "")
     before = scanned(block, sample.layer)
-    text = renamed(sample.head + block + sample.layer, seed)
+    text = Names(seed).renamed(sample.head + block + sample.layer)
     assert "Block" not in text
     after = scanned(text.removeprefix(sample.head))
     assert verdicts(after) == verdicts(before)

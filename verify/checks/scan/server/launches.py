@@ -4,6 +4,7 @@ What stands here is which options make rows local, split experts over two groups
 models and backends take them is read from the source.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,6 +39,8 @@ ENGINE = reading()
 FLAGS, KNOWN = ENGINE.flags, ENGINE.launches
 # what is said of a sum behind a dispatcher's combine holds where the layer comes to it at all
 WORKS = "a model that works with this all-to-all backend: nobody has looked"
+FUSES_ELSEWHERE = ("hardware that this option's fused kernels run on",)
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(eq=False)
@@ -86,13 +89,19 @@ class Launcher:
         bits = dict(zip(FLAGS, finding.row or "", strict=False))
         flag = next((name for name in KNOWN.by_flag if bits.get(name) == "1"), None)
         launches = KNOWN.by_flag[flag] if flag else (KNOWN.plain,)
+        needs = KNOWN.needs.get(flag or "", ())
+        fuses = ENGINE.roles.fuses
+        if flag not in (None, fuses) and bits.get(fuses) == "1":
+            settings = self._set_by(finding.conditions)
+            launches = tuple({**settings, **options} for options in launches)
+            usual = any(settings.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
+            needs = KNOWN.needs.get(fuses, ()) if usual else FUSES_ELSEWHERE
         if finding.rule == PIPELINE:
             launches = KNOWN.stages
         known = self.arguments.defaults.keys()
         launches = tuple(options for options in launches if options.keys() <= known)
         if self.arguments.server is None:
             return finding
-        needs = KNOWN.needs.get(flag or "", ())
         taken = [
             launch
             for layer in layers
@@ -116,6 +125,11 @@ class Launcher:
         ]
         # the first of which the counts show it
         return next((one for one in told if one.counts), (*told, finding)[0])
+
+    def _set_by(self, conditions: Iterable[str]) -> Options:
+        """The server's options that conditions name and that are off unless they are given."""
+        words = {word for text in conditions for word in _WORD.findall(text)}
+        return {word: True for word in sorted(words) if self.arguments.defaults.get(word) is False}
 
     def combined(self, finding: Finding, layers: Sequence[Class], fault: Fault) -> Finding:
         """A finding about all-to-all backends, with the first that is taken, or the refusals.

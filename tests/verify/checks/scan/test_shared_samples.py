@@ -1,0 +1,72 @@
+"""Small sources with the faults of public bugs: each fault is found, whatever its names are."""
+
+import builtins
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.verify.checks.scan.test_renaming import KNOWN, Names
+from verify.checks.scan.scan import scan
+from verify.engines.sources import open_source
+
+SAMPLES = Path(__file__).parent / "shared_samples"
+# what upstream calls its own, beside what its blocks are called with and by
+UPSTREAM = {
+    "add_",  # torch's
+    "Enum",
+    "MoeA2ABackend",
+    "RadixAttention",
+    "attention",
+    "dp_attention",
+    "dp_reduce_scatter_tensor",
+    "dp_reduce_scatterv",
+    "dp_scatter",
+    "enum",
+    "fused_moe",
+    "models",
+    "postprocess_layer",
+    "server_args",
+    "tensor_model_parallel_all_reduce",
+}
+
+
+def found(root: Path) -> set[tuple[str, int | None, str | None, str]]:
+    with open_source(str(root)) as tree:
+        return {(f.file or "", f.line, f.row, f.rule) for f in scan(tree).findings}
+
+
+def expected(sample: str) -> set[tuple[str, int | None, str | None, str]]:
+    rows = json.loads((SAMPLES / sample / "expected.json").read_text())["expected"]
+    return {(row["file"], row["line"], row["row"], row["rule"]) for row in rows}
+
+
+@pytest.mark.parametrize("sample", sorted(path.name for path in SAMPLES.iterdir()))
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_fault_is_found_and_nothing_else(tmp_path: Path, sample: str, seed: int | None) -> None:
+    root = tmp_path / "source"
+    shutil.copytree(SAMPLES / sample, root)
+    wanted = expected(sample)
+    if seed is not None:
+        names = Names(seed, known=KNOWN | UPSTREAM | set(dir(builtins)))
+        for path in sorted(root.rglob("*.py")):
+            path.write_text(names.renamed(path.read_text()))
+            path.rename(path.with_stem(names.of(path.stem)))
+        wanted = {
+            (str(Path(file).with_stem(names.of(Path(file).stem))), *rest) for file, *rest in wanted
+        }
+    assert found(root) == wanted
+
+
+def test_a_sample_without_its_fault_is_clean(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    shutil.copytree(SAMPLES / "fuse_under_attention_dp", root)
+    file = root / "sglang/srt/layers/communicator.py"
+    text = file.read_text()
+    right = text.replace(
+        "return batch.small", "return not attention_is_data_parallel() and batch.small"
+    )
+    assert right != text
+    file.write_text(right)
+    assert found(root) == set()
