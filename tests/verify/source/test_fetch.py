@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 from packaging.requirements import Requirement
 
@@ -21,7 +22,7 @@ def shelf(tmp_path, monkeypatch):
     """A folder that pip looks into, and nothing else; the cache is empty."""
     folder = tmp_path / "shelf"
     folder.mkdir()
-    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder

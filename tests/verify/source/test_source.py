@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from verify.engines.sources import open_source
@@ -200,7 +201,7 @@ def test_requirement_is_fetched_once_and_kept(
         "sglang-0.5.99.dist-info/RECORD": "",
     }
     wheel(shelf / name, files)
-    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     with open_source("sglang==0.5.99") as tree:
@@ -220,6 +221,6 @@ def test_pip_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     slow.chmod(0o755)
     monkeypatch.setattr(fetch.sys, "executable", str(slow))
     monkeypatch.setattr(fetch, "TIME_LIMIT_S", 0.3)
-    monkeypatch.setattr(cache, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
     with pytest.raises(VerifyError, match=r"waited 0\.3 s for pip"):
         open_source("sglang==0.5.99")

@@ -35,7 +35,7 @@ def fused_under_attention_dp(facts: Facts, fusing: Iterable[Class]) -> Iterator[
     module = facts.index.module(ENGINE.files.communicator)
     cls = module.lookup(owner) if module else None
     predicate = cls.methods.get(name) if isinstance(cls, Class) else None
-    if module is None or predicate is None or not layers:
+    if module is None or predicate is None or not layers or not facts.followed:
         return
     logic = facts.logic
     fuses = logic.both(facts.defined, logic.atom(ROLES.fuses))

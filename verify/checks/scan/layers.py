@@ -21,10 +21,14 @@ HOLDS = ENGINE.constraints
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What holds for the whole source: its flags' definitions and what its boundaries publish."""
+    """What holds for the whole source: its flags' definitions and what its boundaries publish.
+
+    `followed`: whether the definitions were; if not, nothing but what always holds is in `defined`.
+    """
 
     index: Index
     logic: Logic
+    followed: bool
     defined: Cond
     answers: Cond
     published: tuple[str, ...]
@@ -56,13 +60,13 @@ class LayerRun:
 
 def read_facts(index: Index) -> Facts:
     """Read the flags' definitions from the source."""
-    state = started(index)
+    state, followed = started(index), True
     try:
         defined, answers = HOLDS.definitions(state)
     except CANNOT_FOLLOW as error:
         index.give_up(ENGINE.files.shared, "what the flags are", error)
         # afresh: a table that is full stays full
-        state, defined, answers = started(index), TRUE, TRUE
+        state, followed, defined, answers = started(index), False, TRUE, TRUE
     defined = state.logic.both(defined, HOLDS.general(state))
     defined = state.logic.both(defined, HOLDS.of_atoms(state, frozenset()))
     logic = state.logic.copy()
@@ -72,7 +76,7 @@ def read_facts(index: Index) -> Facts:
         index.give_up(ENGINE.files.communicator, "which groups it sums over", error)
         logic, groups = state.logic, ReductionGroups()
     known = frozenset(logic.atoms())
-    return Facts(index, logic, defined, answers, HOLDS.published(state), known, groups)
+    return Facts(index, logic, followed, defined, answers, HOLDS.published(state), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:

@@ -103,7 +103,7 @@ def test_public_bug_of_what_layers_share(scanned: Scanned, bug: str) -> None:
 
 
 @pytest.mark.parametrize("bug", UNNAMED)
-def test_public_bug_of_a_backend_that_a_block_does_not_name(bug: str) -> None:
+def test_public_bug_of_a_backend_that_a_block_does_not_name(scanned: Scanned, bug: str) -> None:
     releases, file, backend, fixed = UNNAMED[bug]
 
     def shown(version: str) -> bool:
