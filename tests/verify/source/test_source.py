@@ -13,7 +13,7 @@ import pytest
 
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
-from verify.source import cache, fetch, source
+from verify.source import fetch, source
 
 MODEL = "sglang/srt/models/sample.py"
 UTILS = "sglang/srt/layers/moe/utils.py"
