@@ -65,7 +65,9 @@ class Broken:
         self.meant = self.meant or (fault.meant and _reachable(cls, fault, self.place))
 
 
-Asked = tuple[Class, Cause, tuple[str, ...]]
+# a layer, what is wrong in it, with which backends, the conditions that may ask for options, and
+# the files that may say what they mean
+Asked = tuple[Class, Cause, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(eq=False)
@@ -97,11 +99,11 @@ class Collected:
     def asked(self) -> tuple[Asked, ...]:
         """Every layer with what is wrong in it and the backends with which it is."""
         found = {
-            (cls, fault.cause, tuple(sorted(backends)))
+            _asked(cls, fault, backends)
             for one in self.broken.values()
             for cls, fault, backends in one.shown
         }
-        return tuple(sorted(found, key=lambda a: (a[1], a[2], a[0].module.path, a[0].line)))
+        return tuple(sorted(found, key=lambda a: (*a[1:], a[0].module.path, a[0].line)))
 
     def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
         """Keep what a server can be launched into; the rest is `refused`."""
@@ -109,7 +111,7 @@ class Collected:
             kept = Broken(one.rule, one.place, one.fault)
             launched = Launched(one.fault.cause)
             for cls, fault, backends in one.shown:
-                judged = answers[cls, fault.cause, tuple(sorted(backends))]
+                judged = answers[_asked(cls, fault, backends)]
                 left = launched.heard(cls.name, judged, backends)
                 if left is not None:
                     if not kept.shown:
@@ -131,6 +133,11 @@ class Collected:
             _told(one, self.launches[key].told(_finding(one)) if key in self.launches else None)
             for key, one in self.broken.items()
         )
+
+
+def _asked(cls: Class, fault: Fault, backends: tuple[str, ...]) -> Asked:
+    files = {place.file: None for place in fault.places} if fault.asks else {}
+    return cls, fault.cause, tuple(sorted(backends)), fault.asks, tuple(files)
 
 
 def _with_variables(finding: Finding, broken: Broken) -> Finding:

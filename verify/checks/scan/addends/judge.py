@@ -42,6 +42,8 @@ _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
+# a call without arguments: it may answer what the server's options say
+_ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 
 
@@ -62,6 +64,7 @@ class Fault:
     backends: tuple[str, ...]
     conditions: tuple[str, ...]
     environment: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     meant: bool
 
     @property
@@ -212,8 +215,9 @@ class Judge:
         if reach == FALSE:
             return
         conditions = self._conditions(when, reach)
-        environment = tuple(
-            n for n in conditions if READS.fullmatch(n) and self._always(n, when, reach)
+        environment, asks = (
+            tuple(n for n in conditions if said.fullmatch(n) and self._always(n, when, reach))
+            for said in (READS, _ASKS)
         )
         yield Fault(
             kind=kind,
@@ -224,6 +228,7 @@ class Judge:
             backends=backends,
             conditions=conditions,
             environment=environment,
+            asks=asks,
             meant=cause != "dense" or self._beside(sink, places),
         )
 

@@ -30,6 +30,7 @@ from verify.checks.scan.server.launched import (
 from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
+from verify.checks.scan.server.settings import set_besides, settings
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -61,19 +62,33 @@ class Launcher:
         self.constructors = Constructors(self.index)
         self.idle = Idle(self.index)
 
-    def judged(self, layer: Class, cause: Cause, backends: Iterable[str]) -> Judged | None:
-        """Which launches show a cause in a layer; None where that was not worked out."""
+    def judged(
+        self,
+        layer: Class,
+        cause: Cause,
+        backends: Iterable[str],
+        asks: Iterable[str],
+        files: Iterable[str],
+    ) -> Judged | None:
+        """Which launches show a cause in a layer; None where that was not worked out.
+
+        `asks` are conditions without which it does not, of code in `files`: what they ask for is
+        set.
+        """
         found = Judged()
         if self.arguments.server is None:
             return None
+        asked = settings(layer, files, asks, self.arguments.defaults)
         if cause != "backend":
             known = self.arguments.defaults.keys()
             if not any(options.keys() <= known for options in KNOWN.by_cause.get(cause, ())):
                 return None
-            found.launch = self._first(layer, KNOWN.by_cause[cause], found)
+            launches = [set_besides(options, asked) for options in KNOWN.by_cause[cause]]
+            found.launch = self._first(layer, launches, found)
             return found
         for backend in sorted(backends):
-            launch = self._first(layer, tuple(_with_backend(backend)), found)
+            launches = [set_besides(options, asked) for options in _with_backend(backend)]
+            launch = self._first(layer, launches, found)
             if launch is not None:
                 platform = self._platform(backend)
                 launch = replace(launch, needs=(platform,) if platform else ())
@@ -92,9 +107,9 @@ class Launcher:
         needs = KNOWN.needs.get(flag or "", ())
         fuses = ENGINE.roles.fuses
         if flag not in (None, fuses) and bits.get(fuses) == "1":
-            settings = self._set_by(finding.conditions)
-            launches = tuple({**settings, **options} for options in launches)
-            usual = any(settings.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
+            fusing = self._set_by(finding.conditions)
+            launches = tuple({**fusing, **options} for options in launches)
+            usual = any(fusing.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
             needs = KNOWN.needs.get(fuses, ()) if usual else FUSES_ELSEWHERE
         if finding.rule == PIPELINE:
             launches = KNOWN.stages
@@ -105,8 +120,9 @@ class Launcher:
         taken = [
             launch
             for layer in layers
+            for asked in (self._asked(layer, finding),)
             for options in launches
-            for launch in (self._first(layer, (options,), Judged()),)
+            for launch in (self._first(layer, (set_besides(options, asked),), Judged()),)
             if launch is not None
         ]
         told = [
@@ -126,6 +142,11 @@ class Launcher:
         # the first of which the counts show it
         return next((one for one in told if one.counts), (*told, finding)[0])
 
+    def _asked(self, layer: Class, finding: Finding) -> Options:
+        """The options that a finding's conditions ask for."""
+        files = (finding.file,) if finding.file else ()
+        return settings(layer, files, finding.conditions, self.arguments.defaults)
+
     def _set_by(self, conditions: Iterable[str]) -> Options:
         """The server's options that conditions name and that are off unless they are given."""
         words = {word for text in conditions for word in _WORD.findall(text)}
@@ -141,7 +162,9 @@ class Launcher:
         launched = Launched("backend")
         for layer in layers:
             backends = tuple(supported(layer, fault.backends))
-            launched.heard(layer.name, self.judged(layer, "backend", backends), backends)
+            files = (finding.file,) if finding.file else ()
+            judged = self.judged(layer, "backend", backends, finding.conditions, files)
+            launched.heard(layer.name, judged, backends)
         told = launched.told(finding)
         if launched.launch is None:
             return told

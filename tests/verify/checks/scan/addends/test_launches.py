@@ -343,35 +343,3 @@ def test_a_strict_loader_refuses_a_checkpoint_with_names_of_its_own(
         assert lines[found.line - 1].strip() == "raise KeyError(name)"
     else:
         assert found is None
-
-
-ENVIRON = """
-class Envs:
-    OAK_WHOLE = EnvBool({default})
-
-
-envs = Envs()
-"""
-
-
-@pytest.mark.parametrize(
-    ("read", "default", "shown"),
-    [
-        ("envs.OAK_WHOLE.get()", False, (("OAK_WHOLE=1", "--tp-size", "4"), "option")),
-        ("not envs.OAK_WHOLE.get()", True, (("OAK_WHOLE=0", "--tp-size", "4"), "option")),
-        ("envs.OAK_WHOLE.get()", True, (("--tp-size", "4"), "default")),
-        ("not envs.OAK_WHOLE.get()", False, (("--tp-size", "4"), "default")),
-        ('get_bool_env_var("OAK_WHOLE")', True, (("OAK_WHOLE=1", "--tp-size", "4"), "option")),
-        ('get_bool_env_var("OAK_WHOLE", "true")', False, (("--tp-size", "4"), "default")),
-        # another way comes to it without the variable
-        ("envs.OAK_WHOLE.get() or config.whole", False, (("--tp-size", "4"), "default")),
-    ],
-)
-def test_a_variable_of_the_environment_is_part_of_the_launch(
-    judged: Judge, change: Any, read: str, default: bool, shown: Any
-) -> None:
-    added = change.before_the_sum(f"        if {read}:\n            out = out + x\n")
-    environ = {"environ.py": ENVIRON.format(default=default)}
-    result = judged(OAK, added, library={**change.library, **server("pass"), **environ})
-    (finding,) = result.findings
-    assert (finding.launch, finding.reach) == shown
