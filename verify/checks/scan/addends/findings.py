@@ -10,6 +10,7 @@ from verify.checks.scan.environment import variables
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched
+from verify.checks.scan.server.models import built_for
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
@@ -88,6 +89,8 @@ class Collected:
         for fault in addends.faults:
             backends = tuple(supported(cls, fault.backends))
             if fault.cause == "backend" and not backends:
+                continue
+            if not built_for(cls, fault.conditions):
                 continue
             place = fault.places[-2] if len(fault.places) > 1 else fault.places[-1]
             rule = rule_of(fault)

@@ -17,12 +17,22 @@ _TOLD = frozenset({"enable_tp", "use_attn_tp_group", "parallel_group"})
 
 
 def whole_vocabulary(roots: Roots, layer: Class) -> Refusal | None:
-    """Where every model that stacks a layer splits its vocabulary so; None where one does not."""
-    builders = [cls for cls in roots.built_by.get(layer, ()) if cls.has((f"{EMBEDDING}(",))]
+    """Where every model that stacks a layer splits its vocabulary so; None where one does not.
+
+    Where nothing is seen to build it (a table of layers by kind), the models of its file.
+    """
+    stacks = roots.built_by.get(layer) or _beside(layer)
+    builders = [cls for cls in stacks if cls.has((f"{EMBEDDING}(",))]
     found = [place for cls in builders for place in (_split_over_all(cls),)]
     if not found or None in found:
         return None
     return min(filter(None, found), key=str)
+
+
+def _beside(layer: Class) -> list[Class]:
+    """The other classes of a layer's file."""
+    found = map(layer.module.lookup, layer.module.pieces)
+    return [cls for cls in found if isinstance(cls, Class) and cls is not layer]
 
 
 def _split_over_all(cls: Class) -> Refusal | None:

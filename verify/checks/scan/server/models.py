@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from verify.interpreter.index import Class, Index
 
 ENTRY = "EntryClass"
 _CONFIG = re.compile(r"def __init__\(\s*self,\s*config\s*:\s*[\"']?([\w.]+)")
+_TYPE_ASKED = re.compile(r"config\.model_type == ['\"](\w+)['\"]")
+_DERIVED = re.compile(r"^class (\w+)\(", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +60,44 @@ def _entries(cls: Class) -> frozenset[str]:
     return frozenset(node.id for node in nodes if isinstance(node, ast.Name))
 
 
+def built_for(layer: Class, conditions: Iterable[str]) -> bool:
+    """Whether a layer's own configuration may be of the type that conditions ask for.
+
+    It is the class that the constructor is annotated with, or one derived from it.
+    """
+    asked = {match[1] for text in conditions for match in (_TYPE_ASKED.fullmatch(text),) if match}
+    config = _config_of(layer) if asked else None
+    if config is None:
+        return True
+    folder = config.module.path.rpartition("/")[0]
+    types = {_declared(config)}
+    for path in config.module.index.tree.under(folder):
+        module = config.module.index.module(path)
+        for name in _DERIVED.findall(module.text) if module else ():
+            one = module.lookup(name) if module else None
+            if isinstance(one, Class) and config in one.ancestors:
+                types.add(_declared(one))
+    return UNKNOWN in types or asked <= types
+
+
 def _type_of(cls: Class) -> Any:
     """`model_type` of the configuration that a model's constructor is annotated with."""
+    config = _config_of(cls)
+    return UNKNOWN if config is None else _declared(config)
+
+
+def _config_of(cls: Class) -> Class | None:
     for ancestor in cls.ancestors:
         match = _CONFIG.search(ancestor.text)
-        config = ancestor.module.resolve(match[1].rpartition(".")[2]) if match else None
-        for one in config.ancestors if isinstance(config, Class) else ():
-            written = one.assigned.get("model_type")
-            if isinstance(written, ast.Constant):
-                return written.value
         if match:
-            break
+            config = ancestor.module.resolve(match[1].rpartition(".")[2])
+            return config if isinstance(config, Class) else None
+    return None
+
+
+def _declared(config: Class) -> Any:
+    for one in config.ancestors:
+        written = one.assigned.get("model_type")
+        if isinstance(written, ast.Constant):
+            return written.value
     return UNKNOWN

@@ -270,6 +270,55 @@ def test_a_vocabulary_that_is_split_over_all_ranks_refuses(judged: Judge, change
     assert told.rules == [("lost-addend", "0000")]
 
 
+def test_a_vocabulary_beside_a_table_of_layers(judged: Judge, change: Any) -> None:
+    """Nothing is seen to build the layer by its name: the models of its file stack it."""
+
+    def with_table(arguments: str) -> Any:
+        model = OAK[1].replace(
+            "        self.layers = make_layers(config.n, lambda index: Layer(config, index))",
+            f"        self.embed = VocabParallelEmbedding(config.n, config.h{arguments})\n"
+            "        self.layers = make_layers(\n"
+            "            config.n, lambda index: KINDS[config.kinds[index]](config, index)\n"
+            "        )",
+        )
+        norm = "        return self.comm.postprocess_layer(hidden_states, residual, batch)\n"
+        table = (norm, norm + '\n\nKINDS = {"plain": Layer}\n')
+        files = {**knows_it(change), **server("pass")}
+        return judged((OAK[0], model), table, library=files)
+
+    result = with_table("")
+    assert result.rules == []
+    assert "models/sample.py:" in result.refused[0].refused[0]
+    told = with_table(", use_attn_tp_group=is_dp_attention_enabled()")
+    assert told.rules == [("lost-addend", "0000")]
+
+
+TYPES = """
+class OakConfig:
+    model_type = "oak"
+
+
+class RedOakConfig(OakConfig):
+    model_type = "red_oak"
+"""
+
+
+@pytest.mark.parametrize(("asked", "found"), [("oak", True), ("red_oak", True), ("elm", False)])
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_layer_for_another_type_of_configuration(
+    judged: Judge, change: Any, asked: str, found: bool, annotated: bool
+) -> None:
+    added = f"        if self.config.model_type == '{asked}':\n            out = out + x\n"
+    keeps = ("self.router = ", "self.config = config\n        self.router = ")
+    typed = "def __init__(self, config: OakConfig, layer_id):"
+    changes = [OAK, change.before_the_sum(added), keeps]
+    if annotated:
+        changes.append(("def __init__(self, config, layer_id):", typed))
+    files = {**server("pass"), "configs/oak.py": TYPES}
+    result = judged(*changes, library={**change.library, **files})
+    assert bool(result.rules) is (found or not annotated)
+
+
 @pytest.mark.parametrize(
     ("field", "launch"),
     [
