@@ -9,7 +9,7 @@ import pytest
 from verify.checks.replay.decoders import Models
 from verify.checks.replay.deployments import executable
 from verify.checks.replay.processes import Case, run_cases
-from verify.cli.command_line import main
+from verify.cli.command_line import RENDERERS, main
 from verify.emulator.tree import SourceFiles
 from verify.engines.sources import open_source
 
@@ -193,6 +193,22 @@ def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):
     )
     error = replay(source, PLAIN, DECODE, code=2)
     assert "none of 2 cases could run: 2 x the process ended with code 7" in error
+
+
+@pytest.mark.parametrize("name", sorted(RENDERERS))
+def test_no_case_that_runs_is_no_report(altered, tmp_path, capsys, name):
+    source = altered(
+        "models/oak.py",
+        "        hidden_states = self.experts(hidden_states)\n",
+        "        assert 0\n",
+    )
+    output = tmp_path / "out"
+    words = ["replay", str(source), "--world-size", "2", "--jobs", "1", "--deployment", PLAIN]
+    assert main([*words, "-q", "--format", name, "--output", str(output)]) == 2
+    captured = capsys.readouterr()
+    assert "none of 1 cases could run" in captured.err
+    assert not captured.out
+    assert not output.exists()
 
 
 BLOCK = "        hidden_states = self.experts(hidden_states)\n"

@@ -51,6 +51,44 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     assert ("group-too-narrow", "0000") not in judged(*sound, whole, library=picking(change)).rules
 
 
+def bringing(run: str) -> tuple[tuple[str, str], ...]:
+    """A layer that brings its own sum, for sparse layers over another group than for dense ones."""
+    return (
+        (
+            "        self.norm = RMSNorm(config.h)\n",
+            "        self.norm = RMSNorm(config.h)\n"
+            "        group = get_parallel().tp_group if sparse else self.attn_group\n",
+        ),
+        ("declare_ffn(sparse=sparse)", f"declare_ffn(sparse=sparse, sum_impl={run})"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "rule"),
+    [
+        # over every copy: the shared expert is whole, the routed experts count once for each
+        ("SumImplementation(partial(own_sum, group=group, shared=sparse))", "group-too-wide"),
+        ("SumImplementation(run=partial(own_sum, group))", "group-too-wide"),
+        # nothing brought: the declared group, over which the routed experts are right
+        ("SumImplementation(None)", "group-too-narrow"),
+        ("None", "group-too-narrow"),
+        # over one copy's ranks
+        ("SumImplementation(partial(own_sum, group=get_parallel().moe_tp_group))", None),
+    ],
+)
+def test_a_sum_that_a_layer_brings_runs_instead_of_the_declared_one(
+    judged: Judge, change: Any, run: str, rule: str | None
+) -> None:
+    sound = (*change.stages, change.never_summed, change.added_once)
+    result = judged(*sound, *bringing(run), library=picking(change))
+    assert result.rules == ([(rule, "0000")] if rule else [])
+    if rule == "group-too-wide":
+        (finding,) = result.findings
+        assert (finding.cls, finding.kind) == ("Layer", "double")
+        assert finding.takes == ("moe_dp_size > 1",)
+        assert "boundary" in finding.related[0].what
+
+
 def test_engine_with_one_copy_of_the_experts_has_one_group(judged: Judge, change: Any) -> None:
     library = picking(change)
     library["distributed/parallel_state.py"] = "def groups():\n    pass\n"
