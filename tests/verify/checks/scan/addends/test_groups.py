@@ -51,9 +51,23 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     assert ("group-too-narrow", "0000") not in judged(*sound, whole, library=picking(change)).rules
 
 
+BRINGS = """from functools import partial
+from elsewhere import kernel
+from sglang.srt.layers.layer_boundary.sums import SumImplementation
+
+
+def own_sum(hidden_states, batch, *, group, shared=False):
+    return kernel(hidden_states, group, shared)
+
+
+"""
+SUMS = "class SumImplementation:\n    def __init__(self, run, eligible=None):\n        pass\n"
+
+
 def bringing(run: str) -> tuple[tuple[str, str], ...]:
     """A layer that brings its own sum, for sparse layers over another group than for dense ones."""
     return (
+        ("from elsewhere import kernel\n", BRINGS),
         (
             "        self.norm = RMSNorm(config.h)\n",
             "        self.norm = RMSNorm(config.h)\n"
@@ -80,7 +94,8 @@ def test_a_sum_that_a_layer_brings_runs_instead_of_the_declared_one(
     judged: Judge, change: Any, run: str, rule: str | None
 ) -> None:
     sound = (*change.stages, change.never_summed, change.added_once)
-    result = judged(*sound, *bringing(run), library=picking(change))
+    library = {**picking(change), "layers/layer_boundary/sums.py": SUMS}
+    result = judged(*sound, *bringing(run), library=library)
     assert result.rules == ([(rule, "0000")] if rule else [])
     if rule == "group-too-wide":
         (finding,) = result.findings
