@@ -60,12 +60,14 @@ def refuse(*, scratch: Path, allow: Collection[str] = (), programs: Collection[s
     `allow` are the events of `_REFUSED` that are not; `programs` may be run, by these names.
     """
     folder = f"{scratch.resolve()}{os.sep}"
-    refused = [each for each in _REFUSED if each[0] not in allow]
+    refused = {prefix: what for prefix, what in _REFUSED if prefix not in allow}
+    prefixes = tuple(refused)
 
     def audit(event: str, details: tuple[object, ...]) -> None:
-        for prefix, what in refused:
-            asked = event.startswith(prefix)
-            if asked and not (event == "subprocess.Popen" and details[0] in programs):
+        # asked at every `id`, `exec` and import: of nearly all it is one question
+        if event.startswith(prefixes):
+            what = next(refused[prefix] for prefix in prefixes if event.startswith(prefix))
+            if not (event == "subprocess.Popen" and details[0] in programs):
                 raise PermissionError(f"the source asked for {what} ({event}): refused")
         if event in _ON_PATHS and not _below(details[0], folder):
             raise PermissionError(f"the source would change {details[0]!r}: refused")

@@ -22,7 +22,17 @@ TIME_LIMIT = 60.0
 _MOST_LEARNED = 80
 
 
-Servers = dict[int, tuple[Witness, Tree]]
+@dataclass(kw_only=True)
+class Server:
+    """A rank that has started; `model` is the last that was built on it, of the layer `decoder`."""
+
+    witness: Witness
+    tree: Tree
+    decoder: Decoder | None = None
+    model: Any = None
+
+
+Servers = dict[int, Server]
 
 
 @dataclass(kw_only=True)
@@ -31,8 +41,8 @@ class Source:
 
     `told` is what earlier cases have said that was replaced and executed, `learned` are names of
     configurations, `references` results on one rank, `failures` why there is none, `servers` the
-    started ranks of the last deployment, `attempts` a rank on which models are tried, `published`
-    the flags of each configuration by the release's own functions.
+    started ranks of the last server, `attempts` a rank on which models are tried, `published` the
+    flags of each server by the release's own functions.
     """
 
     files: SourceFiles
@@ -44,10 +54,10 @@ class Source:
     attempts: Servers = field(default_factory=dict)
     published: dict[Execution, dict[str, bool]] = field(default_factory=dict)
 
-    def take_servers(self, deployment: Execution) -> Servers:
-        """Ranks that an earlier case of this deployment started; others than one rank end."""
-        kept = self.servers.pop(deployment, {})
-        if deployment != ONE_RANK:
+    def take_servers(self, server: Execution) -> Servers:
+        """Ranks that an earlier case of this server started; others than one rank end."""
+        kept = self.servers.pop(server, {})
+        if server != ONE_RANK:
             self.servers = {d: s for d, s in self.servers.items() if d == ONE_RANK}
         return kept
 
@@ -59,10 +69,11 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
     """
     replaced: dict[str, str] = {}
     executed: list[str] = []
+    server = deployment.server
     try:
         if decoder in source.failures:
             judged = source.failures[decoder]
-            return _result(decoder, judged, replaced, executed, source.published.get(deployment))
+            return _result(decoder, judged, replaced, executed, source.published.get(server))
         if decoder not in source.references:
             source.references[decoder] = _reference(source, decoder)
         ranks = _kept(source, decoder, deployment)
@@ -73,7 +84,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
         source.told.update(tree.replaced.items(), tree.loaded)
     except RanksError as error:
         judged = _failed(error, source)
-    return _result(decoder, judged, replaced, executed, source.published.get(deployment))
+    return _result(decoder, judged, replaced, executed, source.published.get(server))
 
 
 def _reference(source: Source, decoder: Decoder) -> Seen:
@@ -131,8 +142,9 @@ def _learn(source: Source, decoder: Decoder) -> Seen:
 
 def _kept(source: Source, decoder: Decoder, deployment: Execution) -> list[tuple[Seen, Tree]]:
     """Run on the deployment's ranks, which are kept unless it fails."""
-    servers, results = _run(source, decoder, deployment, source.take_servers(deployment))
-    source.servers[deployment] = servers
+    server = deployment.server
+    servers, results = _run(source, decoder, deployment, source.take_servers(server))
+    source.servers[server] = servers
     return results
 
 
@@ -148,13 +160,14 @@ def _run(
         # a setting of the thread
         torch.set_grad_enabled(False)
         if rank.rank not in servers:
-            witness = Witness(rank=rank.rank, world_size=rank.world_size)
-            servers[rank.rank] = (witness, _tree(source, witness, deployment))
-            environment.start(servers[rank.rank][1], rank, deployment)
-            if rank.rank == 0:
-                source.published[deployment] = environment.published(servers[0][1])
-        witness, tree = servers[rank.rank]
-        model = stack.build(tree, decoder, source.learned[decoder])
+            servers[rank.rank] = _start(source, rank, deployment)
+        server = servers[rank.rank]
+        witness, tree = server.witness, server.tree
+        # until there is a reference the configuration is not known to its end
+        if reference is None or server.decoder != decoder:
+            server.model = stack.build(tree, decoder, source.learned[decoder])
+            server.decoder = decoder
+        model = server.model
         witness.watch(model, reference.slots if reference else None)
         batch = environment.make_batch(tree, deployment, tokens)
         marks = batch.input_ids.clone()
@@ -164,6 +177,15 @@ def _run(
 
     results = run_ranks(body, world_size=deployment.world_size, time_limit=TIME_LIMIT)
     return servers, results
+
+
+def _start(source: Source, rank: Rank, deployment: Execution) -> Server:
+    witness = Witness(rank=rank.rank, world_size=rank.world_size)
+    tree = _tree(source, witness, deployment)
+    environment.start(tree, rank, deployment)
+    if rank.rank == 0:
+        source.published[deployment.server] = environment.published(tree)
+    return Server(witness=witness, tree=tree)
 
 
 def _tree(source: Source, witness: Witness, deployment: Execution) -> Tree:

@@ -41,6 +41,11 @@ class Execution(Deployment):
         return self.all_to_all or self.config.moe_a2a_backend
 
     @property
+    def server(self) -> "Execution":
+        """The same server, whatever batch it gets: it starts, and builds a model, once for all."""
+        return replace(self, padding="max_len", tokens="even")
+
+    @property
     def is_proved(self) -> bool:
         """Whether `prove` knows it."""
         return not (self.all_to_all or self.dwdp or self.stages > 1)

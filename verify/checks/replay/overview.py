@@ -63,8 +63,11 @@ def survey(
             "version": tree.version,
             "generation": tree.generation,
         }
-    # a deployment's ranks start once for all layers
-    batches = [cases for cases in (_cases(layers, d) for d in deployments) if cases]
+    # a server's ranks start once for all layers, and build a layer once for all batches
+    servers: dict[Execution, list[Execution]] = {}
+    for deployment in deployments:
+        servers.setdefault(deployment.server, []).append(deployment)
+    batches = [cases for cases in (_cases(layers, alike) for alike in servers.values()) if cases]
     if not batches:
         raise VerifyError(f"no decoder layer that can be executed in {', '.join(models) or source}")
     total = sum(map(len, batches))
@@ -131,11 +134,12 @@ def _local(source: str) -> str:
     return str(fetch(source))
 
 
-def _cases(layers: Sequence[Decoder], deployment: Execution) -> list[Case]:
+def _cases(layers: Sequence[Decoder], deployments: Sequence[Execution]) -> list[Case]:
     """Attention data parallelism needs a communicator; a model without one cannot have it."""
     return [
         Case(decoder=decoder, deployment=deployment)
         for decoder in layers
+        for deployment in deployments
         if decoder.boundary or not deployment.config.enable_dp_attention
     ]
 

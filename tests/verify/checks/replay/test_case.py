@@ -1,5 +1,7 @@
 """Ranks that started once serve every layer of their deployment."""
 
+from dataclasses import replace
+
 import pytest
 
 from verify.checks.replay import case
@@ -9,6 +11,8 @@ from verify.checks.replay.deployments import ONE_RANK, executable
 from verify.emulator.ranks import RanksError
 from verify.emulator.tree import SourceFiles
 from verify.engines.sources import open_source
+
+SEEN = ("kind", "counts", "max_error", "why", "producers", "published")
 
 
 @pytest.fixture
@@ -45,3 +49,46 @@ def test_what_cannot_run_on_one_rank_is_tried_once(source, monkeypatch):
     assert [out["kind"] for out in outs] == ["crash", "crash"]
     assert outs[0]["why"] == outs[1]["why"] == "rank 0: ValueError: no"
     assert len(tries) == 1
+
+
+def test_a_layer_is_built_once_for_all_batches_of_a_server(source, monkeypatch):
+    built = []
+
+    def build(*arguments, actual=case.stack.build):
+        built.append(1)
+        return actual(*arguments)
+
+    monkeypatch.setattr(case.stack, "build", build)
+    models = Models(source.files)
+    decoder = next(d for name in models.names for d in models.decoders(name) if d.boundary)
+    groups = by_server(executable(2))
+    alike = max(groups.values(), key=len)
+    counted = []
+    for deployment in (*alike, next(d for d in groups if d != alike[0].server)):
+        built.clear()
+        out = run_case(source, decoder, deployment)
+        counted.append((len(built), out["kind"]))
+        alone = run_case(Source(files=source.files), decoder, deployment)
+        assert [out[key] for key in SEEN] == [alone[key] for key in SEEN]
+    assert counted == [
+        (4, "exact"),  # the attempt and the reference on one rank, then two ranks
+        (0, "exact"),
+        (0, "crash"),  # the small server gathers no uneven tokens
+        (2, "crash"),  # ranks of a crash are not kept
+        (2, "exact"),  # another server
+    ]
+
+
+def test_only_batches_share_a_server():
+    groups = by_server(executable(4))
+    assert sum(map(len, groups.values())) > len(groups)
+    for server, members in groups.items():
+        for member in members:
+            assert replace(member, padding=server.padding, tokens=server.tokens) == server
+
+
+def by_server(deployments):
+    groups = {}
+    for deployment in deployments:
+        groups.setdefault(deployment.server, []).append(deployment)
+    return groups
