@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.checks.serve import calibrate, compare
-from verify.checks.serve.run import classify
+from verify.checks.serve.ended import classify
 from verify.checks.serve.session import Engine as Started
 from verify.checks.serve.session import Session
 from verify.checks.serve.source import locate

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from verify.checks.serve import calibrate, compare, run, session, zygote
+from verify.checks.serve import calibrate, compare, ended, run, session, zygote
 from verify.checks.serve.case import Case, Result
 from verify.checks.serve.environment import ready
 from verify.checks.serve.results import Results, Subject, digest
@@ -23,7 +23,7 @@ def subject_of(located: Located, engine: Engine) -> Subject:
 
     A device other than the CPU is part of the latter: no case of one is one of the other.
     """
-    judges = (Path(str(module.__file__)) for module in (calibrate, compare, run, zygote))
+    judges = (Path(str(module.__file__)) for module in (calibrate, compare, ended, run, zygote))
     # what every engine's own module may use
     shared = Path(str(inside.__file__)).parent
     builder = digest(*judges, shared, engine.home)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from verify.checks.serve import compare, session, sweep
-from verify.checks.serve.run import classify
+from verify.checks.serve.ended import classify
 from verify.cli import command_line
 from verify.engines.inside.checkpoint import REFERENCE
 

@@ -6,12 +6,12 @@ import struct
 
 import pytest
 
-from verify.checks.serve import compare, run
+from verify.checks.serve import compare, ended
 from verify.checks.serve.case import Case, Result
+from verify.checks.serve.ended import classify
 from verify.checks.serve.layout import parse
 from verify.checks.serve.report import report
 from verify.checks.serve.results import Subject
-from verify.checks.serve.run import classify
 from verify.engines.sglang.serving import ENGINE
 from verify.errors import VerifyError
 
@@ -79,7 +79,7 @@ def test_how_a_run_ended_is_told_by_its_words(changes, outcome, why):
 
 
 def test_the_place_that_is_named_is_the_engine_s_not_this_tool_s():
-    own = str(run.OWN) + "engines/sglang/serving/inside/drive.py:113"
+    own = str(ended.OWN) + "engines/sglang/serving/inside/drive.py:113"
     failure = {**failed("no"), "frames": ["/x/sglang/srt/a.py:7", own]}
     assert classify(answer(prepare=failure), engine=ENGINE) == (
         "cannot-run",

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from verify.checks.serve import session
-from verify.checks.serve.run import classify
+from verify.checks.serve.ended import classify
 from verify.engines.sglang.serving import ENGINE
 from verify.errors import VerifyError
 
