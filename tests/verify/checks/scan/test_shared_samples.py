@@ -1,4 +1,7 @@
-"""Small sources with the faults of public bugs: each fault is found, whatever its names are."""
+"""Small sources with the faults of public bugs: each fault is found, whatever its names are.
+
+A sample is the files in which it differs from the sound part of `mini_sglang`.
+"""
 
 import builtins
 import json
@@ -12,6 +15,8 @@ from verify.checks.scan.scan import scan
 from verify.engines.sources import open_source
 
 SAMPLES = Path(__file__).parent / "shared_samples"
+SOUND = Path(__file__).parents[3] / "samples" / "mini_sglang"
+FAULTY = "cedar.py"
 # what upstream calls its own, beside what its blocks are called with and by
 UPSTREAM = {
     "add_",  # torch's
@@ -42,11 +47,24 @@ def expected(sample: str) -> set[tuple[str, int | None, str | None, str]]:
     return {(row["file"], row["line"], row["row"], row["rule"]) for row in rows}
 
 
+def sound(root: Path) -> Path:
+    """What samples differ from, written to `root`."""
+    return Path(shutil.copytree(SOUND, root, ignore=shutil.ignore_patterns(FAULTY)))
+
+
+def written(sample: str, root: Path) -> Path:
+    """The whole source of a sample, written to `root`."""
+    return Path(shutil.copytree(SAMPLES / sample, sound(root), dirs_exist_ok=True))
+
+
+def test_what_samples_differ_from_is_sound(tmp_path: Path) -> None:
+    assert found(sound(tmp_path / "source")) == set()
+
+
 @pytest.mark.parametrize("sample", sorted(path.name for path in SAMPLES.iterdir()))
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_fault_is_found_and_nothing_else(tmp_path: Path, sample: str, seed: int | None) -> None:
-    root = tmp_path / "source"
-    shutil.copytree(SAMPLES / sample, root)
+    root = written(sample, tmp_path / "source")
     wanted = expected(sample)
     if seed is not None:
         names = Names(seed, known=KNOWN | UPSTREAM | set(dir(builtins)))
@@ -60,8 +78,7 @@ def test_fault_is_found_and_nothing_else(tmp_path: Path, sample: str, seed: int 
 
 
 def test_a_sample_without_its_fault_is_clean(tmp_path: Path) -> None:
-    root = tmp_path / "source"
-    shutil.copytree(SAMPLES / "fuse_under_attention_dp", root)
+    root = written("fuse_under_attention_dp", tmp_path / "source")
     file = root / "sglang/srt/layers/communicator.py"
     text = file.read_text()
     right = text.replace(
