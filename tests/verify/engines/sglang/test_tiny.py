@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from verify.engines.sglang.serving.inside import tiny
+from verify.engines.sglang.serving.inside import gpu, tiny
 from verify.engines.sglang.serving.inside.tiny_families import ENTRIES
 
 DENSE = """
@@ -131,6 +131,15 @@ def test_a_configuration_from_its_class(engine, tmp_path):
     assert config["tiny_attention"] == "torch_native"
     assert "emb_scale" not in config, "what is asked for with hasattr must not appear"
     assert engine.registered == []
+
+
+@pytest.mark.parametrize(("sizes", "dtype"), [({}, "float32"), (gpu.SIZES, "bfloat16")])
+def test_a_configuration_says_the_dtype_of_its_device(engine, tmp_path, monkeypatch, sizes, dtype):
+    """GPT-OSS makes its router in the configuration's dtype, whatever the server's."""
+    monkeypatch.setattr(tiny, "SIZES", tiny.SIZES | sizes)
+    tiny.write("mixed", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["dtype"], config["torch_dtype"]) == (dtype, dtype)
 
 
 def test_a_configuration_from_what_the_file_reads(engine, tmp_path):

@@ -28,7 +28,7 @@ GPU_VARIABLES = {
     "TOKENIZERS_PARALLELISM": "false",
     "SGLANG_ENABLE_JIT_DEEPGEMM": "0",
     # others may have cases on the same GPUs
-    "SGLANG_DISABLE_TP_MEMORY_INBALANCE_CHECK": "1",
+    "SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0",
 }
 # one run: import, kernels that are compiled at first use, all corruptions
 GPU_CASE_S = 200.0

@@ -38,6 +38,7 @@ SIZES = {
     **dict.fromkeys(
         ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k"), 8
     ),
+    "dtype": "bfloat16",
     "hidden_size": 256,
     "head_dim": 64,
     "attention_head_dim": 64,

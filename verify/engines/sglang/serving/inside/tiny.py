@@ -132,7 +132,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config |= entry.after
     config["architectures"] = [architecture]
     config["tiny_attention"] = entry.attention
-    config["dtype"] = config["torch_dtype"] = "float32"
+    config["dtype"] = config["torch_dtype"] = SIZES["dtype"]
     return config
 
 

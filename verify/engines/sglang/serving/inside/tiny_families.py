@@ -25,6 +25,7 @@ class Entry:
 
 
 SIZES: dict[str, Any] = {
+    "dtype": "float32",  # what weights and, where a model file asks, its router are made in
     "vocab_size": 256,
     "hidden_size": 128,
     "num_hidden_layers": LAYERS,
