@@ -47,13 +47,13 @@ class Duty:
     """What a function of shared decision code must do on every way through it.
 
     Of `calls` a way makes exactly one, or at most one if `optional`, or several if `again`. A way
-    owes none where it assumes one of `unless`. A way that makes one keeps the clauses of `only`, and its text matches
-    `over`: the group, or what is given. What returns a name calls `return NAME`, what adds in place
-    calls `NAME += VALUE`.
+    owes none where it assumes one of `unless`. A way that makes one keeps the clauses of `only`,
+    and its text matches `over`: the group, or what is given. What returns a name calls
+    `return NAME`, what adds in place calls `NAME += VALUE`.
 
     A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`; where
     `argument` is given it is that argument of `calls` which answers. `rule` is broken by one that
-    does not, and by a call that keeps not to `only`.
+    does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
     """
 
     file: str
@@ -69,6 +69,7 @@ class Duty:
     yes: Clauses = ()
     no: Clauses = ()
     rule: str = "lost-sum"
+    needs: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

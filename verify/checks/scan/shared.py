@@ -7,6 +7,7 @@ they do. Whether they do it is read here: every way through each of those functi
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from verify.checks.scan.paths import TooManyWaysError, Way, truths, ways
@@ -15,6 +16,7 @@ from verify.interpreter.library import Assumed, Duty
 from verify.report.report import Finding
 
 ROW = "0000"
+_PATTERN = re.compile(r"\(\?(?:<!|:)|[\\^$?]|\)(?=$|[ ?_])")
 LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
 
 Broken: TypeAlias = tuple[str, int, str]
@@ -78,14 +80,15 @@ def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
     """Rule, line and what happens, where a way leaves the duty undone; `text` is the file's."""
     name = duty.function
     if not duty.argument:
-        yield from _answers(way.answer, way, duty, text, f"{name} says", way.line)
+        yield from _answers(way, duty, text, f"{name} says")
     calls = [call for call in way.calls if call.name in duty.calls]
     for call in calls:
         if duty.argument and isinstance(call.node, ast.Call):
             for value in (each.value for each in call.node.keywords if each.arg == duty.argument):
                 said = f"{call.name} is told {duty.argument}"
                 for truth, one in truths(value, way):
-                    yield from _answers(truth, one, duty, text, said, call.line)
+                    told = replace(one, answer=truth, line=call.line)
+                    yield from _answers(told, duty, text, said)
         for clause in duty.only:
             if _said_of(clause, text) and not _kept(clause, way):
                 message = f"{name} makes the call {call.name} also where not {_shown(clause)}"
@@ -101,13 +104,11 @@ def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
         yield LOST, way.line, f"one way through {name} makes no call of {what}"
 
 
-def _answers(
-    answer: bool | None, way: Way, duty: Duty, text: str, said: str, line: int
-) -> Iterator[Broken]:
-    for clause in {True: duty.yes, False: duty.no}.get(answer, ()) if answer is not None else ():
+def _answers(way: Way, duty: Duty, text: str, said: str) -> Iterator[Broken]:
+    for clause in duty.yes if way.answer else duty.no if way.answer is False else ():
         if _said_of(clause, text) and not _kept(clause, way):
-            word = "yes" if answer else "no"
-            yield duty.rule, line, f"{said} {word} also where not {_shown(clause)}"
+            word = "yes" if way.answer else "no"
+            yield duty.rule, way.line, f"{said} {word} also where not {_shown(clause)}"
 
 
 def _kept(clause: Sequence[Assumed], way: Way) -> bool:
@@ -120,9 +121,10 @@ def _said_of(clause: Sequence[Assumed], text: str) -> bool:
 
 
 def _shown(clause: Sequence[Assumed]) -> str:
-    return " or ".join(
-        f"{pattern.replace(chr(92), '')} is {truth}" for pattern, truth in clause
-    )
+    """Its conditions as they are written: the patterns without what makes them patterns."""
+    words = (_PATTERN.sub("", pattern.replace(".*", " ")) for pattern, _ in clause)
+    said = zip(words, clause, strict=True)
+    return " or ".join(f"{word} is {truth}" for word, (_, truth) in said)
 
 
 def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
@@ -142,4 +144,5 @@ def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
         method=duty.function,
         row=ROW,
         rows=(ROW,),
+        needs=(duty.needs,) if duty.needs else (),
     )

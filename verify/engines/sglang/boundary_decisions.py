@@ -19,10 +19,10 @@ EMPTY: tuple[Assumed, ...] = ((r"shape\[0\] != 0", False), (r"shape\[0\] == 0", 
 ATTN, TP, MOE = (rf"group is SumGroup\.{name}\b" for name in ("ATTN_TP", "TP", "MOE_OUTPUT"))
 _TP_SIZE = r"(?<!attn_)(?<!moe_)tp_size"
 MERGED = r"can_merge_post_experts_all_reduce\(\)"
-LOST = "lost-sum"
+KERNEL = "a GPU with the fused all-reduce's kernels"
 
 
-def _owed(argument: str, *sizes: str, path: bool) -> tuple[Duty, ...]:
+def _owed(argument: str, *sizes: str) -> tuple[Duty, ...]:
     """Which sum of the experts' output is asked for: one that is owed and not yet made."""
     return tuple(
         Duty(
@@ -34,8 +34,8 @@ def _owed(argument: str, *sizes: str, path: bool) -> tuple[Duty, ...]:
             no=(((done, True), *((f"{size} > 1", False) for size in sizes)),),
         )
         for function, done in (
-            ("sum_post_experts_output", rf"is_complete\(is_tp_path={path}\)"),
-            ("post_experts_all_reduce", rf"post_experts_all_reduce\(is_tp_path={path}\)"),
+            ("sum_post_experts_output", r"is_complete\("),
+            ("post_experts_all_reduce", r"should_skip_post_experts_all_reduce\("),
         )
     )
 
@@ -47,16 +47,23 @@ def _handed_on(file: str, function: str, *calls: str, over: str = "") -> Duty:
 BOUNDARY_DUTIES = (
     # the experts' sum
     *(
-        Duty(file=UTILS_FILE, function="_post_experts_sum", calls=(name,), optional=True)
-        for name in (EXPERTS, EXPERT_TP)
+        Duty(
+            file=UTILS_FILE,
+            function="_post_experts_sum",
+            calls=(name,),
+            optional=True,
+            only=(((asked, True),),),
+        )
+        for name, asked in ((EXPERTS, "reduce_ep"), (EXPERT_TP, "reduce_tp"))
     ),
     *(
         Duty(
             file=UTILS_FILE,
             function="_post_experts_sum",
-            calls=(name,),
+            # over the whole group are the same ranks, without copies of the experts
+            calls=(name, WHOLE),
+            again=True,
             unless=((asked, False), (MERGED, True)),
-            only=(((asked, True),),),
         )
         for name, asked in ((EXPERTS, "reduce_ep"), (EXPERT_TP, "reduce_tp"))
     ),
@@ -67,8 +74,8 @@ BOUNDARY_DUTIES = (
         optional=True,
         only=((("reduce_ep", True),), (("reduce_tp", True),), ((MERGED, True),)),
     ),
-    *_owed("reduce_ep", r"(?:moe_)?ep_size", _TP_SIZE, path=False),
-    *_owed("reduce_tp", "moe_tp_size", _TP_SIZE, path=True),
+    *_owed("reduce_ep", r"(?:moe_)?ep_size", _TP_SIZE),
+    *_owed("reduce_tp", "moe_tp_size", _TP_SIZE),
     Duty(
         file=UTILS_FILE,
         function="reduce_moe_output",
@@ -83,6 +90,7 @@ BOUNDARY_DUTIES = (
             calls=(f"return {name}",),
             optional=True,
             only=only,
+            needs=KERNEL,
         )
         for name, only in (
             ("tp_group", (((MERGED, True),),)),
@@ -132,8 +140,14 @@ BOUNDARY_DUTIES = (
     Duty(
         file=OPS,
         function="sum_output",
+        calls=("sum_post_experts_output", WHOLE, QUANTISED),
+        unless=((MOE, False), (ATTN, True), (TP, True), (f"{_TP_SIZE} == 1", True)),
+    ),
+    Duty(
+        file=OPS,
+        function="sum_output",
         calls=("sum_post_experts_output",),
-        unless=((MOE, False), (ATTN, True), (TP, True)),
+        optional=True,
         only=(((MOE, True),),),
     ),
     # rows that are moved

@@ -4,7 +4,7 @@ The scan takes these functions by their names; a duty is what it takes for grant
 0.5.10 to 0.5.23; a release without the function owes nothing.
 """
 
-from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES
+from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES, KERNEL
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
 
@@ -21,8 +21,8 @@ PAIR = "CommunicateSummableTensorPairFn"
 MODES = "LayerScatterModes"
 EMPTY: Assumed = (r"shape\[0\] (?:!=|>) 0", False)
 NO_ROWS: tuple[Assumed, ...] = (EMPTY, (r"shape\[0\] == 0", True))
-# attention TP is one rank; of its ranks this is the first
-_SIZE = r"att(?:n|ention)_(?:tp|tensor_model_parallel_world)_size(?:\(\))?"
+# attention TP is one rank, as it is where TP is; of its ranks this is the first
+_SIZE = r"(?:att(?:n|ention)_)?(?:tp|tensor_model_parallel_world)_size(?:\(\))?"
 ALONE: tuple[Assumed, ...] = ((f"{_SIZE} == 1", True), (f"{_SIZE} > 1", False))
 SHARED: tuple[Assumed, ...] = ((f"{_SIZE} == 1", False), (f"{_SIZE} > 1", True))
 FIRST: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", True), (r"rank(?:\(\))? != 0", False))
@@ -54,7 +54,6 @@ ATTENTION_DUTIES = (
         function="dp_reduce_scatter_tensor",
         calls=(*GATHERS, "all_reduce", "reduce_scatterv"),
         unless=((SAME, True),),
-        only=(((SAME, False), (r"gatherv_active\(", True), ("attn_cp_size > 1", True)),),
         again=True,
     ),
     Duty(
@@ -84,7 +83,6 @@ ATTENTION_DUTIES = (
         function="_dp_gather_via_all_gather",
         calls=("reduce_scatter_tensor", "reduce_scatter"),
         unless=ALONE,
-        only=(SHARED,),
         over="attn_tp_group|attention_tp_group",
     ),
     Duty(
@@ -107,7 +105,7 @@ ATTENTION_DUTIES = (
         file=ATTENTION_FILE,
         function="_dp_gather",
         calls=("_dp_gather_via_all_gather",),
-        unless=((MAX_LEN, False), ("padding_mode is not None", False), ("cp_size > 1", True)),
+        optional=True,
         only=(((MAX_LEN, True),),),
     ),
     *(
@@ -193,7 +191,6 @@ COMMUNICATOR_DUTIES = (
         calls=("dp_gather_replicate",),
         optional=True,
         only=((*ALONE, (BEFORE, True)),),
-        rule="lost-sum",
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -217,7 +214,9 @@ COMMUNICATOR_DUTIES = (
         unless=(("input_scattered", True), ("residual_input_mode == .*SCATTERED", False), *ALONE),
         only=((("residual_input_mode == .*SCATTERED", True),),),
     ),
-    Duty(file=COMMUNICATOR_FILE, cls=NORM, function="_simple", calls=("layernorm",), unless=NO_ROWS),
+    Duty(
+        file=COMMUNICATOR_FILE, cls=NORM, function="_simple", calls=("layernorm",), unless=NO_ROWS
+    ),
     *(
         Duty(
             file=COMMUNICATOR_FILE,
@@ -257,6 +256,13 @@ COMMUNICATOR_DUTIES = (
             (("is_same_group_size.*hidden_states_input_mode, output_mode", True),),
             (("is_same_group_size.*residual_input_mode, output_mode", True),),
         ),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls="CommunicateContext",
+        function="is_same_group_size",
+        yes=(((r"sizes\[a\] == .*sizes\[b\]", True),),),
+        no=(((r"sizes\[a\] == .*sizes\[b\]", False),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -319,12 +325,14 @@ COMMUNICATOR_DUTIES = (
         function="should_fuse_mlp_allreduce_with_next_layer",
         yes=(((IS_LAST, False),),),
         rule="lost-past-end",
+        needs=KERNEL,
     ),
     # without the kernel nobody sums; under attention DP the next layer has other rows
     Duty(
         file=COMMUNICATOR_FILE,
         function="apply_flashinfer_allreduce_fusion",
         yes=((("_is_flashinfer_available", True),), ((r"is_dp_attention_enabled\(\)", False),)),
+        needs=KERNEL,
     ),
     # whose rows an MLP works on
     Duty(
@@ -345,7 +353,7 @@ COMMUNICATOR_DUTIES = (
         function="_compute_mlp_mode",
         calls=("return FULL", "return MOE_FULL"),
         optional=True,
-        only=(((SPARSE, True), (DENSE, False)), ((SPARSE, False), (LOCAL, True))),
+        only=(((SPARSE, True), (DENSE, False)),),
         rule="sums-local-rows",
     ),
     *(
