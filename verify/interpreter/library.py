@@ -36,26 +36,40 @@ def _nothing(*_: object) -> None:
     """What a library says that knows no such thing."""
 
 
+# a pattern that is found in a condition, and the truth that is assumed of it
+Assumed: TypeAlias = tuple[str, bool]
+# each clause is kept by a way that assumes one of its conditions
+Clauses: TypeAlias = tuple[tuple[Assumed, ...], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Duty:
     """What a function of shared decision code must do on every way through it.
 
-    Of `calls` a way makes exactly one, or at most one if `optional`. A way owes none where it
-    assumes one of `unless` (a condition's text and its truth), and only where it assumes all of
-    `where`. `asks` is a call with the condition without which it may not be made. `implies` is
-    what a way that answers true must assume; `rule` is broken by one that does not.
+    Of `calls` a way makes exactly one, or at most one if `optional`, or several if `again`. A way
+    owes none where it assumes one of `unless`. A way that makes one keeps the clauses of `only`,
+    and its text matches `over`: the group, or what is given. What returns a name calls
+    `return NAME`, what adds in place calls `NAME += VALUE`.
+
+    A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`; where
+    `argument` is given it is that argument of `calls` which answers. `rule` is broken by one that
+    does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
     """
 
     file: str
     cls: str | None = None
     function: str
     calls: tuple[str, ...] = ()
+    over: str = ""
     optional: bool = False
-    where: tuple[tuple[str, bool], ...] = ()
-    unless: tuple[tuple[str, bool], ...] = ()
-    asks: tuple[str, str] | None = None
-    implies: tuple[str, bool] | None = None
+    again: bool = False
+    unless: tuple[Assumed, ...] = ()
+    only: Clauses = ()
+    argument: str = ""
+    yes: Clauses = ()
+    no: Clauses = ()
     rule: str = "lost-sum"
+    needs: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,12 @@
 """Every way through one function: what it assumes and what it calls, in order.
 
 A condition that is no local constant is an assumption, known by its text and the same wherever a
-way meets it. A loop's body is passed once. A way that raises is none.
+way meets it. A loop's body is passed once. A way that raises is none. A name that is returned and
+what is added in place are calls too, of `return NAME` and `NAME += VALUE`.
 """
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,10 +15,11 @@ MAX_WAYS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A call that a way makes: the last part of the function's name, and where."""
+    """A call that a way makes: the last part of the function's name, where, and what it says."""
 
     name: str
     line: int
+    node: ast.AST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,11 @@ class Way:
         """How often it calls one of `names`."""
         return sum(call.name in names for call in self.calls)
 
-    def holds(self, text: str, *, truth: bool) -> bool:
-        """Whether it assumes a condition with `text` in it to have that truth."""
-        return any(text in name and known is truth for name, known in self.assumed.items())
+    def holds(self, pattern: str, *, truth: bool) -> bool:
+        """Whether it assumes a condition in which `pattern` is found to have that truth."""
+        return any(
+            known is truth and re.search(pattern, name) for name, known in self.assumed.items()
+        )
 
 
 class TooManyWaysError(Exception):
@@ -69,9 +74,13 @@ def _step(statement: ast.stmt, way: Way, done: list[Way]) -> list[Way]:
         case ast.If(test=test, body=body, orelse=other):
             return [
                 after
-                for truth, one in _truth(test, way)
+                for truth, one in truths(test, way)
                 for after in _body(body if truth else other, one, done)
             ]
+        case ast.Return(value=ast.IfExp() as either):
+            for one, chosen in _chosen(either, way):
+                done.extend(_returned(chosen, replace(one, line=statement.lineno)))
+            return []
         case ast.Return(value=value):
             done.extend(_returned(value, replace(way, line=statement.lineno)))
             return []
@@ -84,6 +93,12 @@ def _step(statement: ast.stmt, way: Way, done: list[Way]) -> list[Way]:
             return _body(body, _called([source], way), done)
         case ast.Try(body=body, finalbody=last):
             return [after for one in _body(body, way, done) for after in _body(last, one, done)]
+        case ast.Assign(targets=targets, value=ast.IfExp() as either):
+            return [
+                after
+                for one, chosen in _chosen(either, way)
+                for after in _step(_assigned(targets, chosen, statement), one, done)
+            ]
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if _is_condition(value):
             return [replace(_called([value], way), names={**way.names, name: value})]
         case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.Expr():
@@ -94,32 +109,44 @@ def _step(statement: ast.stmt, way: Way, done: list[Way]) -> list[Way]:
     return [way]
 
 
+def _chosen(either: ast.IfExp, way: Way) -> Iterator[tuple[Way, ast.expr]]:
+    for truth, one in truths(either.test, way):
+        yield one, either.body if truth else either.orelse
+
+
+def _assigned(targets: list[ast.expr], value: ast.expr, like: ast.stmt) -> ast.stmt:
+    return ast.copy_location(ast.Assign(targets=targets, value=value), like)
+
+
 def _returned(value: ast.expr | None, way: Way) -> Iterator[Way]:
-    if value is not None and (_is_condition(value) or isinstance(value, ast.Call)):
+    if isinstance(value, ast.Name | ast.Attribute):
+        named = Call(name=f"return {_name(value)}", line=value.lineno, node=value)
+        yield replace(way, calls=(*way.calls, named))
+    elif value is not None and (_is_condition(value) or isinstance(value, ast.Call)):
         # a call may answer either; where it gives a tensor nobody asks for its truth
-        for truth, one in _truth(value, way):
+        for truth, one in truths(value, way):
             yield replace(one, answer=truth)
     else:
         yield way if value is None else _called([value], way)
 
 
-def _truth(test: ast.expr, way: Way) -> Iterator[tuple[bool, Way]]:
-    """Each truth that `test` may have, with what that assumes."""
+def truths(test: ast.expr, way: Way) -> Iterator[tuple[bool, Way]]:
+    """Each truth that `test` may have on a way, and the way with what that assumes."""
     match test:
         case ast.Constant(value=value):
             yield bool(value), way
         case ast.UnaryOp(op=ast.Not(), operand=inner):
-            for truth, one in _truth(inner, way):
+            for truth, one in truths(inner, way):
                 yield not truth, one
         case ast.BoolOp(op=op, values=[first, *rest]):
             ends = isinstance(op, ast.Or)
-            for truth, one in _truth(first, way):
+            for truth, one in truths(first, way):
                 if truth is ends or not rest:
                     yield truth, one
                 else:
-                    yield from _truth(ast.BoolOp(op=op, values=rest), one)
+                    yield from truths(ast.BoolOp(op=op, values=rest), one)
         case ast.Name(id=name) if name in way.names:
-            yield from _truth(way.names[name], way)
+            yield from truths(way.names[name], way)
         case _:
             text = ast.unparse(test)
             if text in way.assumed:
@@ -142,12 +169,17 @@ def _is_negation(value: ast.expr) -> bool:
 def _called(nodes: Sequence[ast.AST], way: Way) -> Way:
     """With the calls in `nodes`."""
     found = [
-        Call(name=_name(inner.func), line=inner.lineno)
+        Call(name=_name(inner.func), line=inner.lineno, node=inner)
         for node in nodes
         for inner in ast.walk(node)
         if isinstance(inner, ast.Call)
     ]
-    return replace(way, calls=(*way.calls, *reversed(found)))
+    added = [
+        Call(name=ast.unparse(node), line=node.lineno, node=node)
+        for node in nodes
+        if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add)
+    ]
+    return replace(way, calls=(*way.calls, *reversed(found), *added))
 
 
 def _name(function: ast.expr) -> str:

@@ -8,6 +8,7 @@ from verify.checks.scan import collector
 from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
+from verify.checks.scan.declared import declared_outright
 from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
 from verify.checks.scan.fused import fused_under_attention_dp
 from verify.checks.scan.layers import Facts, read_facts, run_layer
@@ -25,6 +26,8 @@ from verify.checks.scan.sites import (
     guarded_site,
     read_all,
 )
+from verify.checks.scan.sizes import misnamed_sizes
+from verify.checks.scan.statistics import unsummed_squares
 from verify.checks.scan.tally import GIVEN_UP, Tally, outcome
 from verify.checks.scan.whole import checked
 from verify.engines.registry import library
@@ -130,7 +133,14 @@ def _scan(index: Index) -> ScanResult:
     sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
     sums += [(one, ADDENDS["gathered"]) for one in added_between(roots, tally.fusing)]
     # what shared code leaves undone is every layer's: the steps of one would not say it
-    shared = [(one, None) for one in (*summed_by_attention(roots), *unkept(index))]
+    everywhere = (
+        *summed_by_attention(roots),
+        *unkept(index),
+        *misnamed_sizes(index),
+        *unsummed_squares(index),
+        *declared_outright(roots),
+    )
+    shared = [(one, None) for one in everywhere]
     found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in (*sums, *shared)]
     never = [one for one in found if one.refused and not one.launch]
     found = [one for one in found if one.launch or one.rule != COMBINED]

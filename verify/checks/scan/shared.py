@@ -6,15 +6,20 @@ they do. Whether they do it is read here: every way through each of those functi
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
-from verify.checks.scan.paths import TooManyWaysError, Way, ways
+from verify.checks.scan.paths import TooManyWaysError, Way, truths, ways
 from verify.interpreter.index import Class, Function, Index, UnreadableError
-from verify.interpreter.library import Duty
+from verify.interpreter.library import Assumed, Duty
 from verify.report.report import Finding
 
 ROW = "0000"
+_PATTERN = re.compile(r"\(\?(?:<!|:)|[\\^$?]|\)(?=$|[ ?_])")
 LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
+
+Broken: TypeAlias = tuple[str, int, str]
 
 
 def unkept(index: Index) -> Iterator[Finding]:
@@ -23,27 +28,42 @@ def unkept(index: Index) -> Iterator[Finding]:
     A function with more ways than are followed is said to be unread: `index.unread`.
     """
     seen: set[tuple[str, int, str]] = set()
+    followed: dict[tuple[str, str | None, str], list[Way]] = {}
     for duty in index.library.duties:
-        found = _function(index, duty)
-        if found is None:
-            continue
-        try:
-            broken = tuple(_broken(found, duty))
-        except TooManyWaysError:
-            index.unread.setdefault(
-                f"{duty.file} {duty.function}",
-                f"{duty.file}:{found.lineno}: {duty.function} has more ways than are followed",
-            )
-            continue
-        for rule, line, message in broken:
-            if (duty.file, line, rule) not in seen:
-                seen.add((duty.file, line, rule))
-                yield _finding(duty, rule, line, message)
+        key = (duty.file, duty.cls, duty.function)
+        if key not in followed:
+            followed[key] = _ways(index, duty)
+        text = _text(index, duty.file)
+        for way in followed[key]:
+            for rule, line, message in _broken(way, duty, text):
+                if (duty.file, line, rule) not in seen:
+                    seen.add((duty.file, line, rule))
+                    yield _finding(duty, rule, line, message)
+
+
+def _text(index: Index, file: str) -> str:
+    module = index.module(file)
+    return module.text if module else ""
+
+
+def _ways(index: Index, duty: Duty) -> list[Way]:
+    """Those through a duty's function; none where the source has no such function."""
+    found = _function(index, duty)
+    if found is None:
+        return []
+    try:
+        return ways(found)
+    except TooManyWaysError:
+        index.unread.setdefault(
+            f"{duty.file} {duty.function}",
+            f"{duty.file}:{found.lineno}: {duty.function} has more ways than are followed",
+        )
+        return []
 
 
 def _function(index: Index, duty: Duty) -> ast.FunctionDef | None:
     module = index.module(duty.file)
-    if module is None or (duty.implies and duty.implies[0] not in module.text):
+    if module is None:
         return None
     try:
         named = module.lookup(duty.cls or duty.function)
@@ -56,41 +76,55 @@ def _function(index: Index, duty: Duty) -> ast.FunctionDef | None:
     return node if isinstance(node, ast.FunctionDef) else None
 
 
-def _broken(function: ast.FunctionDef, duty: Duty) -> Iterator[tuple[str, int, str]]:
-    """Rule, line and what happens, for each way that leaves the duty undone.
-
-    Raises `TooManyWaysError`.
-    """
-    for way in ways(function):
-        yield from _unimplied(way, duty)
-        if not all(way.holds(text, truth=truth) for text, truth in duty.where):
-            continue
-        if duty.asks and way.count(duty.asks[:1]) and not _asked(way, duty.asks[1]):
-            line = next(call.line for call in way.calls if call.name == duty.asks[0])
-            yield (
-                UNASKED if duty.optional else LOST,
-                line,
-                f"{duty.asks[0]} is called where nothing that allows it is asked",
-            )
-        lines = sorted({call.line for call in way.calls if call.name in duty.calls})
-        if way.count(duty.calls) > 1:
-            yield DOUBLE, lines[-1], f"one way through {duty.function} sums or moves rows twice"
-        excused = any(way.holds(text, truth=truth) for text, truth in duty.unless)
-        if duty.calls and not lines and not duty.optional and not excused:
-            what = " or ".join(duty.calls[:2])
-            yield LOST, way.line, f"one way through {duty.function} makes no call of {what}"
-
-
-def _unimplied(way: Way, duty: Duty) -> Iterator[tuple[str, int, str]]:
-    if duty.implies is None or way.answer is not True:
+def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
+    """Rule, line and what happens, where a way leaves the duty undone; `text` is the file's."""
+    name = duty.function
+    if not duty.argument:
+        yield from _answers(way, duty, text, f"{name} says")
+    calls = [call for call in way.calls if call.name in duty.calls]
+    for call in calls:
+        if duty.argument and isinstance(call.node, ast.Call):
+            for value in (each.value for each in call.node.keywords if each.arg == duty.argument):
+                said = f"{call.name} is told {duty.argument}"
+                for truth, one in truths(value, way):
+                    told = replace(one, answer=truth, line=call.line)
+                    yield from _answers(told, duty, text, said)
+        for clause in duty.only:
+            if not _kept(clause, way):
+                message = f"{name} makes the call {call.name} also where not {_shown(clause)}"
+                yield duty.rule, call.line, message
+        if not re.search(duty.over, ast.unparse(call.node)):
+            yield LOST, call.line, f"{name} calls {call.name} for something else than {duty.over}"
+    if duty.argument:
         return
-    text, truth = duty.implies
-    if not way.holds(text, truth=truth):
-        yield duty.rule, way.line, f"{duty.function} says yes also where {text} is not {truth}"
+    if len(calls) > 1 and not duty.again:
+        yield DOUBLE, calls[-1].line, f"one way through {name} sums or moves rows twice"
+    if duty.calls and not calls and not duty.optional and not _kept(duty.unless, way):
+        what = " or ".join(duty.calls[:2])
+        yield LOST, way.line, f"one way through {name} makes no call of {what}"
 
 
-def _asked(way: Way, words: str) -> bool:
-    return any(known and re.search(words, text) for text, known in way.assumed.items())
+def _answers(way: Way, duty: Duty, text: str, said: str) -> Iterator[Broken]:
+    for clause in duty.yes if way.answer else duty.no if way.answer is False else ():
+        if _said_of(clause, text) and not _kept(clause, way):
+            word = "yes" if way.answer else "no"
+            yield duty.rule, way.line, f"{said} {word} also where not {_shown(clause)}"
+
+
+def _kept(clause: Sequence[Assumed], way: Way) -> bool:
+    return any(way.holds(pattern, truth=truth) for pattern, truth in clause)
+
+
+def _said_of(clause: Sequence[Assumed], text: str) -> bool:
+    """Whether the file speaks of it at all: another release may know no such condition."""
+    return any(re.search(pattern, text) for pattern, _ in clause)
+
+
+def _shown(clause: Sequence[Assumed]) -> str:
+    """Its conditions as they are written: the patterns without what makes them patterns."""
+    words = (_PATTERN.sub("", pattern.replace(".*", " ")) for pattern, _ in clause)
+    said = zip(words, clause, strict=True)
+    return " or ".join(f"{word} is {truth}" for word, (_, truth) in said)
 
 
 def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
@@ -110,4 +144,5 @@ def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
         method=duty.function,
         row=ROW,
         rows=(ROW,),
+        needs=(duty.needs,) if duty.needs else (),
     )

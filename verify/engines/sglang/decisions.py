@@ -4,20 +4,42 @@ The scan takes these functions by their names; a duty is what it takes for grant
 0.5.10 to 0.5.23; a release without the function owes nothing.
 """
 
-from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST, UTILS_FILE
-from verify.interpreter.library import Duty
+from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES, KERNEL
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
+from verify.interpreter.library import Assumed, Duty
 
 ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
-BOUNDARY = "sglang/srt/layers/layer_boundary"
 GROUP_SUMS = ("all_reduce", "reduce_scatter", "reduce_scatterv", "reduce_scatter_tensor")
+GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 ATTENTION_SUMS = (
     "attention_tensor_model_parallel_all_reduce",
     "attention_tensor_model_parallel_quant_all_reduce",
 )
 FUSED = "forward_with_allreduce_fusion"
+NORM = "CommunicateWithAllReduceAndLayerNormFn"
+PAIR = "CommunicateSummableTensorPairFn"
+MODES = "LayerScatterModes"
+EMPTY: Assumed = (r"shape\[0\] (?:!=|>) 0", False)
+NO_ROWS: tuple[Assumed, ...] = (EMPTY, (r"shape\[0\] == 0", True))
+# attention TP is one rank, as it is where TP is; of its ranks this is the first
+_SIZE = r"(?:att(?:n|ention)_)?(?:tp|tensor_model_parallel_world)_size(?:\(\))?"
+ALONE: tuple[Assumed, ...] = ((f"{_SIZE} == 1", True), (f"{_SIZE} > 1", False))
+SHARED: tuple[Assumed, ...] = ((f"{_SIZE} == 1", False), (f"{_SIZE} > 1", True))
+FIRST: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", True), (r"rank(?:\(\))? != 0", False))
+OTHERS: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", False), (r"rank(?:\(\))? != 0", True))
+MAX_LEN = r"is_max_len\(\)"
+# the whole group is nothing but attention DP
+SAME = r"(?:world_size\(\)|[.]tp_size) == .*dp_size"
+LOCAL = r"get_moe_a2a_backend\(\)\.is_none\(\)"
+FP4 = r"should_use_flashinfer_cutlass_moe_fp4_allgather\(\)"
+DENSE = r"enable_moe_dense_fully_dp\(\)"
+SPARSE = r"is_layer_sparse"
+# each rank holds its slice of the rows before and after
+SLICED: Assumed = (r"^hidden_states_output_mode == ScatterMode\.SCATTERED", True)
+CP = r"use_prefill_cp\(|cp_active\("
+BEFORE = r"force_layernorm_before_dp_gather"
 
-
-DUTIES = (
+ATTENTION_DUTIES = (
     *(
         Duty(file=ATTENTION_FILE, function=name, calls=GROUP_SUMS)
         for name in (
@@ -25,6 +47,21 @@ DUTIES = (
             "attn_tp_reduce_scatter_tensor",
             "dp_reduce_scatter_tensor",
         )
+    ),
+    # the ranks of one attention-DP group each get a share of its rows: they put them together
+    Duty(
+        file=ATTENTION_FILE,
+        function="dp_reduce_scatter_tensor",
+        calls=(*GATHERS, "all_reduce", "reduce_scatterv"),
+        unless=((SAME, True),),
+        again=True,
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="dp_reduce_scatter_tensor",
+        calls=GROUP_SUMS,
+        over=r"(?<!attn_)(?<!attention_)(?<!moe_)tp_group",
+        optional=True,
     ),
     Duty(
         file=ATTENTION_FILE,
@@ -36,21 +73,62 @@ DUTIES = (
         file=ATTENTION_FILE,
         function="_dp_gather_via_all_reduce",
         calls=("memcpy_triton", "memcpy", "copy_"),
-        unless=(("shape[0] > 0", False), ("_rank() == 0", False), ("_rank == 0", False)),
+        unless=(EMPTY, *OTHERS),
+        only=((("is_partial", True), *FIRST),),
+        rule="replicated-addend",
+    ),
+    Duty(file=ATTENTION_FILE, function="_dp_gather_via_all_gather", calls=GATHERS),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_gather",
+        calls=("reduce_scatter_tensor", "reduce_scatter"),
+        unless=ALONE,
+        over="attn_tp_group|attention_tp_group",
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_gather",
+        calls=("fill_",),
+        unless=(("is_partial", True), *FIRST, *ALONE),
+        only=((("is_partial", False),), OTHERS),
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather",
+        calls=(
+            "_dp_gather_via_all_reduce",
+            "_dp_gather_via_all_gather",
+            "_dp_gather_via_all_gatherv",
+        ),
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather",
+        calls=("_dp_gather_via_all_gather",),
+        optional=True,
+        only=(((MAX_LEN, True),),),
     ),
     *(
         Duty(
             file=ATTENTION_FILE,
-            function="_dp_gather_via_all_reduce",
-            calls=(name,),
-            optional=True,
-            asks=(name, r"is_partial|rank(?:\(\))? == 0"),
+            function=function,
+            calls=("_dp_gather",),
+            over=f"is_partial={said}",
         )
-        for name in ("memcpy_triton", "memcpy", "copy_")
+        for function, said in (("dp_gather_partial", True), ("dp_gather_replicate", False))
     ),
     Duty(
+        file=ATTENTION_FILE,
+        function="dp_scatter",
+        calls=("memcpy_triton", "memcpy", "copy_"),
+        unless=NO_ROWS,
+    ),
+)
+
+COMMUNICATOR_DUTIES = (
+    Duty(
         file=COMMUNICATOR_FILE,
-        cls="CommunicateWithAllReduceAndLayerNormFn",
+        cls=NORM,
         function="_gather_hidden_states_and_residual",
         calls=(
             *ATTENTION_SUMS,
@@ -61,47 +139,237 @@ DUTIES = (
             "_tp_all_reduce_with_scattered_residual",
         ),
         unless=(
-            ("hidden_states.shape[0] != 0", False),
-            ("attn_tp_size > 1", False),
-            ("attn_tp_size == 1", True),
+            EMPTY,
+            (r"(?<!attn_)attn_tp_size > 1", False),
+            (r"(?<!attn_)attn_tp_size == 1", True),
         ),
-        # to 0.5.9 the conditions stand where it is called
-        asks=(FUSED, r"apply_|flashinfer"),
+    ),
+    # to 0.5.9 the conditions stand where it is called
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=(FUSED,),
+        optional=True,
+        only=((("apply_|flashinfer", True),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
-        cls="CommunicateSummableTensorPairFn",
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("layernorm", FUSED, "_tp_all_reduce_with_scattered_residual"),
+        unless=NO_ROWS,
+    ),
+    # attention's output is summed by the gather: one rank of a group adds the residual to it
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("hidden_states += residual",),
+        unless=(
+            ("attn_dp_size != 1", False),
+            ("input_scattered", True),
+            (BEFORE, True),
+            *ALONE,
+            *OTHERS,
+        ),
+        only=(FIRST,),
+        rule="replicated-addend",
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("dp_gather_partial", "dp_gather_replicate"),
+        unless=(("attn_dp_size != 1", False), ("input_scattered", True)),
+        only=((("attn_dp_size != 1", True),),),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("dp_gather_replicate",),
+        optional=True,
+        only=((*ALONE, (BEFORE, True)),),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("dp_scatter",),
+        unless=(
+            ("attn_dp_size != 1", False),
+            ("input_scattered", True),
+            (BEFORE, True),
+            *ALONE,
+        ),
+        only=(SHARED,),
+    ),
+    # slices of the residual are put together before they are added
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_gather_hidden_states_and_residual",
+        calls=("attn_tp_all_gather_into_tensor",),
+        unless=(("input_scattered", True), ("residual_input_mode == .*SCATTERED", False), *ALONE),
+        only=((("residual_input_mode == .*SCATTERED", True),),),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE, cls=NORM, function="_simple", calls=("layernorm",), unless=NO_ROWS
+    ),
+    *(
+        Duty(
+            file=COMMUNICATOR_FILE,
+            cls=NORM,
+            function="_scatter_hidden_states_and_residual",
+            calls=(name,),
+            unless=unless,
+        )
+        for name, unless in (("attn_tp_reduce_scatter_tensor", ()), ("layernorm", NO_ROWS))
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="_tp_attn_all_reduce_and_layernorm",
+        calls=("all_reduce", "attn_tp_all_reduce", *ATTENTION_SUMS),
+    ),
+    # which of them serves a layer
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=NORM,
+        function="get_fn",
+        calls=("return _simple",),
+        optional=True,
+        only=(
+            (*ALONE, SLICED),
+            (("size.*hidden_states_input_mode, hidden_states_output_mode", True), SLICED),
+            (("size.*residual_input_mode, residual_output_mode", True), SLICED),
+        ),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=PAIR,
+        function="get_fn",
+        calls=("return _trivial",),
+        optional=True,
+        only=(
+            (("is_same_group_size.*hidden_states_input_mode, output_mode", True),),
+            (("is_same_group_size.*residual_input_mode, output_mode", True),),
+        ),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls="CommunicateContext",
+        function="is_same_group_size",
+        yes=(((r"sizes\[a\] == .*sizes\[b\]", True),),),
+        no=(((r"sizes\[a\] == .*sizes\[b\]", False),),),
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=PAIR,
         function="_scatter_hidden_states",
         calls=("reduce_scatterv", "dp_reduce_scatter_tensor", "dp_scatter"),
+    ),
+    # the layer leaves its sum where it is told to: not elsewhere
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=PAIR,
+        function="_scatter_hidden_states",
+        calls=("dp_reduce_scatter_tensor",),
+        unless=(
+            ("allow_reduce_scatter", False),
+            (MAX_LEN, False),
+            (r"should_use_dp_reduce_scatterv\(\)", True),
+        ),
+        only=((("allow_reduce_scatter", True),), ((MAX_LEN, True),)),
+        rule="reduced-twice",
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=PAIR,
+        function="_scatter_hidden_states",
+        calls=("reduce_scatterv",),
+        optional=True,
+        only=(((r"should_use_dp_reduce_scatterv\(\)", True),),),
+        rule="reduced-twice",
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls="LayerCommunicator",
+        function="should_use_reduce_scatter",
+        yes=(
+            (("allow_reduce_scatter", True),),
+            (
+                ("_scatter_hidden_states", True),
+                (CP, True),
+                ("input_scattered", True),
+            ),
+            (
+                (MAX_LEN, True),
+                (r"should_use_dp_reduce_scatterv\(\)", True),
+                (CP, True),
+                ("input_scattered", True),
+            ),
+        ),
+        no=(
+            (
+                ("allow_reduce_scatter", False),
+                ("_scatter_hidden_states", False),
+                (MAX_LEN, False),
+            ),
+        ),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
         cls="LayerCommunicator",
         function="should_fuse_mlp_allreduce_with_next_layer",
-        implies=(IS_LAST, False),
+        yes=(((IS_LAST, False),),),
         rule="lost-past-end",
+        needs=KERNEL,
     ),
     # without the kernel nobody sums; under attention DP the next layer has other rows
-    *(
-        Duty(file=COMMUNICATOR_FILE, function="apply_flashinfer_allreduce_fusion", implies=implied)
-        for implied in (("_is_flashinfer_available", True), ("is_dp_attention_enabled()", False))
+    Duty(
+        file=COMMUNICATOR_FILE,
+        function="apply_flashinfer_allreduce_fusion",
+        yes=((("_is_flashinfer_available", True),), ((r"is_dp_attention_enabled\(\)", False),)),
+        needs=KERNEL,
+    ),
+    # whose rows an MLP works on
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=MODES,
+        function="_compute_mlp_mode",
+        calls=("return SCATTERED",),
+        optional=True,
+        only=(
+            ((SPARSE, True), (DENSE, True)),
+            ((SPARSE, False), (LOCAL, False), (FP4, True), ("dwdp", True)),
+        ),
+        rule="sums-local-rows",
     ),
     Duty(
-        file=f"{BOUNDARY}/exit.py",
-        cls="ExitPolicy",
-        function="_complete_now",
-        calls=("sum_output", "run"),
-        where=(("owes_sum", True),),
-    ),
-    Duty(
-        file=f"{BOUNDARY}/prepare.py",
-        function="_reduce_update_read",
-        calls=("attn_tp_all_reduce", "tensor_model_parallel_all_reduce", "all_reduce"),
-        where=(("result is not None", False),),
-        unless=(("group is not None", False),),
+        file=COMMUNICATOR_FILE,
+        cls=MODES,
+        function="_compute_mlp_mode",
+        calls=("return FULL", "return MOE_FULL"),
+        optional=True,
+        only=(((SPARSE, True), (DENSE, False)),),
+        rule="sums-local-rows",
     ),
     *(
-        Duty(file=UTILS_FILE, function="_post_experts_sum", calls=(name,), optional=True)
-        for name in ("moe_expert_parallel_all_reduce", "moe_tensor_model_parallel_all_reduce")
+        Duty(
+            file=COMMUNICATOR_FILE,
+            cls=MODES,
+            function=function,
+            calls=(name,),
+            optional=True,
+            only=(((pattern, True), (r"_should_gather_for_tbo\(", True)),),
+        )
+        for function in ("_compute_middle_residual_mode", "_compute_layer_output_mode")
+        for name, pattern in (
+            ("return SCATTERED", r"mlp_mode == ScatterMode\.SCATTERED"),
+            ("return TP_ATTN_FULL", r"mlp_mode (?:==|in) \(?ScatterMode\.(?:MOE_)?FULL"),
+        )
     ),
 )
+DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *BOUNDARY_DUTIES)

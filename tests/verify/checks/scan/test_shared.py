@@ -15,6 +15,21 @@ def attn_tp_all_reduce(input):
     return get_attention_tp_group().all_reduce(input)
 
 
+def _dp_gather_via_all_gather(global_tokens, local_tokens, batch, is_partial):
+    if get_attention_tp_size() == 1:
+        get_tp_group().all_gather_into_tensor(global_tokens, local_tokens)
+        return
+    if not is_partial:
+        if get_attention_tp_rank() != 0:
+            local_tokens.fill_(0)
+    get_attention_tp_group().reduce_scatter_tensor(mine, local_tokens)
+    get_tp_group().all_gather_into_tensor(global_tokens, mine)
+
+
+def dp_gather_partial(global_tokens, local_tokens, batch):
+    _dp_gather(global_tokens, local_tokens, batch, is_partial=True)
+
+
 def _dp_gather_via_all_reduce(global_tokens, local_tokens, batch, is_partial):
     writes = is_partial or get_attention_tp_rank() == 0
     if local_tokens.shape[0] > 0 and writes:
@@ -42,10 +57,19 @@ class LayerCommunicator:
 class CommunicateWithAllReduceAndLayerNormFn:
     @staticmethod
     def _gather_hidden_states_and_residual(hidden_states, residual, batch, layernorm, context):
+        if residual_input_mode == ScatterMode.SCATTERED and context.attn_tp_size > 1:
+            attn_tp_all_gather_into_tensor(residual, mine)
         if context.attn_dp_size != 1:
-            if hidden_states.shape[0] != 0:
+            before = context.attn_tp_size == 1
+            if before and hidden_states.shape[0] != 0:
                 hidden_states, residual = layernorm(hidden_states, residual)
+            elif context.attn_tp_rank == 0:
+                hidden_states += residual
             dp_gather_partial(buffer, hidden_states, batch)
+            if not before:
+                dp_scatter(residual, buffer, batch)
+                if hidden_states.shape[0] != 0:
+                    hidden_states = layernorm(hidden_states)
         else:
             handled = False
             if apply_flashinfer_allreduce_fusion(1) and hasattr(layernorm, "fused"):
@@ -60,10 +84,26 @@ class CommunicateWithAllReduceAndLayerNormFn:
         return hidden_states, residual
 
 
+class LayerScatterModes:
+    @classmethod
+    def _compute_mlp_mode(cls, context):
+        if context.is_layer_sparse:
+            return ScatterMode.FULL
+        return ScatterMode.SCATTERED if enable_moe_dense_fully_dp() else ScatterMode.FULL
+
+
 class CommunicateSummableTensorPairFn:
     @staticmethod
-    def _scatter_hidden_states(hidden_states, residual, batch, context):
-        if batch.is_max_len():
+    def get_fn(hidden_states_input_mode, residual_input_mode, output_mode, context):
+        if context.is_same_group_size(
+            hidden_states_input_mode, output_mode
+        ) and context.is_same_group_size(residual_input_mode, output_mode):
+            return CommunicateSummableTensorPairFn._trivial
+        return CommunicateSummableTensorPairFn._scatter_hidden_states
+
+    @staticmethod
+    def _scatter_hidden_states(hidden_states, residual, batch, context, allow_reduce_scatter):
+        if allow_reduce_scatter and batch.is_max_len():
             dp_reduce_scatter_tensor(hidden_states, buffer)
         else:
             dp_scatter(hidden_states, buffer, batch)
@@ -76,12 +116,55 @@ class ExitPolicy:
             hidden_states = steps.sum_impl.run(hidden_states)
         elif owes_sum:
             hidden_states = sum_output(hidden_states)
+        if steps.returns_over_dp:
+            hidden_states = to_dp_local(hidden_states)
+        else:
+            hidden_states = output_move(hidden_states)
         return hidden_states
+
+    def _decide(self, steps, *, sum_in_reduce_scatter):
+        return partial(
+            self._complete_now,
+            owes_sum=steps.output.group is not None and not sum_in_reduce_scatter,
+        )
+"""
+OPS = """
+def sum_output(hidden_states, group):
+    if group is SumGroup.ATTN_TP:
+        if parallel.attn_tp_size == 1:
+            return hidden_states
+        return attn_tp_all_reduce(hidden_states)
+    if group is SumGroup.TP:
+        return tensor_model_parallel_all_reduce(hidden_states)
+    if group is SumGroup.MOE_OUTPUT:
+        return sum_post_experts_output(hidden_states)
+    raise ValueError(group)
+"""
+EXPERTS = """
+def sum_post_experts_output(hidden_states):
+    parallel = get_parallel()
+    return _post_experts_sum(
+        hidden_states,
+        reduce_ep=parallel.moe_ep_size > 1 and not post_experts_output_is_complete(),
+        reduce_tp=parallel.moe_tp_size > 1 and not post_experts_output_is_complete(),
+    )
+
+
+def _post_experts_sum(hidden_states, *, reduce_ep, reduce_tp):
+    if reduce_ep and reduce_tp and can_merge_post_experts_all_reduce():
+        return tensor_model_parallel_all_reduce(hidden_states)
+    if reduce_ep:
+        hidden_states = moe_expert_parallel_all_reduce(hidden_states)
+    if reduce_tp:
+        hidden_states = moe_tensor_model_parallel_all_reduce(hidden_states)
+    return hidden_states
 """
 FILES = {
     "layers/dp_attention.py": ATTENTION,
     "layers/communicator.py": COMMUNICATOR,
     "layers/layer_boundary/exit.py": BOUNDARY,
+    "layers/layer_boundary/ops.py": OPS,
+    "layers/moe/utils.py": EXPERTS,
 }
 SUM = "attention_tensor_model_parallel_all_reduce(hidden_states)"
 
@@ -101,6 +184,10 @@ DP_GATHER = "_dp_gather_via_all_reduce"
 SCATTER = "_scatter_hidden_states"
 APPLIES = "apply_flashinfer_allreduce_fusion"
 TWICE = ("reduced-twice", "attn_tp_all_reduce")
+GATHERED = "_dp_gather_via_all_gather"
+MODE = "_compute_mlp_mode"
+OUTPUT = ("lost-sum", "sum_output")
+EXPERT = ("lost-sum", "sum_post_experts_output")
 DP = "is_dp_attention_enabled()"
 FUSES = "should_fuse_mlp_allreduce_with_next_layer"
 
@@ -124,6 +211,28 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         # who may put a copy there
         ("is_partial or get_attention_tp_rank() == 0", "True", ("replicated-addend", DP_GATHER)),
         ("> 0 and writes", "> 0 and False", ("lost-sum", DP_GATHER)),
+        # whose copy counts, and where rows are cut
+        ("if not is_partial:", "if is_partial:", ("lost-sum", GATHERED)),
+        ("get_attention_tp_size() == 1", "True", ("lost-sum", GATHERED)),
+        ("is_partial=True", "is_partial=False", ("lost-sum", "dp_gather_partial")),
+        ("elif context.attn_tp_rank == 0", "elif False", ("lost-sum", GATHER)),
+        ("elif context.attn_tp_rank == 0", "elif True", ("replicated-addend", GATHER)),
+        ("            if not before:", "            if before:", ("lost-sum", GATHER)),
+        # whose rows, and who moves them
+        ("if context.is_layer_sparse", "if True", ("sums-local-rows", MODE)),
+        ("SCATTERED if enable", "SCATTERED if not enable", ("sums-local-rows", MODE)),
+        ("and context.is_same", "or context.is_same", ("lost-sum", "get_fn")),
+        ("allow_reduce_scatter and batch", "batch", ("reduced-twice", SCATTER)),
+        ("and batch.is_max_len()", "and not batch.is_max_len()", ("reduced-twice", SCATTER)),
+        # the sum that is asked for
+        ("if steps.returns_over_dp", "if not steps.returns_over_dp", ("lost-sum", "_complete_now")),
+        ("and not sum_in_reduce", "and sum_in_reduce", ("lost-sum", "_decide")),
+        ("elif owes_sum", "elif True", ("lost-sum", "_complete_now")),
+        ("group is SumGroup.ATTN_TP", "group is not SumGroup.ATTN_TP", ("lost-sum", "sum_output")),
+        ("return sum_post_experts_output(hidden_states)", "return hidden_states", OUTPUT),
+        ("reduce_tp=parallel.moe_tp_size > 1 and not", "reduce_tp=False and not", EXPERT),
+        ("ep_size > 1 and not", "ep_size > 1 and", EXPERT),
+        ("if reduce_tp:", "if reduce_ep:", ("lost-sum", "_post_experts_sum")),
         # what yes means
         (" and not self.is_last_layer", "", ("lost-past-end", FUSES)),
         ("not self.is_last_layer", "self.is_last_layer", ("lost-past-end", FUSES)),
@@ -149,7 +258,6 @@ def test_code_that_does_not(
         (SUM, "tensor_model_parallel_all_reduce(hidden_states)"),
         # nothing to sum where there is one rank, or no row
         (f"= {SUM}", f"= {SUM} if context.attn_tp_size > 1 else hidden_states"),
-        ("if context.attn_dp", "if hidden_states.shape[0] != 0 and context.attn_dp"),
     ],
 )
 def test_other_code_that_keeps_them(

@@ -142,6 +142,13 @@ class Judge:
                 summed = logic.any_of(sink.sums, *part.reduced.values())
                 when = logic.all_of(sink.when, gathered, part.present, summed)
                 yield from self._fault("replicated", "gathered", (place,), sink, when)
+            elif part.origin in self.machine.whole and not part.axes:
+                # a dense MLP that every rank holds, on rows that all ranks have
+                apart = local.dense if local.dense is not None else FALSE
+                when = logic.all_of(sink.when, gathered, part.present, sink.sums)
+                when = logic.both(when, logic.negation(apart))
+                places = self.machine.built.get(part.origin, (part.place,))
+                yield from self._fault("replicated", "gathered", places, sink, when)
 
     def _sharded(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Slices of a sharded layer on rows that only this rank has."""
