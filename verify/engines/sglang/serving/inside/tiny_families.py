@@ -261,8 +261,10 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4, "num_query_groups": 4},
     ),
     "grok": Entry(
-        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
-        values={"num_key_value_heads": 4},
+        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek; "
+        "each sum has a norm behind it, which hides its scale unless its epsilon is as large as "
+        "what it divides (grok.py:603); two layers as for gpt_oss",
+        values={"num_key_value_heads": 4, "num_hidden_layers": 2, "rms_norm_eps": 1.0},
         after={"load_presharded_moe": False},
     ),
     "minimax_m3": Entry(
