@@ -150,8 +150,16 @@ ENTRIES: dict[str, Entry] = {
         after={"is_moe_layer": [False, True, True, True], "sliding_window_pattern": None},
     ),
     "llama4": Entry(
-        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
-        values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356); two layers as for "
+        "gpt_oss, a dense one in chunks and a mixture without positions",
+        values={
+            "use_qk_norm": False,
+            "intermediate_size_mlp": 128,
+            "attention_chunk_size": 8,
+            "num_hidden_layers": 2,
+            "no_rope_layers": [1, 0],
+            "interleave_moe_layer_step": 2,
+        },
         attention="triton",
     ),
     "step3p5": Entry(
