@@ -151,14 +151,15 @@ ENTRIES: dict[str, Entry] = {
     ),
     "llama4": Entry(
         why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356); two layers as for "
-        "gpt_oss, a dense one in chunks and a mixture without positions",
+        "gpt_oss, a dense one and a mixture; each fourth has no positions (llama4.py:218), which "
+        "is no other sum",
         values={
             "use_qk_norm": False,
             "intermediate_size_mlp": 128,
             "attention_chunk_size": 8,
             "num_hidden_layers": 2,
-            "layer_types": ["chunked_attention", "full_attention"],
-            "no_rope_layers": [1, 0],
+            "layer_types": ["chunked_attention"] * 2,
+            "no_rope_layers": [1, 1],
             "interleave_moe_layer_step": 2,
             "moe_layers": [1],
         },
