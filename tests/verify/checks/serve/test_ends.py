@@ -56,7 +56,7 @@ def test_a_rank_that_meets_the_limit_is_named_with_what_it_last_said():
     }
     outcome, why = classify(answer, engine=ENGINE)
     assert outcome == "cannot-run"
-    assert why == "waited 120 s for ranks 0, 1: gave up; rank 0 said last: in all_reduce"
+    assert why == "waited 240 s for ranks 0, 1: gave up; rank 0 said last: in all_reduce"
 
 
 def test_an_engine_that_does_not_get_imported_is_waited_for_so_long(tmp_path, monkeypatch):

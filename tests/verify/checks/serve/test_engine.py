@@ -1,4 +1,7 @@
-"""The real releases: #23734 and its repair. SERVE_PYTHON names a Python with the packages."""
+"""The real releases: #23734 and its repair. SERVE_PYTHON names a Python with the packages.
+
+SERVE_RELEASES, where it is set, is a folder with the releases unpacked, each named by its version.
+"""
 
 import json
 import os
@@ -18,14 +21,19 @@ def forward_normal(self, h, should_allreduce_fusion=False, use_reduce_scatter=Fa
 q.Qwen3MoeSparseMoeBlock.forward_normal = forward_normal
 """
 PYTHON = os.environ.get("SERVE_PYTHON")
+RELEASES = os.environ.get("SERVE_RELEASES")
 SAMPLES = Path(__file__).parent / "samples"
+
+
+def source(release):
+    return str(Path(RELEASES, release)) if RELEASES else f"sglang=={release}"
 
 
 def served(tmp_path, release, *words, model="qwen3_moe"):
     if PYTHON is None:
         pytest.skip("SERVE_PYTHON is not set")
     output = tmp_path / "report.json"
-    command = ["serve", f"sglang=={release}", "--python", PYTHON, "--model", model, *words]
+    command = ["serve", source(release), "--python", PYTHON, "--model", model, *words]
     code = command_line.main([*command, "--format", "json", "--output", str(output)])
     return code, json.loads(output.read_text())["cases"]
 
@@ -75,7 +83,7 @@ def test_a_wrong_sum_that_a_norm_hides_is_no_pass(tmp_path):
     patch, results = tmp_path / "wrong.py", tmp_path / "results.jsonl"
     patch.write_text(DOUBLED_BEFORE_A_NORM)
     words = ("--python", PYTHON, "--model", "afmoe", "--layout", "tp2", "--patch", str(patch))
-    assert command_line.main(["serve", "sglang==0.5.23", *words, "--results", str(results)]) == 2
+    assert command_line.main(["serve", source("0.5.23"), *words, "--results", str(results)]) == 2
     (row,) = map(json.loads, results.read_text().splitlines())
     assert (row["outcome"], row["patch_moves"]) == ("ill-conditioned", 0)
     assert row["dlogprob"] < row["tolerance"]
@@ -118,7 +126,7 @@ def test_known_faults_are_seen_and_exact_once_repaired(tmp_path, fault):
     results = tmp_path / "results.jsonl"
     words = ["--python", PYTHON, "--model", model, "--layout", layout, "--results", str(results)]
     for patch in ([], ["--patch", str(SAMPLES / f"{repair}.py")]):
-        command_line.main(["serve", f"sglang=={release}", *words, *patch])
+        command_line.main(["serve", source(release), *words, *patch])
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert [row["outcome"] for row in rows] == [said, "exact"]
     # on one rank it is the release's own model

@@ -17,6 +17,7 @@ DRIVE = "verify.engines.sglang.serving.inside.checkpoint"
 # nats; two implementations of one model, both float32, gave at most 1e-4 (granitemoe)
 NEAR = 5e-4
 FAR = 0.1
+SAMPLES = Path(__file__).parent / "samples"
 MODELS = (
     "qwen3_moe",
     "glm4_moe",
@@ -61,3 +62,9 @@ def test_a_sum_taken_twice_is_far_from_it(session, distance, tmp_path):
     patch = tmp_path / "doubled.py"
     patch.write_text(DOUBLED)
     assert distance(session, "qwen3_moe", engine=ENGINE, patch=str(patch)) > FAR
+
+
+def test_gpt_oss_decodes_over_one_key_fewer_than_its_window(session, distance):
+    whole = str(SAMPLES / "decode_window_whole.py")
+    assert distance(session, "gpt_oss", engine=ENGINE) > FAR
+    assert distance(session, "gpt_oss", engine=ENGINE, patch=whole) < NEAR

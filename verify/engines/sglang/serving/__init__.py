@@ -27,6 +27,7 @@ _CPU = Engine(
     sizes_differ=tables.SIZES_DIFFER,
     peer_gone=tables.PEER_GONE,
     asked=findings.asked,
+    case_s=tables.CPU_CASE_S,
 )
 _GPU = replace(
     _CPU,

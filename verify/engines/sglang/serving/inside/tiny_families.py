@@ -150,8 +150,19 @@ ENTRIES: dict[str, Entry] = {
         after={"is_moe_layer": [False, True, True, True], "sliding_window_pattern": None},
     ),
     "llama4": Entry(
-        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356)",
-        values={"use_qk_norm": False, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+        why="its QK norm casts to bfloat16 whatever the dtype (llama4.py:356); two layers as for "
+        "gpt_oss, a dense one and a mixture; each fourth has no positions (llama4.py:218), which "
+        "is no other sum",
+        values={
+            "use_qk_norm": False,
+            "intermediate_size_mlp": 128,
+            "attention_chunk_size": 8,
+            "num_hidden_layers": 2,
+            "layer_types": ["chunked_attention"] * 2,
+            "no_rope_layers": [1, 1],
+            "interleave_moe_layer_step": 2,
+            "moe_layers": [1],
+        },
         attention="triton",
     ),
     "step3p5": Entry(
@@ -261,8 +272,10 @@ ENTRIES: dict[str, Entry] = {
         values={"num_key_value_heads": 4, "num_query_groups": 4},
     ),
     "grok": Entry(
-        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek",
-        values={"num_key_value_heads": 4},
+        why="a whole checkpoint: presharded experts are a rank's own file; heads as for deepseek; "
+        "each sum has a norm behind it, which hides its scale unless its epsilon is as large as "
+        "what it divides (grok.py:603); two layers as for gpt_oss",
+        values={"num_key_value_heads": 4, "num_hidden_layers": 2, "rms_norm_eps": 1.0},
         after={"load_presharded_moe": False},
     ),
     "minimax_m3": Entry(
