@@ -70,6 +70,8 @@ def register(folder: Path) -> None:
     # a launch asks this, and importing every class would be most of what it takes
     if kind not in _known_classes(kinds=[kind]):
         generic = type(f"Tiny_{kind}", (transformers.PretrainedConfig,), {"model_type": kind})
+        # where pickle looks: on GPUs rank 0 reads the launch and hands on what it read
+        globals()[generic.__name__] = generic
         transformers.AutoConfig.register(kind, generic, exist_ok=True)
 
 
