@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(900)]
 
 OPEN_CODED, PREDICATE, FUSING = "0.5.10.post1", "0.5.11", "0.5.17"
 DIVERGES = "tp2.dp2.ep2"
-LAYOUTS = ("tp2", "tp4", "tp2.ep2", DIVERGES)
+LAYOUTS = ("tp2", "tp4", "tp2.ep2", "tp2.dp2", DIVERGES)
 PYTHON = os.environ.get("SERVE_PYTHON")
 SAMPLES = Path(__file__).parent / "samples"
 FOLLOW = (SAMPLES / "follow_plan.py").read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ def served(tmp_path, release, model, *, layouts, patch=None):
     return {case["layout"]: case["outcome"] for case in cases}
 
 
-@pytest.mark.parametrize("release", [OPEN_CODED, PREDICATE])
+@pytest.mark.parametrize("release", [OPEN_CODED, PREDICATE, FUSING])
 @pytest.mark.parametrize("model", ["qwen3_moe", "glm4_moe"])
 def test_layers_that_follow_the_plan_are_exact(tmp_path, release, model):
     found = served(tmp_path, release, model, layouts=LAYOUTS, patch=FOLLOW)

@@ -5,7 +5,9 @@ they would have decided is read from the plan; from 0.5.11 on it takes the predi
 the communicator would have decided, and over which group a fused norm sums, is read from it too.
 """
 
+import sys
 from inspect import signature
+from pathlib import Path
 
 from sglang.srt import distributed
 from sglang.srt.layers import communicator as communicators
@@ -14,6 +16,8 @@ from sglang.srt.layers.communicator import LayerCommunicator
 from sglang.srt.models import glm4_moe, qwen3_moe
 from sglang.srt.server_args import get_global_server_args
 
+# the engine's Python finds nothing of this repository by itself
+sys.path += map(str, Path(__file__).parents[5:6])
 from helper import Layer, MoeConfig, plan_layer
 
 SUMS = {
@@ -83,7 +87,8 @@ def leaves_sum_to_norm(self, forward_batch):
 
 
 def leaves_sum_to_scatter(self, forward_batch):
-    return plan_of(self, forward_batch).consumer.step == "reduce_scatter"
+    """From 0.5.17 on a dense MLP's last layer asks this of either way to scatter a sum."""
+    return plan_of(self, forward_batch).consumer.step in ("reduce_scatter", "reduce_scatterv")
 
 
 LayerCommunicator.should_fuse_mlp_allreduce_with_next_layer = leaves_sum_to_norm

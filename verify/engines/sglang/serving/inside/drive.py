@@ -148,7 +148,8 @@ def rank(
     kept.install()
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")
-        exec(compile(source, case["patch"], "exec"), {"__name__": "patch"})
+        own = {"__name__": "patch", "__file__": case["patch"]}
+        exec(compile(source, case["patch"], "exec"), own)
     weights = importlib.import_module("verify.engines.sglang.serving.inside.weights")
     weights.install(seed=case["seed"], shapes=Path(case["model"], "shapes.json"))
     return dict(

@@ -132,7 +132,8 @@ def rank(prepared: Any, case: dict[str, Any], folder: Path, rank: int) -> dict[s
     _be(rank)
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")
-        exec(compile(source, case["patch"], "exec"), {"__name__": "patch"})
+        own = {"__name__": "patch", "__file__": case["patch"]}
+        exec(compile(source, case["patch"], "exec"), own)
     shapes = Path(case["model"], "shapes.json")
     importlib.import_module(f"{_INSIDE}.weights").prepare(seed=case["seed"], shapes=shapes)
     texts, forced = prompts(case["seed"])
