@@ -121,11 +121,11 @@ def planned_shards(case: PlannedCase) -> tuple[Shard, ...]:
     plan, layout = case.plan, case.deployment.layout
     ranks = range(layout.world_size)
     if case.dense:
-        places = [_place(case, plan.dense.over, rank) for rank in ranks]
+        places = [_place(case, plan.over("dense"), rank) for rank in ranks]
         return tuple(Shard(tp_rank=place, tp_size=size) for place, size in places)
     shards = []
     for rank in ranks:
-        place, size = _place(case, "none" if case.addend == "whole" else plan.shared.over, rank)
+        place, size = _place(case, "none" if case.addend == "whole" else plan.over("shared"), rank)
         shard = Shard(shared_rank=place, shared_size=size)
         if not case.layer.experts_everywhere:
             shard = replace(
@@ -158,7 +158,7 @@ def _shared(plan: Plan, addend: Addend) -> Shared:
     """Where the plan has shared experts, in the ledger's words."""
     if addend == "none":
         return "none"
-    return "replicated" if addend == "whole" or plan.shared.replicated else "sharded"
+    return "replicated" if addend == "whole" or plan.over("shared") == "none" else "sharded"
 
 
 def _addends(subject: str) -> tuple[Addend, ...]:

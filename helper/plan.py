@@ -18,6 +18,9 @@ from helper.reasons import Path, SkipReason
 Rows = Literal["all", "attention group", "own share"]
 """Whose tokens a rank's tensor holds: every attention group's, its own group's, its own part."""
 
+Part = Literal["routed", "shared", "dense"]
+"""What a block is made of: its experts and what is added to them, or one MLP."""
+
 QUIET = ("nothing", "own rows", "gather shares")
 """What a layer can do after the block without summing; other steps are a skip reason's."""
 
@@ -35,11 +38,6 @@ class Placement:
 
     over: Group
 
-    @property
-    def replicated(self) -> bool:
-        """Whether every rank holds the part whole."""
-        return self.over == "none"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Consumer:
@@ -48,13 +46,17 @@ class Consumer:
     A step that sums is the `step` of one of `helper.reasons.SKIP_REASONS`, the others are `QUIET`.
     Afterwards a rank holds its attention group's rows, whatever the block worked on. A `fused
     norm` whose kernel declines sums plainly over the same group before it norms. Raises
-    `PlanError` for a step that sums over nobody, or one that cannot sum and is given a group.
+    `PlanError` for a step that no layer makes after a block (a dispatcher's combine is the block's
+    own), for one that sums over nobody, and for one that cannot sum and is given a group.
     """
 
     step: str
     over: Group
 
     def __post_init__(self) -> None:
+        summing = {reason.step for reason in reasons.SKIP_REASONS if reason.form != "dispatch"}
+        if self.step not in QUIET and self.step not in summing:
+            raise PlanError(f"{self.step!r} is no step of a layer after its block")
         if (self.step in QUIET) != (self.over == "none"):
             raise PlanError(f"a consumer cannot be {self.step!r} over {self.over!r}")
 
@@ -65,20 +67,28 @@ class Plan:
 
     `block_sum` is the group that the block sums its output over, `none` when it must not. `routed`
     says over which ranks the routed output is partial; `shared` and `dense` how those MLPs are
-    built. Everything sharded is added before the block's sum. `whole_on` says where a value that
-    every rank computes whole (zero experts, a replicated MLP) is added: on `every rank`, after the
-    block's sum, or on the `first rank` of the consumer's group, while that sum is still owed. `why`
-    is the reason in one sentence.
+    built. A part that the block has not is None: a dense one has only the last, one of experts the
+    first two. Everything sharded is added before the block's sum. `whole_on` says where a value
+    that every rank computes whole (zero experts, a replicated MLP) is added: on `every rank`, after
+    the block's sum, or on the `first rank` of the consumer's group, while that sum is still owed.
+    `why` is the reason in one sentence.
     """
 
     rows: Rows
     block_sum: Group
-    routed: Placement
-    shared: Placement
-    dense: Placement
+    routed: Placement | None
+    shared: Placement | None
+    dense: Placement | None
     whole_on: Literal["every rank", "first rank"]
     consumer: Consumer
     why: str
+
+    def over(self, part: Part) -> Group:
+        """The ranks that `part` is sharded over. Raises `PlanError` where the block has none."""
+        placement: Placement | None = getattr(self, part)
+        if placement is None:
+            raise PlanError(f"this block has no {part} part")
+        return placement.over
 
 
 @lru_cache(maxsize=4096)
@@ -103,16 +113,29 @@ def plan_layer(config: MoeConfig, layer: Layer) -> Plan:
     else:
         consumer = Consumer(step=completion.step, over=over)
         why = f"summed over {over} by {completion.completed_by}"
+    if _split_less(config, layer):
+        why += "; not sharded over tp: contexts differ in prefill, and weights are loaded once"
     return Plan(
         rows=rows,
         block_sum=over if completion is None else "none",
-        routed=Placement(over=over),
-        shared=Placement(over=over),
-        dense=Placement(over=over),
+        **_parts(layer, over),
         whole_on="every rank" if completion is None else "first rank",
         consumer=consumer,
         why=why,
     )
+
+
+def _parts(layer: Layer, over: Group) -> dict[Part, Placement | None]:
+    """The parts of the layer's block, each sharded over `over`."""
+    place, absent = Placement(over=over), None
+    if layer.block == "dense":
+        return {"routed": absent, "shared": absent, "dense": place}
+    return {"routed": place, "shared": place, "dense": absent}
+
+
+def _split_less(config: MoeConfig, layer: Layer) -> bool:
+    """Whether weights are on more ranks than tokens alone would ask for in some pass."""
+    return layer.block == "dense" and config.attn_cp_size > 1
 
 
 def _completion(config: MoeConfig, layer: Layer, over: Group) -> SkipReason | None:
@@ -163,6 +186,10 @@ def _dispatched(config: MoeConfig, layer: Layer) -> SkipReason | None:
 def _refuse(config: MoeConfig, layer: Layer) -> None:
     if layer.dense_on_own_rows and layer.block != "dense":
         raise PlanError("dense_on_own_rows is about a dense block, not about experts")
+    if layer.block == "experts" and config.moe_a2a_backend == "customized":
+        raise PlanError(
+            "moe_a2a_backend='customized': whether a plug-in's combine sums is not known"
+        )
     if layer.experts_everywhere:
         for name in ("ep_size", "attn_dp_size"):
             if getattr(config, name) != config.tp_size:
@@ -189,14 +216,11 @@ def _on_own_rows(config: MoeConfig, layer: Layer) -> bool:
 
 def _own_rows_plan(config: MoeConfig, layer: Layer) -> Plan:
     """Nobody sums: a sum would run over ranks that hold other tokens."""
-    whole = Placement(over="none")
     gathers_shares = config.attn_tp_size > 1
     return Plan(
         rows="own share",
         block_sum="none",
-        routed=whole,
-        shared=whole,
-        dense=whole,
+        **_parts(layer, "none"),
         whole_on="every rank",
         consumer=Consumer(step="gather shares" if gathers_shares else "nothing", over="none"),
         why=_why_own_rows(config, layer),
@@ -218,7 +242,7 @@ def _partial_over(config: MoeConfig, layer: Layer) -> Group:
     """The smallest group whose ranks hold all different parts, and the same tokens."""
     if config.tp_size == 1:
         return "none"
-    if layer.block == "dense" and config.attn_cp_size > 1:
+    if _split_less(config, layer):
         # contexts differ in prefill and weights are loaded once: shard where tokens always agree
         return "attn_tp" if config.attn_tp_size > 1 else "none"
     if config.moe_dp_size == 1:

@@ -3,8 +3,8 @@
     python tests/helper/plan_mutants.py [TEXT]
 
 prints a line of JSON for each mutant whose change contains TEXT. A mutant negates a condition,
-drops or swaps an operand, turns a comparison, or replaces a word that decides something by another
-of its kind. Explanations, refusals' words and types are left alone.
+drops or swaps an operand, turns a comparison, makes a number one larger, or replaces a word that
+decides something by another of its kind. Explanations, refusals' words and types are left alone.
 """
 
 import ast
@@ -45,8 +45,8 @@ TURNED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,),
 }
-UNREAD = ("any_reason", "should_skip_post_experts_all_reduce", "replicated")
-"""Not the plan's: the predicate has tests of its own, `replicated` is a word for `none`."""
+UNREAD = ("any_reason", "should_skip_post_experts_all_reduce")
+"""Not the plan's: the predicate has tests of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,8 @@ def _changes(node: ast.AST) -> Iterator[Callable[[], None]]:
     if isinstance(node, ast.Compare):
         for turned in TURNED[type(node.ops[0])]:
             yield lambda turned=turned: setattr(node, "ops", [turned()])
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        yield lambda: setattr(node, "value", node.value + 1)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         for words in WORDS:
             if node.value in words:

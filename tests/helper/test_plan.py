@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from helper import Layer, MoeConfig, PlanError, plan_layer
+from helper.plan import Part
 from verify.parallel.deployment import layouts, with_backends
 
 CONFIGS = [
@@ -34,7 +35,7 @@ def test_somebody_sums_exactly_where_parts_differ() -> None:
         for layer in PASSES:
             plan = plan_layer(config, layer)
             summing = [g for g in (plan.block_sum, plan.consumer.over) if g != "none"]
-            assert summing == ([] if plan.routed.replicated else [plan.routed.over])
+            assert summing == ([] if plan.over("routed") == "none" else [plan.over("routed")])
 
 
 def test_no_group_is_named_that_has_one_rank() -> None:
@@ -48,7 +49,8 @@ def test_no_group_is_named_that_has_one_rank() -> None:
         }
         for layer in [each for one in PASSES for each in (one, replace(one, block="dense"))]:
             plan = plan_layer(config, layer)
-            named = {plan.block_sum, plan.consumer.over, plan.routed.over, plan.dense.over}
+            part: Part = "dense" if layer.block == "dense" else "routed"
+            named = {plan.block_sum, plan.consumer.over, plan.over(part)}
             assert all(sizes[group] > 1 for group in named), (config, layer)
 
 
@@ -153,6 +155,7 @@ def test_a_reduce_scatter_stands_in_for_both_sums_of_a_hybrid_layer() -> None:
             Layer(),
             "data and context parallelism together",
         ),
+        (MoeConfig(tp_size=2, moe_a2a_backend="customized"), Layer(), "plug-in's combine"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(config: MoeConfig, layer: Layer, why: str) -> None:

@@ -184,6 +184,42 @@ def with_backends(sizes: MoeConfig) -> Iterator[tuple[MoeConfig, int]]:
     yield from classes.values()
 
 
+def with_every_backend(config: MoeConfig) -> Iterator[MoeConfig]:
+    """`config` with each legal set of backend names of its class in `with_backends`."""
+    fp4 = uses_flashinfer_fp4_allgather(config)
+    for backends in _legal_with(config):
+        other = replace(config, **asdict(backends))
+        if uses_flashinfer_fp4_allgather(other) == fp4:
+            yield other
+
+
+def with_every_transport(config: MoeConfig) -> Iterator[MoeConfig]:
+    """`config` with each all-to-all backend, where it has one, in the first legal set of names."""
+    if config.moe_a2a_backend == "none":
+        yield config
+        return
+    first = {each.moe_a2a_backend: each for each in reversed(_legal_with(config))}
+    yield from (replace(config, **asdict(each)) for each in first.values())
+
+
+def _legal_with(config: MoeConfig) -> tuple[Backends, ...]:
+    return _legal(
+        ep_is_one=config.ep_size == 1,
+        ep_is_tp=config.ep_size == config.tp_size,
+        all_to_all=config.moe_a2a_backend != "none",
+    )
+
+
+@lru_cache
+def _legal(*, ep_is_one: bool, ep_is_tp: bool, all_to_all: bool) -> tuple[Backends, ...]:
+    return tuple(
+        each
+        for each in _all_backends()
+        if (each.moe_a2a_backend != "none") == all_to_all
+        and is_legal(each, ep_is_one=ep_is_one, ep_is_tp=ep_is_tp)
+    )
+
+
 @lru_cache
 def _classes(*, ep_is_one: bool, ep_is_tp: bool) -> tuple[tuple[Backends, int], ...]:
     """Legal backends by what can matter at all: an all-to-all backend, the inputs of FI."""

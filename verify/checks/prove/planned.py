@@ -26,7 +26,12 @@ from verify.parallel.counts import (
     produce,
     produce_on,
 )
-from verify.parallel.deployment import Deployment, layers
+from verify.parallel.deployment import (
+    Deployment,
+    layers,
+    with_every_backend,
+    with_every_transport,
+)
 from verify.parallel.scene import Mode, Scene
 from verify.report.progress import track
 
@@ -109,7 +114,7 @@ def the_plan(deployment: Deployment, layer: Layer) -> Plan:
 
 def program(deployment: Deployment, layer: Layer, plan: Plan, addend: Addend) -> tuple[str, ...]:
     """The ledger's steps of a layer that does what `plan` says; names are keys of `PLAN_STEPS`."""
-    added = (f"shared_over_{plan.shared.over}",) if addend == "shared" else ()
+    added = (f"shared_over_{plan.over('shared')}",) if addend == "shared" else ()
     block_sum = () if plan.block_sum == "none" else (f"{plan.block_sum}_all_reduce",)
     late: tuple[str, ...] = ()
     if addend == "whole":
@@ -122,7 +127,7 @@ def program(deployment: Deployment, layer: Layer, plan: Plan, addend: Addend) ->
 def _made(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
     """What leaves the experts is the configuration's doing; a plan that calls it else is wrong."""
     if layer.block == "dense":
-        return (f"mlp_over_{plan.dense.over}",)
+        return (f"mlp_over_{plan.over('dense')}",)
     config, layout = deployment.config, deployment.layout
     made: tuple[str, ...] = ("routed_experts",)
     partial_over: Sequence[Sequence[int]] = _copies(config)
@@ -133,7 +138,8 @@ def _made(deployment: Deployment, layer: Layer, plan: Plan) -> tuple[str, ...]:
         made, partial_over = ("all_to_all_experts",), complete
     elif deployment.fp4_allgather or _dispatches(config, layer):
         made, partial_over = ("gather_over_tp", "routed_experts", "fp4_combine"), complete
-    told = complete if plan.routed.replicated else getattr(layout, plan.routed.over)
+    over = plan.over("routed")
+    told = complete if over == "none" else getattr(layout, over)
     same = list(map(list, told)) == list(map(list, partial_over))
     return made if same else ("not_what_is_made",)
 
@@ -188,17 +194,35 @@ def judge_plan(
 def prove_plan(*, max_world_size: int, planner: Planner = the_plan) -> PlannedTally:
     """Judge the plan in every legal deployment of at most `max_world_size` ranks."""
     tally = PlannedTally(kinds=Counter(), faults={})
-    known: dict[Features, list[_Case]] = {}
+    known: dict[Features, _Judged] = {}
     for world_size in track(range(1, max_world_size + 1), what="world sizes proved"):
         for config, stands_for in configurations(world_size):
             features = Features.of(config, LEDGER.release)
-            if features not in known:
-                known[features] = _cases(config, planner)
-            memos: dict[SceneKey, Memo] = {}
-            for case in known[features]:
-                example = replace(case.example, config=config)
-                _count(tally, case, example, stands_for=stands_for, memos=memos)
+            first = features not in known
+            if first:
+                known[features] = _judged(config, planner)
+            _count_all(tally, known[features].cases, config, stands_for=stands_for)
+            # what is taken for granted of it: that it is planned as the one that it is judged by
+            others = with_every_backend(config) if first else with_every_transport(config)
+            for named in others:
+                if not known[features].plans_alike(named, planner):
+                    _count_all(tally, _judged(named, planner).cases, named, stands_for=1)
     return tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """What one configuration comes down to, and the plans that it was asked for."""
+
+    cases: list["_Case"]
+    plans: dict[Layer, tuple[Deployment, Plan]]
+
+    def plans_alike(self, config: MoeConfig, planner: Planner) -> bool:
+        """Whether every layer of `config` is planned as here."""
+        return all(
+            planner(replace(example, config=config), layer) == plan
+            for layer, (example, plan) in self.plans.items()
+        )
 
 
 @dataclass(kw_only=True)
@@ -214,13 +238,15 @@ class _Case:
     weight: int = 0
 
 
-def _cases(config: MoeConfig, planner: Planner) -> list[_Case]:
+def _judged(config: MoeConfig, planner: Planner) -> _Judged:
+    plans: dict[Layer, tuple[Deployment, Plan]] = {}
     found: dict[tuple[SceneKey, tuple[str, ...], Plan], _Case] = {}
     for deployment in layers(config):
         if deployment.shared != "none":
             continue  # where shared experts live is the plan's to say
         for layer in (one for block in BLOCKS for one in layers_of(deployment, block=block)):
             plan = planner(deployment, layer)
+            plans.setdefault(layer, (deployment, plan))
             scene = SceneKey(
                 mode_of(plan), Scene.token_kind(deployment), deployment.context_parallel_extend
             )
@@ -238,7 +264,16 @@ def _cases(config: MoeConfig, planner: Planner) -> list[_Case]:
                     ),
                 )
                 case.weight += 1
-    return list(found.values())
+    return _Judged(cases=list(found.values()), plans=plans)
+
+
+def _count_all(
+    tally: PlannedTally, cases: Sequence[_Case], config: MoeConfig, *, stands_for: int
+) -> None:
+    memos: dict[SceneKey, Memo] = {}
+    for case in cases:
+        example = replace(case.example, config=config)
+        _count(tally, case, example, stands_for=stands_for, memos=memos)
 
 
 def _count(

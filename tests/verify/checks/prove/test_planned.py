@@ -1,16 +1,17 @@
 """The plan on every legal deployment, each of its fields corrupted, and against brute force."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import product
 
 import pytest
 
-from helper import Consumer, Layer, Placement, Plan, PlanError, plan_layer
+from helper import Consumer, Layer, MoeConfig, Placement, Plan, PlanError, plan_layer
 from helper.layer import Block, Group
-from helper.plan import QUIET
+from helper.plan import QUIET, Part
 from helper.reasons import SKIP_REASONS
+from verify.checks.prove.lattice import Memo, SceneKey
 from verify.checks.prove.planned import (
     ADDENDS,
     BLOCKS,
@@ -20,7 +21,9 @@ from verify.checks.prove.planned import (
     judge_plan,
     layers_of,
     mode_of,
+    program,
     prove_plan,
+    the_plan,
 )
 from verify.checks.prove.planned_report import build_plan
 from verify.parallel.deployment import Deployment, deployments
@@ -49,6 +52,29 @@ def test_every_sum_is_made_once_on_every_deployment() -> None:
     assert tally.kinds["exact"] == tally.cases > 30_000_000
 
 
+@pytest.mark.parametrize(
+    ("is_special", "max_world_size"),
+    [
+        (lambda config: config.tp_size > 16, 17),
+        (lambda config: config.attn_tp_size == 8, 16),
+        (lambda config: config.moe_a2a_backend == "mori", 2),
+        (lambda config: config.quantization == "mxfp8", 2),
+    ],
+)
+def test_a_plan_that_looks_at_a_size_or_a_name_is_judged_there(
+    is_special: Callable[[MoeConfig], bool], max_world_size: int
+) -> None:
+    """The ledger judges one configuration for many: for none that is planned in another way."""
+
+    def leaves_it(deployment: Deployment, layer: Layer) -> Plan:
+        right = plan_layer(deployment.config, layer)
+        if not is_special(deployment.config):
+            return right
+        return replace(right, rows="all" if right.rows == "own share" else "own share")
+
+    assert prove_plan(max_world_size=max_world_size, planner=leaves_it).faults
+
+
 def test_what_the_plan_calls_routed_is_what_the_configuration_makes_partial() -> None:
     for deployment, layer in CASES:
         plan = plan_layer(deployment.config, layer)
@@ -57,7 +83,7 @@ def test_what_the_plan_calls_routed_is_what_the_configuration_makes_partial() ->
         scene = Scene(deployment=deployment, mode=mode_of(plan))
         made, told = (
             PLAN_STEPS[step](scene, scene.mlp_input)
-            for step in ("routed_experts", f"mlp_over_{plan.routed.over}")
+            for step in ("routed_experts", f"mlp_over_{plan.over('routed')}")
         )
         assert made.ranks == told.ranks
 
@@ -84,10 +110,9 @@ def test_corrupting_a_field_is_found_or_changes_nothing(name: str) -> None:
     for deployment, layer in CASES:
         if deployment.config.tp_size == 1:
             continue
-        unread = ("dense",) if layer.block == "experts" else ("routed", "shared", "whole_on")
-        if name in unread:
-            continue  # about the other kind of block
         right = plan_layer(deployment.config, layer)
+        if getattr(right, name) is None or (name == "whole_on" and layer.block == "dense"):
+            continue  # no such part; a dense block computes nothing beside its MLP
         for wrong in _others(right, name):
             verdicts = _verdicts(deployment, layer, wrong)
             if verdicts != {"exact"}:
@@ -123,7 +148,7 @@ def _equivalent(deployment: Deployment, right: Plan, wrong: Plan, name: str) -> 
         return ranks(right.block_sum) == ranks(wrong.block_sum)
     if name == "consumer":
         return ranks(right.consumer.over) == ranks(wrong.consumer.over)
-    return ranks(getattr(right, name).over) == ranks(getattr(wrong, name).over)
+    return ranks(right.over(name)) == ranks(wrong.over(name))
 
 
 def test_a_wrong_plan_is_a_finding_with_its_counts() -> None:
@@ -141,6 +166,13 @@ def test_a_wrong_plan_is_a_finding_with_its_counts() -> None:
     assert all(finding.counts for finding in report.findings)
 
 
+def test_no_layer_makes_a_dispatcher_s_step_after_its_block() -> None:
+    for reason in SKIP_REASONS:
+        if reason.form == "dispatch":
+            with pytest.raises(PlanError, match="no step of a layer after its block"):
+                Consumer(step=reason.step, over="tp")
+
+
 def _consumers() -> Iterator[Consumer]:
     for step in (*QUIET, *(reason.step for reason in SKIP_REASONS if reason.form != "dispatch")):
         for over in ("none", *GROUPS):
@@ -148,40 +180,73 @@ def _consumers() -> Iterator[Consumer]:
                 yield Consumer(step=step, over=over)
 
 
-def _cost(deployment: Deployment, plan: Plan, layer: Layer) -> tuple[int, int]:
-    """Ranks that are summed over, and how few shards the part beside the experts is cut into."""
+CUT_LESS = ("weights are loaded once", "on the rank's own tokens is whole on every rank")
+"""Why a part is cut into fewer shards than tokens alone would allow."""
 
-    def size(group: Group) -> int:
-        return 1 if group == "none" else len(getattr(deployment.layout, group)[0])
 
-    part = plan.dense if layer.block == "dense" else plan.shared
-    return size(plan.block_sum) * size(plan.consumer.over), -size(part.over)
+def _size(deployment: Deployment, group: Group) -> int:
+    return 1 if group == "none" else len(getattr(deployment.layout, group)[0])
+
+
+def _sums(deployment: Deployment, plan: Plan) -> int:
+    """The ranks that are summed over, in the block and after it."""
+    return _size(deployment, plan.block_sum) * _size(deployment, plan.consumer.over)
+
+
+def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Iterator[str]:
+    """Right choices that sum over fewer ranks, or cut a part into more shards, than the plan's.
+
+    Brute force over where a part is placed and who sums over which group, on 2, 4 and 8 ranks.
+    What is cut less than it could be is an exception only where `why` says so.
+    """
+    part: Part = "dense" if block == "dense" else "shared"
+    addend: Addend = "none" if block == "dense" else "shared"
+    for deployment, layer in CASES:
+        if layer.block != block or deployment.config.tp_size == 1:
+            continue
+        ours = planner(deployment, layer)
+        shards, sums = _size(deployment, ours.over(part)), _sums(deployment, ours)
+        explained = any(reason in ours.why for reason in CUT_LESS)
+        for over, block_sum, consumer in product(("none", *GROUPS), ("none", *GROUPS), CONSUMERS):
+            theirs = _size(deployment, over)
+            other = replace(ours, block_sum=block_sum, consumer=consumer)
+            other = replace(other, **{part: Placement(over=over)})
+            cut = theirs > shards and not explained
+            fewer = theirs == shards and _sums(deployment, other) < sums
+            if (
+                (cut or fewer)
+                and _possible(layer, consumer)
+                and _judged(deployment, layer, other, addend) == "exact"
+            ):
+                yield f"{deployment} {layer} {other}"
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_no_cheaper_right_choice_exists(block: Block) -> None:
-    """Brute force over where a part is placed and who sums over which group, on 2, 4 and 8 ranks.
+    assert not list(_better(the_plan, block))
 
-    A dense MLP under context parallelism is the exception that `why` accounts for: where contexts
-    happen to agree (decode) it could be sharded over more ranks, but weights are loaded once.
-    """
-    for deployment, layer in CASES:
-        if layer.block != block or deployment.config.tp_size == 1:
-            continue
-        ours = plan_layer(deployment.config, layer)
-        addend: Addend = "none" if block == "dense" else "shared"
-        for over, block_sum in product(("none", *GROUPS), repeat=2):
-            part = {"dense" if block == "dense" else "shared": Placement(over=over)}
-            for consumer in CONSUMERS:
-                other = replace(ours, block_sum=block_sum, consumer=consumer, **part)
-                theirs, own = (_cost(deployment, each, layer) for each in (other, ours))
-                if theirs == own or theirs[0] > own[0] or theirs[1] > own[1]:
-                    continue  # no cheaper
-                if not _possible(layer, consumer):
-                    continue
-                assert _judged(deployment, layer, other, addend) != "exact" or (
-                    block == "dense" and deployment.config.attn_cp_size > 1
-                ), (deployment, layer, other)
+
+def test_a_plan_that_cuts_nothing_is_told_of_a_better_one() -> None:
+    def whole(deployment: Deployment, layer: Layer) -> Plan:
+        return replace(
+            plan_layer(deployment.config, layer),
+            block_sum="none",
+            consumer=Consumer(step="nothing", over="none"),
+            dense=Placement(over="none"),
+            why="",
+        )
+
+    assert next(_better(whole, "dense"))
+
+
+def test_a_dense_mlp_that_is_cut_less_says_why() -> None:
+    """Where contexts agree (decode) it could be over all ranks, but its weights are loaded once."""
+
+    def silent(deployment: Deployment, layer: Layer) -> Plan:
+        return replace(plan_layer(deployment.config, layer), why="")
+
+    for named in ("attn_cp_size=2", "dense_on_own_rows=True"):
+        assert any(named in each for each in _better(silent, "dense"))
 
 
 def _possible(layer: Layer, consumer: Consumer) -> bool:
@@ -192,10 +257,19 @@ def _possible(layer: Layer, consumer: Consumer) -> bool:
 
 
 def _judged(deployment: Deployment, layer: Layer, plan: Plan, addend: Addend) -> str:
-    try:
-        return judge_plan(deployment, layer, plan, addend).kind
-    except KeyError:
+    steps = program(deployment, layer, plan, addend)
+    if not all(step in PLAN_STEPS for step in steps):
         return "no such step"
+    scene = SceneKey(
+        mode_of(plan), Scene.token_kind(deployment), deployment.context_parallel_extend
+    )
+    key = (deployment.config, scene)
+    if key not in MEMOS:
+        MEMOS[key] = Memo(Scene(deployment=deployment, mode=scene.mode), PLAN_STEPS)
+    return MEMOS[key].verdict(steps)[0]
+
+
+MEMOS: dict[tuple[MoeConfig, SceneKey], Memo] = {}
 
 
 CONSUMERS = list(_consumers())
