@@ -30,7 +30,7 @@ ALL = (
     "torch's own",
     "triton dispatcher: trips over objects whose __dict__ is not one",
     "buffers of what a pipeline stage receives: made by a warm-up, which eager execution with a "
-    "given number of cache blocks leaves out (cpu_worker.py:200); the model's own empty ones",
+    "given size of the cache leaves out (cpu_worker.py:199); the model's own empty ones",
     "model inspection: in this process, not in one of its own",
     "tokenizer of DeepSeek's picture models: not read; one that knows the picture token only",
     "list of processors: the engine's own flat one, since no program may be run to ask",
