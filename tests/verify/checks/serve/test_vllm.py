@@ -108,6 +108,15 @@ def test_shared_experts_in_slices_diverge_where_ranks_have_tokens_of_their_own(
     assert (code, case["outcome"]) == (0, "exact")
 
 
+def test_a_later_stage_of_gemma4_drops_the_layers_inputs_that_it_is_handed(tmp_path):
+    words = ("--model", "gemma4_layer_inputs", "--layout", "pp2")
+    code, (case,) = served(tmp_path, *words)
+    assert (code, case["outcome"]) == (1, "diverged")
+    assert case["dlogprob"] > 1
+    code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / "gemma4_layer_inputs.py"))
+    assert (code, case["outcome"]) == (0, "exact")
+
+
 def test_a_launch_that_the_server_refuses_is_its_own_words(tmp_path, capsys):
     words = ("--model", "mixtral", "--layout", "tp2", "--", "--max-model-len=100000")
     assert served(tmp_path, *words)[0] == 2

@@ -116,7 +116,7 @@ def run(
     keep(folder, rank, {"rows": rows})
     seen = dict(collectives.seen)
     sites = _agreed(collectives) if case["ranks"] > 1 else []
-    slices = parts_held(test.model, shapes)
+    slices = _read(parts_held(test.model, shapes), test.model)
     changes = case.get("changes", [])
     if changes == "own":
         changes = [{"site": each["words"], "how": how} for each in sites for how in each["hows"]]
@@ -195,6 +195,19 @@ def _agreed(collectives: corrupt.Collectives) -> list[dict[str, Any]]:
         }
         for site in sorted({site for ranks, _ in everyone for site in ranks})
     ]
+
+
+def _read(names: list[str], model: torch.nn.Module) -> list[str]:
+    """Of `names` of parameters those that this stage reads: a later one looks no token up."""
+    state: Any = importlib.import_module("vllm.distributed.parallel_state")
+    if state.get_pp_group().is_first_rank:
+        return names
+    embedding: Any = importlib.import_module(
+        "vllm.model_executor.layers.vocab_parallel_embedding"
+    ).VocabParallelEmbedding
+    # a head is one too, of a class of its own
+    unread = {f"{name}.weight" for name, each in model.named_modules() if type(each) is embedding}
+    return [name for name in names if name not in unread]
 
 
 def _coordinators() -> dict[str, Any]:
