@@ -21,7 +21,12 @@ class Offline:
         self.model = torch.nn.Sequential(torch.nn.Identity())
         self.model.make_empty_intermediate_tensors = dict
         self.runner = SimpleNamespace(
-            model=self.model, intermediate_tensors=None, max_num_tokens=256, dtype=1, device="cpu"
+            model=self.model,
+            intermediate_tensors=None,
+            max_num_tokens=256,
+            dtype=1,
+            device="cpu",
+            kv_caches=[torch.ones(1), [torch.ones(1), torch.ones(1)]],
         )
         worker = SimpleNamespace(worker=SimpleNamespace(model_runner=self.runner))
         self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=worker))
@@ -77,8 +82,11 @@ def test_a_generation_is_a_row_a_step_and_prompt_of_this_group(monkeypatch):
     # three positions of the prompt, then its first answer
     assert [-rows["prefill", 1][TOKENS * place + 1] for place in range(4)] == [4, 5, 6, 3]
     assert list(rows["decode 3", 1]) == [-6.0 * each for each in range(TOKENS)]
+    first, (second, third) = offline.runner.kv_caches
+    second.fill_(float("nan"))
     test.run()
     assert offline.steps == 2 * list(drive.STEPS)
+    assert [float(each) for each in (first, second, third)] == [0, 0, 0]
 
 
 def test_an_earlier_stage_asks_for_no_prompt_and_a_later_one_has_where_to_receive(monkeypatch):

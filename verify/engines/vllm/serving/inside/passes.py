@@ -50,6 +50,7 @@ class Test:
         self._last: bool = state.get_pp_group().is_last_rank
         if not state.get_pp_group().is_first_rank:
             standins.received(runner)
+        self._caches: list[Any] = runner.kv_caches
         self._passes = 0
         self.model.register_forward_pre_hook(self._count)
 
@@ -64,6 +65,10 @@ class Test:
         An earlier pipeline stage is told the logits of what is decoded, and has no prefill.
         """
         self._passes = 0
+        # what is no number stays in a cache, and a masked place of it times zero is none either
+        for cache in self._caches:
+            for part in cache if isinstance(cache, list | tuple) else [cache]:
+                part.zero_()
         vllm: Any = importlib.import_module("vllm")
         # log-probabilities are taken before the one allowed token is: no tie makes runs differ
         parameters = [
