@@ -117,6 +117,14 @@ def test_a_later_stage_of_gemma4_drops_the_layers_inputs_that_it_is_handed(tmp_p
     assert (code, case["outcome"]) == (0, "exact")
 
 
+def test_a_stage_of_granites_hybrid_runs_layers_that_it_does_not_have(tmp_path, capsys):
+    words = ("--model", "granitemoehybrid", "--layout", "pp2")
+    assert served(tmp_path, *words)[0] == 2
+    assert "too many values to unpack" in capsys.readouterr().err
+    code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / "granite_stages.py"))
+    assert (code, case["outcome"]) == (0, "exact")
+
+
 def test_a_launch_that_the_server_refuses_is_its_own_words(tmp_path, capsys):
     words = ("--model", "mixtral", "--layout", "tp2", "--", "--max-model-len=100000")
     assert served(tmp_path, *words)[0] == 2
