@@ -59,6 +59,24 @@ def test_a_right_model_is_exact_and_each_collective_counts(tmp_path):
     assert {"all_reduce", "all_gather", "all_gatherv", "reduce_scatterv"} <= functions
 
 
+def test_pipeline_stages_are_exact_and_what_one_hands_on_counts(tmp_path):
+    words = ("--model", "qwen3_moe", "--layout", "pp2", "--layout", "tp2.pp2")
+    code, cases = served(tmp_path, *words)
+    assert (code, [case["outcome"] for case in cases]) == (0, ["exact", "exact"])
+    for case in cases:
+        assert {row["seen"] for row in case["corruptions"]} == {"diverged"}
+        assert any("isend_tensor_dict" in row["where"] for row in case["corruptions"])
+
+
+def test_a_sum_over_other_ranks_of_the_launch_is_seen(tmp_path):
+    words = ("--model", "qwen3_moe", "--layout", "tp2.dp2.ep4", "--corruptions")
+    code, (case,) = served(tmp_path, *words)
+    assert (code, case["outcome"]) == (0, "exact")
+    over = [row for row in case["corruptions"] if row["how"].startswith("over ")]
+    assert {"over dp:0", "over ep:0"} <= {row["how"] for row in over}
+    assert {row["seen"] for row in over} <= {"diverged", "sizes-differ"}
+
+
 def test_49122_diverges_and_its_module_is_named(tmp_path):
     code, (case,) = served(tmp_path, "--model", "aria", "--layout", "tp2")
     assert (code, case["outcome"]) == (1, "diverged")
@@ -87,6 +105,23 @@ def test_shared_experts_in_slices_diverge_where_ranks_have_tokens_of_their_own(
     assert (code, case["outcome"]) == (1, "diverged")
     assert case["module"].startswith(module)
     code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / repair))
+    assert (code, case["outcome"]) == (0, "exact")
+
+
+def test_a_later_stage_of_gemma4_drops_the_layers_inputs_that_it_is_handed(tmp_path):
+    words = ("--model", "gemma4_layer_inputs", "--layout", "pp2")
+    code, (case,) = served(tmp_path, *words)
+    assert (code, case["outcome"]) == (1, "diverged")
+    assert case["dlogprob"] > 1
+    code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / "gemma4_layer_inputs.py"))
+    assert (code, case["outcome"]) == (0, "exact")
+
+
+def test_a_stage_of_granites_hybrid_runs_layers_that_it_does_not_have(tmp_path, capsys):
+    words = ("--model", "granitemoehybrid", "--layout", "pp2")
+    assert served(tmp_path, *words)[0] == 2
+    assert "too many values to unpack" in capsys.readouterr().err
+    code, (case,) = served(tmp_path, *words, "--patch", str(SAMPLES / "granite_stages.py"))
     assert (code, case["outcome"]) == (0, "exact")
 
 

@@ -36,7 +36,13 @@ MODELS = (
     "mellum",
     "solar_open",
     "jamba",
+    "olmoe_plain",
+    "deepseek_v2_plain",
+    "exaone_moe_windows",
+    "lfm2_moe_tied",
+    "cohere2_moe_tied",
 )
+SAMPLES = Path(__file__).parent / "samples"
 DOUBLED = """
 from vllm.model_executor.models.qwen3_moe import Qwen3MoeSparseMoeBlock as block
 forward = block.forward
@@ -70,3 +76,11 @@ def test_a_sum_taken_twice_is_far_from_it(session, distance, tmp_path):
     patch = tmp_path / "doubled.py"
     patch.write_text(DOUBLED)
     assert distance(session, "qwen3_moe", engine=ENGINE, patch=str(patch)) > FAR
+
+
+def test_a_bias_that_phimoe_loads_and_never_adds_is_seen_and_with_it_added_it_agrees(
+    session, distance
+):
+    patch = str(SAMPLES / "phimoe_bias.py")
+    assert distance(session, "phimoe_biases", engine=ENGINE) > FAR
+    assert distance(session, "phimoe_biases", engine=ENGINE, patch=patch) < NEAR

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import types
 from types import SimpleNamespace
 
 import pytest
@@ -20,8 +19,16 @@ class Offline:
 
     def __init__(self):
         self.model = torch.nn.Sequential(torch.nn.Identity())
-        runner = SimpleNamespace(model=self.model)
-        worker = SimpleNamespace(worker=SimpleNamespace(model_runner=runner))
+        self.model.make_empty_intermediate_tensors = dict
+        self.runner = SimpleNamespace(
+            model=self.model,
+            intermediate_tensors=None,
+            max_num_tokens=256,
+            dtype=1,
+            device="cpu",
+            kv_caches=[torch.ones(1), [torch.ones(1), torch.ones(1)]],
+        )
+        worker = SimpleNamespace(worker=SimpleNamespace(model_runner=self.runner))
         self.llm_engine = SimpleNamespace(model_executor=SimpleNamespace(driver_worker=worker))
         self.steps, self.step = [], lambda: None
 
@@ -30,16 +37,19 @@ class Offline:
             self.model(torch.zeros(1))
             self.steps.append(self.step())
         return [
-            self._answer(prompt["prompt_token_ids"], one["allowed_token_ids"][0], one["max_tokens"])
+            self._answer(prompt["prompt_token_ids"], one)
             for prompt, one in zip(given, parameters, strict=True)
         ]
 
-    def _answer(self, text, forced, count):
+    def _answer(self, text, asked):
+        (forced,), count = asked["allowed_token_ids"], asked["max_tokens"]
+
         def table(token):
             return {each: SimpleNamespace(logprob=-float(token * each)) for each in range(TOKENS)}
 
         output = SimpleNamespace(logprobs=[table(forced + step) for step in range(count)])
         prompt = [None, *(table(token) for token in text[:-1])]
+        prompt = prompt if asked["prompt_logprobs"] else None
         return SimpleNamespace(prompt_logprobs=prompt, outputs=[output])
 
 
@@ -52,10 +62,17 @@ def test_prompts_are_of_unequal_length_and_no_two_groups_have_equally_many():
     assert sum(map(len, texts)) < 256
 
 
+def engine(monkeypatch, *, first, last):
+    """What of vLLM a generation asks for; `first` and `last` say which pipeline stage this is."""
+    stage = SimpleNamespace(is_first_rank=first, is_last_rank=last)
+    state = SimpleNamespace(get_pp_group=lambda: stage)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    monkeypatch.setitem(sys.modules, "vllm.distributed", SimpleNamespace(parallel_state=state))
+    monkeypatch.setitem(sys.modules, "vllm.distributed.parallel_state", state)
+
+
 def test_a_generation_is_a_row_a_step_and_prompt_of_this_group(monkeypatch):
-    vllm = types.ModuleType("vllm")
-    vllm.SamplingParams = dict
-    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    engine(monkeypatch, first=True, last=True)
     offline = Offline()
     test = passes.Test(offline=offline, texts=[[1, 2, 3], [4, 5, 6, 7]], forced=[2, 3], mine=[1])
     offline.step = lambda: test.step
@@ -65,8 +82,23 @@ def test_a_generation_is_a_row_a_step_and_prompt_of_this_group(monkeypatch):
     # three positions of the prompt, then its first answer
     assert [-rows["prefill", 1][TOKENS * place + 1] for place in range(4)] == [4, 5, 6, 3]
     assert list(rows["decode 3", 1]) == [-6.0 * each for each in range(TOKENS)]
+    first, (second, third) = offline.runner.kv_caches
+    second.fill_(float("nan"))
     test.run()
     assert offline.steps == 2 * list(drive.STEPS)
+    assert [float(each) for each in (first, second, third)] == [0, 0, 0]
+
+
+def test_an_earlier_stage_asks_for_no_prompt_and_a_later_one_has_where_to_receive(monkeypatch):
+    engine(monkeypatch, first=True, last=False)
+    given = {"texts": [[1, 2, 3]], "forced": [2], "mine": [0]}
+    rows = compare.table(passes.Test(offline=Offline(), **given).run())
+    assert set(rows) == {(step, 0) for step in drive.STEPS[1:]}
+    engine(monkeypatch, first=False, last=True)
+    offline = Offline()
+    rows = compare.table(passes.Test(offline=offline, **given).run())
+    assert set(rows) == {(step, 0) for step in drive.STEPS}
+    assert offline.runner.intermediate_tensors == {"batch_size": 256, "dtype": 1, "device": "cpu"}
 
 
 def server(answer):

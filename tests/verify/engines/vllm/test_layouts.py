@@ -13,16 +13,19 @@ from verify.engines.vllm.serving import ENGINE, layouts
 from verify.errors import VerifyError
 
 
-def test_ranks_are_tp_times_dp():
-    assert [layouts.ranks(parse(text)) for text in ("tp1", "tp2", "tp2.dp2.ep4")] == [1, 2, 4]
+def test_ranks_are_tp_times_dp_in_each_stage():
+    texts = ("tp1", "tp2", "tp2.dp2.ep4", "tp2.pp2")
+    assert [layouts.ranks(parse(text)) for text in texts] == [1, 2, 4, 4]
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("tp4.dp2", "1 to 4 ranks"),
-        ("pp2", "pipeline stages"),
-        ("tp2.cp2", "tp, dp and ep"),
+        ("pp4", "layers for 2 pipeline stages"),
+        ("tp2.dp2.pp2", "1 to 4 ranks"),
+        ("tp2.cp2", "tp, dp, pp and ep"),
+        ("dp2.pp2.ep4", "ep is tp times dp"),
         ("tp4.ep2", "ep is tp times dp"),
     ],
 )
@@ -37,8 +40,9 @@ def test_the_enumeration_is_whole_and_legal():
         layout
         for tp in range(1, 5)
         for dp in range(1, 5)
+        for pp in range(1, 5)
         for ep in range(1, 5)
-        if (layout := Layout(tp=tp, dp=dp, ep=ep)) != ONE
+        if (layout := Layout(tp=tp, dp=dp, pp=pp, ep=ep)) != ONE
         and not layouts.illegal(layout)
         and layouts.ranks(layout) in (2, 4)
     ]
@@ -49,6 +53,7 @@ def test_the_enumeration_is_whole_and_legal():
 def test_a_launch_has_the_words_of_its_layout():
     words = "--tensor-parallel-size 2 --data-parallel-size 2 --enable-expert-parallel"
     assert ENGINE.launch(parse("tp2.dp2.ep4")) == tuple(words.split())
+    assert ENGINE.launch(parse("pp2")) == ("--pipeline-parallel-size", "2")
     assert ENGINE.launch(ONE) == ()
 
 

@@ -67,6 +67,8 @@ def launch(layout: Layout) -> tuple[str, ...]:
         words += ["--tensor-parallel-size", str(layout.tp)]
     if layout.dp > 1:
         words += ["--data-parallel-size", str(layout.dp)]
+    if layout.pp > 1:
+        words += ["--pipeline-parallel-size", str(layout.pp)]
     if layout.ep > 1:
         words += ["--enable-expert-parallel"]
     return tuple(words)

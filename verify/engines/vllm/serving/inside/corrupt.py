@@ -1,19 +1,21 @@
 """Collectives of a forward pass by the place in the engine that asks for them, one at a time wrong.
 
-Every collective of vLLM's groups ends in a method of its CPU communicator. A site is the first file
-and line outside of the engine's own plumbing, with the module that runs. Only tensors of floating
-numbers count: what ranks tell each other about sizes decides, and carries no value.
+Every collective of vLLM's groups ends in a method of its CPU communicator; what a pipeline stage
+hands on goes through its group's `isend_tensor_dict`. A site is the first file and line outside of
+the engine's own plumbing, with the module that runs. Only tensors of floating numbers count: what
+ranks tell each other about sizes decides, and carries no value.
 
 Runs inside the engine's Python (standard library, torch and vllm).
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
 from verify.engines.inside.modules import Running
@@ -24,7 +26,12 @@ PLUMBING = ("distributed/",)
 SUMS = ("all_reduce",)
 SCATTERS = ("reduce_scatter", "reduce_scatterv")
 GATHERS = ("all_gather", "all_gatherv")
+HANDED_ON = "isend_tensor_dict"
+# sizes of theirs say how many ranks there are
+UNEVEN = ("reduce_scatterv", "all_gatherv")
+ELSEWHERE = "over "
 
+Ranks = tuple[int, ...]
 Site = tuple[str, str, str, int]
 """Place, module, function, ranks."""
 
@@ -41,18 +48,38 @@ class Collectives:
     active: bool = False
     wrong: Site | None = None
     how: str = ""
+    elsewhere: Any = None
     seen: dict[Site, int] = field(default_factory=dict)
+    ranks: dict[Site, Ranks] = field(default_factory=dict)
     struck: int = 0
     _inside: bool = False
 
-    def install(self, communicator: Any) -> None:
-        """Take the places of the methods of `communicator`, a class."""
+    def install(self, communicator: Any, coordinator: Any) -> None:
+        """Take the places of methods of `communicator` and of a group, `coordinator`; classes."""
         for name in (*SUMS, *SCATTERS, *GATHERS):
             setattr(communicator, name, self._standing_before(name, getattr(communicator, name)))
 
-    def corrupt(self, site: Site | None, how: str = "") -> None:
-        """From now on `site` is wrong; None: all are right."""
-        self.wrong, self.how, self.struck = site, how, 0
+        hand_on = getattr(coordinator, HANDED_ON)
+
+        def handed_on(group: Any, tensors: dict[str, Any], *rest: Any, **named: Any) -> Any:
+            if self.active and self._met(HANDED_ON, group):
+                factor = {DOUBLED: 2.0, DROPPED: 0.0, NAN: float("nan")}[self.how]
+                tensors = {name: tensor * factor for name, tensor in tensors.items()}
+            return hand_on(group, tensors, *rest, **named)
+
+        setattr(coordinator, HANDED_ON, handed_on)
+
+    def corrupt(self, site: Site | None, how: str = "", elsewhere: Any = None) -> None:
+        """From now on `site` is wrong, for "over X" with X as `elsewhere`; None: all are right."""
+        self.wrong, self.how, self.elsewhere, self.struck = site, how, elsewhere, 0
+
+    def _met(self, name: str, group: Any) -> bool:
+        """Count the site that asks now; whether it is the wrong one."""
+        site = (place(self.root, PLUMBING), self.running.inner(), name, int(group.world_size))
+        self.seen[site] = self.seen.get(site, 0) + 1
+        self.ranks[site] = tuple(group.ranks)
+        self.struck += site == self.wrong
+        return site == self.wrong
 
     def _standing_before(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -78,11 +105,10 @@ class Collectives:
     ) -> Any:
         if not given.is_floating_point() or group.world_size == 1:
             return original(group, given, *rest)
-        site = (place(self.root, PLUMBING), self.running.inner(), name, int(group.world_size))
-        self.seen[site] = self.seen.get(site, 0) + 1
-        if site != self.wrong:
+        if not self._met(name, group):
             return original(group, given, *rest)
-        self.struck += 1
+        if self.how.startswith(ELSEWHERE):
+            return _over(self.elsewhere, name, original, given, rest)
         before = given.clone()
         result = original(group, given, *rest)
         if self.how == NAN:
@@ -95,6 +121,38 @@ class Collectives:
         else:
             result.copy_(before if name in SUMS else _own_piece(before, result, group, rest))
         return result
+
+
+def elsewhere(site: Site, own: Sequence[Ranks], groups: Mapping[str, Sequence[Ranks]]) -> list[str]:
+    """The groups, by name, over which a site could be wrong: other ranks than its `own`.
+
+    `own` and `groups` have each rank's ranks. Groups of the same ranks are one, groups of one rank
+    are none, and where values are gathered or scattered another size would be another shape. A
+    rank that never asks (no `own`) has nobody to be given to.
+    """
+    _, _, function, size = site
+    if function in UNEVEN or function == HANDED_ON or () in own:
+        return []
+    found: dict[tuple[Ranks, ...], str] = {}
+    for name in sorted(groups):
+        partition = tuple(groups[name])
+        fits = function in SUMS or len(partition[0]) == size
+        if partition != tuple(own) and len(partition[0]) > 1 and fits:
+            found.setdefault(partition, name)
+    return list(found.values())
+
+
+def _over(group: Any, name: str, original: Callable[..., Any], given: Any, rest: list[Any]) -> Any:
+    """What `original` makes of the ranks of another group, which may have more or fewer rows."""
+    rows = torch.tensor([given.shape[0]])
+    dist.all_reduce(rows, dist.ReduceOp.MAX, group=group.cpu_group)
+    padded = given.new_zeros((int(rows), *given.shape[1:]))
+    padded[: given.shape[0]] = given
+    result = original(group, padded, *rest)
+    if name in GATHERS:
+        parts = result.chunk(group.world_size, rest[0])
+        return torch.cat([part[: given.shape[0]] for part in parts], rest[0])
+    return result[: given.shape[0] // (group.world_size if name in SCATTERS else 1)]
 
 
 def _own_piece(given: Any, result: Any, group: Any, rest: list[Any]) -> Any:

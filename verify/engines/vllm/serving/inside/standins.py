@@ -29,6 +29,8 @@ ALL = (
     "oneDNN products: keep a copy of the weight, which could not be changed after loading; "
     "torch's own",
     "triton dispatcher: trips over objects whose __dict__ is not one",
+    "buffers of what a pipeline stage receives: made by a warm-up, which eager execution with a "
+    "given size of the cache leaves out (cpu_worker.py:199); the model's own empty ones",
     "model inspection: in this process, not in one of its own",
     "tokenizer of DeepSeek's picture models: not read; one that knows the picture token only",
     "list of processors: the engine's own flat one, since no program may be run to ask",
@@ -48,6 +50,14 @@ def install() -> None:
     registry._run_in_subprocess = lambda function: function()
     resources: Any = importlib.import_module("vllm.utils.cpu_resource_utils")
     resources._get_cpu_list = resources._synthesize_cpu_list
+
+
+def received(runner: Any) -> None:
+    """Make what a later pipeline stage receives into, as the engine's `_dummy_run` does."""
+    if runner.intermediate_tensors is None:
+        runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.dtype, device=runner.device
+        )
 
 
 class Words:

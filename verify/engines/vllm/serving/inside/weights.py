@@ -59,7 +59,7 @@ def fill(model: torch.nn.Module, *, seed: int, shapes: Path) -> None:
     """Fill every parameter of floats, and buffers that hold a bias or a scale.
 
     Raises RuntimeError naming a parameter that `shapes` lacks, that would be sliced by nothing but
-    its shape, or that nothing filled; and where no tensor of experts is there.
+    its shape, or that nothing filled; and where the one rank has no tensor of experts.
     """
     alone = torch.distributed.get_world_size() == 1
     specs: dict[str, Spec] = {} if alone else json.loads(shapes.read_text("utf-8"))
@@ -76,9 +76,9 @@ def fill(model: torch.nn.Module, *, seed: int, shapes: Path) -> None:
         _load(owner, leaf, tensor, full, specs[name]["parts"], name=name)
         if bool(torch.isnan(tensor).any()):
             raise RuntimeError(f"{name}: its weight loader did not fill it")
-    if not any("expert" in name or tensor.dim() > 2 for name, _, _, tensor in _tensors(model)):
-        raise RuntimeError("no tensor of experts: this configuration makes no mixture")
     if alone:
+        if not any("expert" in name or tensor.dim() > 2 for name, _, _, tensor in _tensors(model)):
+            raise RuntimeError("no tensor of experts: this configuration makes no mixture")
         shapes.write_text(json.dumps(specs, indent=0), encoding="utf-8")
 
 
