@@ -125,6 +125,8 @@ SLOW = pytest.mark.timeout(1200)
         pytest.param(
             ("0.5.19", "gpt_oss", "tp2.dp2.ep2", "diverged", "gpt_oss_asks_who_sums"), marks=SLOW
         ),
+        ("0.5.11", "glm4_moe", "tp2.dp2.ep2", "diverged", "dense_sum_left_to_scatter"),
+        ("0.5.23", "hunyuan", "tp2.cp2.moe_dp2", "diverged", "hunyuan_over_a_copy"),
     ],
 )
 def test_known_faults_are_seen_and_exact_once_repaired(tmp_path, fault):
