@@ -1,20 +1,28 @@
 """What `prove` is told of an engine: which steps its layers take, and what each of them does."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from helper import MoeConfig
 from helper.predicates import uses_dp_reduce_scatterv
 from verify.logic.flags import flag_of
 from verify.parallel.counts import State
-from verify.parallel.deployment import Deployment
+from verify.parallel.deployment import Deployment, Fusion, fusions_of
 from verify.parallel.guards import Guards, Producer, SharedRule
+from verify.parallel.row import mode_of
 from verify.parallel.scene import Mode, Scene
 
 Step = Callable[[Scene, State], State]
 FusedGroup = Literal["ep-or-moe-tp", "tp"]
 UnfusedGroup = Literal["moe_tp", "tp", "none"]
+
+
+class Fuses(Protocol):
+    """Where a source's layers leave their sum to the next norm."""
+
+    def __call__(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
+        """`mode` are the tokens that the MLP is given, `last` whether it was told it is that."""
 
 
 class FlagDefinitions(Protocol):
@@ -36,8 +44,7 @@ class Release:
 
     `fused_group`: over which ranks the fused all-reduce + norm sums. `unfused_group`: over which
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
-    `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `fuses_under_attention_dp`: it is, too, where attention groups hold different tokens.
+    `fuses`: where a layer leaves its sum to the next norm, None: where the flag's row says so.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -46,8 +53,7 @@ class Release:
     name: str
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
-    fuses_hybrid: bool = True
-    fuses_under_attention_dp: bool = False
+    fuses: Fuses | None = None
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True
@@ -57,6 +63,23 @@ class Release:
         return (self.copies_experts or config.moe_dp_size == 1) and (
             self.splits_contexts or config.attn_cp_size == 1
         )
+
+    def fusions(self, config: MoeConfig) -> tuple[Fusion, ...] | None:
+        """The fused sums that some layer of a server leaves; None where the source was not read."""
+        if self.fuses is None:
+            return None
+        kinds = (
+            replace(Deployment(config=config), fusion=kind, dense_fully_dp=whole)
+            for kind in fusions_of(config)
+            for whole in (False, True)
+        )
+        found = {
+            each.fusion
+            for each in kinds
+            for dense in (False, True)
+            if self.fuses(each, mode_of(each, dense=dense), last=False)
+        }
+        return tuple(kind for kind in get_args(Fusion) if kind == "off" or kind in found)
 
     def sums_by_scatterv(self, config: MoeConfig) -> bool:
         """Whether attention groups are handed their rows by a sum of their own sizes."""

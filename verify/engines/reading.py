@@ -192,7 +192,7 @@ class Wiring:
     `why_not(tree)`: why its steps are not known, empty where they are; `producers`: the kind of
     block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
     says whether it asks if groups of their own sizes are scattered, `wired(tree, text)` what a
-    model file says, `release(tree, definitions)` what differs in its steps.
+    model file says, `release(index, definitions)` what differs in its steps.
     """
 
     why_not: Callable[[SourceTree], str]
@@ -200,7 +200,7 @@ class Wiring:
     communicator: str
     asks_sizes: Callable[[SourceTree], bool]
     wired: Callable[[SourceTree, str], Wired]
-    release: Callable[[SourceTree, FlagDefinitions], Release]
+    release: Callable[[Index, FlagDefinitions], Release]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,9 @@ def read(tree: SourceTree) -> Sourced:
             left_out.append(f"{name}: {why}")
         else:
             subjects.append(Subject(name=name, guards=_guards(block, tree)))
+    release = WIRING.release(index, definitions)
     index.unread |= broken(index)
     unread = (*tree.skipped, *sorted(index.unread.values()))
-    release = WIRING.release(tree, definitions)
     return Sourced(
         release=release, subjects=tuple(subjects), left_out=(*left_out, *unread), unread=unread
     )
@@ -74,7 +74,8 @@ def read(tree: SourceTree) -> Sourced:
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
-    return WIRING.release(tree, _definitions(Index(tree, library(tree.name))))
+    index = Index(tree, library(tree.name))
+    return WIRING.release(index, _definitions(index))
 
 
 def _definitions(index: Index) -> FlagDefinitions:

@@ -32,7 +32,11 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
         hears_fusion=traits.hears_fusion,
         may_reduce_scatter=traits.may_reduce_scatter,
         knows_last_layer=traits.knows_last_layer,
-        fuses_hybrid=release.fuses_hybrid,
+        fuses=None
+        if release.fuses is None
+        else release.fuses(
+            deployment, mode, last=deployment.position == "last" and traits.knows_last_layer
+        ),
         sums_by_scatterv=release.sums_by_scatterv(deployment.config),
     )
     if flags["AF"]:

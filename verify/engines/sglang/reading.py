@@ -20,6 +20,7 @@ from verify.engines.sglang.package import BOUNDARIES
 from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
     A2A_NONE,
+    ARGUMENTS,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
     CONSUMER,
@@ -36,6 +37,7 @@ from verify.engines.sglang.vocabulary import (
     PIPELINE_HANDOFF,
     PRODUCER,
     ROW_LINEAR,
+    SERVER_FILE,
     SKIP_FLAGS,
     UTILS_FILE,
 )
@@ -48,8 +50,8 @@ READING = Reading(
         shared=UTILS_FILE,
         communicator=COMMUNICATOR_FILE,
         registries="sglang/srt/configs/",
-        server="sglang/srt/server_args.py",
-        arguments="sglang/srt/arg_groups/",
+        server=SERVER_FILE,
+        arguments=ARGUMENTS,
         boundaries=BOUNDARIES,
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
         imported=re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+"),
