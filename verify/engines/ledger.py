@@ -9,7 +9,7 @@ from helper.predicates import uses_dp_reduce_scatterv
 from verify.logic.flags import flag_of
 from verify.parallel.counts import State
 from verify.parallel.deployment import Deployment, Fusion, fusions_of
-from verify.parallel.guards import Guards, Producer, SharedRule
+from verify.parallel.guards import Guards, Producer
 from verify.parallel.row import mode_of
 from verify.parallel.scene import Mode, Scene
 
@@ -132,24 +132,6 @@ class LayerTraits:
             completes_stage=guards.completes_stage,
             adds_shared=guards.adds_shared,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wired:
-    """What a model file says of the layers around the blocks in it.
-
-    `communicates`: whether a layer has what moves tokens between attention groups; `hears_scatter`:
-    whether it asks if the block's sum is reduce-scattered, `allows_scatter` whether it may be. The
-    others as in `Guards`.
-    """
-
-    communicates: bool
-    hears_scatter: bool
-    allows_scatter: bool
-    tags_fusion: bool
-    knows_last_layer: bool
-    shared_experts: SharedRule
-    completes_stage: bool
 
 
 class Reader(NamedTuple):

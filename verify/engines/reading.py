@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.engines.ledger import FlagDefinitions, Release, Wired
+from verify.engines.ledger import FlagDefinitions, Release
 from verify.engines.traits import LocalRows, ReductionGroups
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
@@ -191,15 +191,14 @@ class Wiring:
 
     `why_not(tree)`: why its steps are not known, empty where they are; `producers`: the kind of
     block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
-    says whether it asks if groups of their own sizes are scattered, `wired(tree, text)` what a
-    model file says, `release(index, definitions)` what differs in its steps.
+    says whether it asks if groups of their own sizes are scattered, `release(index, definitions)`
+    what differs in its steps.
     """
 
     why_not: Callable[[SourceTree], str]
     producers: Mapping[str, Producer]
     communicator: str
     asks_sizes: Callable[[SourceTree], bool]
-    wired: Callable[[SourceTree, str], Wired]
     release: Callable[[Index, FlagDefinitions], Release]
 
 

@@ -296,7 +296,7 @@ def _fusions(config: MoeConfig) -> tuple[Fusion, ...]:
     if config.tp_size == 1:
         return ("off",)
     # apply_flashinfer_allreduce_fusion: not under attention data parallelism
-    refused = _FLASHINFER_ONLY if config.enable_dp_attention else ()
+    refused: tuple[str, ...] = _FLASHINFER_ONLY if config.enable_dp_attention else ()
     # aiter's kernel does not do 6 ranks
     refused += ("aiter", "aiter-declined") if config.tp_size == 6 else ()
     return tuple(kind for kind in fusions_of(config) if kind not in refused)

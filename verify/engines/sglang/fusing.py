@@ -84,9 +84,11 @@ class Fuses:
 
     def __call__(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
         """`mode` are the tokens that its MLP is given, `last` whether it was told it is that."""
-        if deployment.fusion == "off":
+        on_rocm = deployment.fusion.startswith("aiter")
+        # kernels of the FP4 dispatcher are CUDA's
+        if deployment.fusion == "off" or (on_rocm and deployment.fp4_allgather):
             return False
-        table = self.aiter if deployment.fusion.startswith("aiter") else self.flashinfer
+        table = self.aiter if on_rocm else self.flashinfer
         return table.holds(_Layer(deployment, mode, last))
 
 

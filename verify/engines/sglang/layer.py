@@ -141,6 +141,9 @@ def _fused_sum(deployment: Deployment, reader: str, release: Release) -> tuple[s
 def applies(deployment: Deployment, guards: Guards) -> bool:
     """Whether a block with these guards can be in this deployment at all."""
     rule, shared = guards.shared_experts, deployment.shared
+    refused = deployment.config.enable_dp_attention and not guards.attention_dp
+    if refused or (deployment.fp4_allgather and not guards.fp4_allgather):
+        return False
     if rule == "none":
         return shared == "none"
     if guards.adds_shared == "after":

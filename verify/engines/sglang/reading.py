@@ -133,7 +133,6 @@ READING = Reading(
         producers=wiring.PRODUCERS,
         communicator=COMMUNICATOR,
         asks_sizes=wiring.asks_sizes,
-        wired=wiring.wired,
         release=wiring.release_of,
     ),
     local=lambda path: path.removeprefix("sglang/srt/"),
