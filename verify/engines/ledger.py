@@ -18,11 +18,14 @@ FusedGroup = Literal["ep-or-moe-tp", "tp"]
 UnfusedGroup = Literal["moe_tp", "tp", "none"]
 
 
-class Fuses(Protocol):
-    """Where a source's layers leave their sum to the next norm."""
+class Answers(Protocol):
+    """What a source answers its layers; `mode` are the tokens that the MLP is given."""
 
-    def __call__(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
-        """`mode` are the tokens that the MLP is given, `last` whether it was told it is that."""
+    def fuses(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
+        """Whether it leaves its sum to the next norm; `last`: it was told that there is none."""
+
+    def scatters(self, deployment: Deployment, mode: Mode, *, allowed: bool, by_size: bool) -> bool:
+        """Whether its sum is made by a reduce-scatter, where the layer allows one."""
 
 
 class FlagDefinitions(Protocol):
@@ -44,7 +47,8 @@ class Release:
 
     `fused_group`: over which ranks the fused all-reduce + norm sums. `unfused_group`: over which
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
-    `fuses`: where a layer leaves its sum to the next norm, None: where the flag's row says so.
+    `answers`: where a layer leaves its sum to the next norm or to a reduce-scatter, None: where
+    `verify.parallel.row` says.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -53,7 +57,7 @@ class Release:
     name: str
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
-    fuses: Fuses | None = None
+    answers: Answers | None = None
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True
@@ -66,7 +70,7 @@ class Release:
 
     def fusions(self, config: MoeConfig) -> tuple[Fusion, ...] | None:
         """The fused sums that some layer of a server leaves; None where the source was not read."""
-        if self.fuses is None:
+        if self.answers is None:
             return None
         kinds = (
             replace(Deployment(config=config), fusion=kind, dense_fully_dp=whole)
@@ -77,7 +81,7 @@ class Release:
             each.fusion
             for each in kinds
             for dense in (False, True)
-            if self.fuses(each, mode_of(each, dense=dense), last=False)
+            if self.answers.fuses(each, mode_of(each, dense=dense), last=False)
         }
         return tuple(kind for kind in get_args(Fusion) if kind == "off" or kind in found)
 

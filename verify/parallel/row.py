@@ -30,13 +30,15 @@ def flags_of(
     may_reduce_scatter: bool = True,
     knows_last_layer: bool = True,
     fuses: bool | None = None,
+    reduce_scatters: bool | None = None,
     sums_by_scatterv: bool | None = None,
 ) -> dict[str, bool]:
     """Every flag that the helper lists, for a layer whose MLP is given tokens by `mode`.
 
     `hears_fusion` and `may_reduce_scatter` where the block's forward() takes that decision;
     `knows_last_layer` where its communicator was told. Of the release: `fuses` is its own condition
-    for leaving a sum to the next norm, `sums_by_scatterv` what it defines that flag to be here;
+    for leaving a sum to the next norm, `reduce_scatters` that for a reduce-scatter,
+    `sums_by_scatterv` what it defines that flag to be here;
     None: as 0.5.11 and the helper do.
     """
     if sums_by_scatterv is None:
@@ -48,9 +50,13 @@ def flags_of(
             and not deployment.shares_tokens_across_cp
             and not (deployment.position == "last" and knows_last_layer)
         )
+    if reduce_scatters is None:
+        reduce_scatters = (
+            may_reduce_scatter and deployment.may_scatter_sums and scatters(deployment, mode)
+        )
     return _named(
         AF=hears_fusion and fuses,
-        RS=may_reduce_scatter and deployment.may_scatter_sums and scatters(deployment, mode),
+        RS=reduce_scatters,
         DP=sums_by_scatterv,
         FI=deployment.fp4_allgather,
     )

@@ -35,7 +35,7 @@ from verify.logic.diagrams import TRUE, Cond, Logic, TooLargeError
 
 PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
 _BACKEND = re.compile(r"(.*)\.is_\w+\(\)$")
-_CONTEXT_PARALLEL = re.compile(
+CONTEXT_PARALLEL = re.compile(
     r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled|_cp_active"
 )
 CUDA = re.compile(r"^_?is_cuda(?:\(\))?$|^_is_sm\d+|^apply_flashinfer_allreduce_fusion")
@@ -176,7 +176,7 @@ def of_atoms(state: State, known: frozenset[str]) -> Cond:
         for name in sorted(moves)
     ]
     # context parallelism has communicators of its own, which are not read
-    parallel = sorted(name for name in names if _CONTEXT_PARALLEL.search(name))
+    parallel = sorted(name for name in names if CONTEXT_PARALLEL.search(name))
     rules += [logic.negation(logic.atom(name)) for name in parallel]
     rules += _one_backend(state, names) if any(map(_BACKEND.match, names)) else []
     rules += _one_platform(state, frozenset(logic.atoms()))

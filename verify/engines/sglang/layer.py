@@ -26,6 +26,7 @@ RELEASE_0_5_11 = Release(name="0.5.11")
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
     mode = mode_of(deployment, dense=traits.producer == "dense")
+    answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
     flags = flags_of(
         deployment,
         mode=mode,
@@ -33,11 +34,19 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
         may_reduce_scatter=traits.may_reduce_scatter,
         knows_last_layer=traits.knows_last_layer,
         fuses=None
-        if release.fuses is None
-        else release.fuses(
+        if answers is None
+        else answers.fuses(
             deployment, mode, last=deployment.position == "last" and traits.knows_last_layer
         ),
-        sums_by_scatterv=release.sums_by_scatterv(deployment.config),
+        reduce_scatters=None
+        if answers is None
+        else answers.scatters(
+            deployment,
+            mode,
+            allowed=traits.may_reduce_scatter and deployment.allow_reduce_scatter,
+            by_size=by_size,
+        ),
+        sums_by_scatterv=by_size,
     )
     if flags["AF"]:
         reader = _fused_reader(deployment, traits)
@@ -141,8 +150,13 @@ def _fused_sum(deployment: Deployment, reader: str, release: Release) -> tuple[s
 def applies(deployment: Deployment, guards: Guards) -> bool:
     """Whether a block with these guards can be in this deployment at all."""
     rule, shared = guards.shared_experts, deployment.shared
-    refused = deployment.config.enable_dp_attention and not guards.attention_dp
-    if refused or (deployment.fp4_allgather and not guards.fp4_allgather):
+    refused = (
+        deployment.config.enable_dp_attention and not guards.attention_dp,
+        deployment.fp4_allgather and not guards.fp4_allgather,
+        # what a layer allows is not the server's to choose
+        guards.allows_reduce_scatter not in (None, deployment.allow_reduce_scatter),
+    )
+    if any(refused):
         return False
     if rule == "none":
         return shared == "none"

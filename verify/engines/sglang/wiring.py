@@ -3,7 +3,7 @@
 import re
 
 from verify.engines.ledger import FlagDefinitions, Release, UnfusedGroup
-from verify.engines.sglang.fusing import read_fuses
+from verify.engines.sglang.answers import read_answers
 from verify.engines.sglang.reduction_groups import read_groups
 from verify.engines.sglang.vocabulary import (
     ARGUMENTS,
@@ -45,7 +45,7 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
     """What differs in the steps of this source. Raises `VerifyError` where a file is broken."""
     tree = index.tree
     try:
-        fuses = read_fuses(index)
+        answers = read_answers(index)
         groups = read_groups(index, Logic())
     except UnreadableError as error:
         raise VerifyError(str(error)) from error
@@ -56,7 +56,7 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
         name=tree.version,
         fused_group="tp" if groups.fused is None else "ep-or-moe-tp",
         unfused_group=_summed(groups.declined),
-        fuses=fuses,
+        answers=answers,
         copies_experts=_takes(tree, "moe_dp_size"),
         splits_contexts=_takes(tree, "attn_cp_size"),
         definitions=None if definitions.unknown("DP") else definitions,
