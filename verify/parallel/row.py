@@ -38,8 +38,7 @@ def flags_of(
     `hears_fusion` and `may_reduce_scatter` where the block's forward() takes that decision;
     `knows_last_layer` where its communicator was told. Of the release: `fuses` is its own condition
     for leaving a sum to the next norm, `reduce_scatters` that for a reduce-scatter,
-    `sums_by_scatterv` what it defines that flag to be here;
-    None: as 0.5.11 and the helper do.
+    `sums_by_scatterv` what it defines that flag to be here; None: as 0.5.11 and the helper do.
     """
     if sums_by_scatterv is None:
         sums_by_scatterv = deployment.sums_by_scatterv
@@ -51,12 +50,10 @@ def flags_of(
             and not (deployment.position == "last" and knows_last_layer)
         )
     if reduce_scatters is None:
-        reduce_scatters = (
-            may_reduce_scatter and deployment.may_scatter_sums and scatters(deployment, mode)
-        )
+        reduce_scatters = may_reduce_scatter and deployment.may_scatter_sums
     return _named(
         AF=hears_fusion and fuses,
-        RS=reduce_scatters,
+        RS=reduce_scatters and scatters(deployment, mode),
         DP=sums_by_scatterv,
         FI=deployment.fp4_allgather,
     )
