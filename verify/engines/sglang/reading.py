@@ -16,11 +16,10 @@ from verify.engines.reading import (
 from verify.engines.sglang import constraints, reduction_groups, refusals, rows, wiring
 from verify.engines.sglang.launches import LAUNCHES
 from verify.engines.sglang.library import LIBRARY
-from verify.engines.sglang.package import BOUNDARIES
+from verify.engines.sglang.package import ARGUMENTS, BOUNDARIES, SERVER_FILE
 from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
     A2A_NONE,
-    ARGUMENTS,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
     CONSUMER,
@@ -37,7 +36,6 @@ from verify.engines.sglang.vocabulary import (
     PIPELINE_HANDOFF,
     PRODUCER,
     ROW_LINEAR,
-    SERVER_FILE,
     SKIP_FLAGS,
     UTILS_FILE,
 )

@@ -90,8 +90,6 @@ FLAG_NAMES = {name: flag.name for flag in SKIP_FLAGS for name in flag.carries}
 COMMUNICATOR_FLAGS = {name: flag.name for flag in SKIP_FLAGS for name in flag.asked}
 FORWARD_CONTEXT = "get_forward"
 
-SERVER_FILE = "sglang/srt/server_args.py"
-ARGUMENTS = "sglang/srt/arg_groups/"  # where later releases keep what is in that file
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
 NORMS_FILE = "sglang/srt/layers/layernorm.py"
 FACTORIES_FILE = "sglang/srt/layers/layer_boundary/factories.py"

@@ -4,12 +4,11 @@ import re
 
 from verify.engines.ledger import FlagDefinitions, Release, UnfusedGroup
 from verify.engines.sglang.answers import read_answers
+from verify.engines.sglang.package import ARGUMENTS, SERVER_FILE
 from verify.engines.sglang.reduction_groups import read_groups
 from verify.engines.sglang.vocabulary import (
-    ARGUMENTS,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
-    SERVER_FILE,
 )
 from verify.engines.traits import Coverage, ReductionGroups
 from verify.errors import VerifyError
