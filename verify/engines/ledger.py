@@ -16,6 +16,7 @@ from verify.parallel.scene import Mode, Scene
 Step = Callable[[Scene, State], State]
 FusedGroup = Literal["ep-or-moe-tp", "tp"]
 UnfusedGroup = Literal["moe_tp", "tp", "none"]
+SummedGroup = Literal["ep", "moe_tp", "tp"]
 
 
 class Answers(Protocol):
@@ -48,7 +49,8 @@ class Release:
     `fused_group`: over which ranks the fused all-reduce + norm sums. `unfused_group`: over which
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
     `answers`: where a layer leaves its sum to the next norm or to a reduce-scatter, None: where
-    `verify.parallel.row` says.
+    `verify.parallel.row` says. `boundary`: over which group a stage's boundary sums; None where
+    blocks and communicators do.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -58,6 +60,7 @@ class Release:
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
     answers: Answers | None = None
+    boundary: Callable[[MoeConfig], SummedGroup] | None = None
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True

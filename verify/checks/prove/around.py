@@ -29,14 +29,17 @@ class Around:
 
     `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what
     no server can be in there. `communicates`: whether what it leaves goes to what moves tokens
-    between attention groups. The others as in
+    between attention groups; `leaves`: whether a stage's boundary takes what its experts leave, of
+    which nothing is summed before. The others as in
     `verify.parallel.guards.Guards`.
     """
 
     name: str
+    file: str
     told: Mapping[Line, frozenset[str]]
     refused: Mapping[Line, frozenset[str]]
     communicates: bool
+    leaves: bool
     allows_scatter: bool
     tags_fusion: bool
     knows_last_layer: bool
@@ -45,9 +48,13 @@ class Around:
 
 
 def layers_around(facts: Facts, sites: Collection[GuardedSite]) -> tuple[Around, ...]:
-    """Every layer that may reach one of these reductions, in the order of the source."""
+    """Every layer that may reach one of these reductions, in the order of the source.
+
+    All layers where there are none.
+    """
     roots = find_roots(facts.index)
-    layers = _reaching(roots, {(site.file, site.cls) for site in sites})
+    blocks = {(site.file, site.cls) for site in sites}
+    layers = _reaching(roots, blocks) if blocks else roots.layers
     with side_by_side(partial(_around, facts), layers, what="layers read") as ran:
         found = zip(layers, ran(), strict=True)
         return tuple(replace(one, completes_stage=_completes(roots, cls)) for cls, one in found)
@@ -77,9 +84,11 @@ def _around(facts: Facts, cls: Class) -> Around:
         when[line] = logic.either(when.get(line, FALSE), reduction.when)
     return Around(
         name=cls.name,
+        file=cls.module.path,
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
         communicates=run.state.communicators > 0,
+        leaves=_leaves(run),
         allows_scatter=run.state.allows,
         tags_fusion=any(sink.kind == "fused norm" for sink in run.sinks),
         knows_last_layer=not run.state.past_the_end,
@@ -97,6 +106,17 @@ def _refused(run: LayerRun, when: Cond) -> Iterator[str]:
         there = logic.both(when, logic.atom(name))
         if logic.both(run.theory, logic.atom(name) if there == FALSE else there) == FALSE:
             yield name
+
+
+def _leaves(run: LayerRun) -> bool:
+    routed = [
+        part
+        for sink in run.sinks
+        if sink.kind == "boundary"
+        for part in sink.parts
+        if "EP" in part.axes
+    ]
+    return bool(routed) and not any(part.reduced for part in routed)
 
 
 def _shared_experts(run: LayerRun) -> SharedRule:

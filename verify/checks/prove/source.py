@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import PurePosixPath
 
 from verify.checks.prove.around import ATTENTION_DP, COMBINES, Around, Line, layers_around
 from verify.checks.prove.subject import Subject
@@ -46,18 +47,19 @@ class Sourced:
 
 def read(tree: SourceTree) -> Sourced:
     """All subjects of a source. Raises `VerifyError` for one whose steps nobody knows."""
-    why_not = WIRING.why_not(tree)
+    index = Index(tree, library(tree.name))
+    why_not = WIRING.why_not(index)
     if why_not:
         raise VerifyError(f"{tree.name} {tree.version} {why_not}")
-    index = Index(tree, library(tree.name))
+    release = WIRING.release(index, _definitions(index))
     sites = [site for site in read_sites(index) if site.collective in WIRING.producers]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
-    definitions = _definitions(index)
     by_size = ENGINE.roles.scatters_by_size
-    unknown = definitions.unknown(by_size)
+    unknown = _definitions(index).unknown(by_size)
     left_out = [f"the source's own {by_size} flag, it depends on {unknown}"] if unknown else []
-    around = layers_around(read_facts(index), sites)
-    subjects: list[Subject] = []
+    at_boundary = release.boundary is not None
+    around = layers_around(read_facts(index), () if at_boundary else sites)
+    subjects = [_at_boundary(layer) for layer in around if at_boundary and layer.leaves]
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
         sites_of_it = tuple(members)
         lines = {(site.file, site.line) for site in sites_of_it}
@@ -68,7 +70,6 @@ def read(tree: SourceTree) -> Sourced:
             left_out.append(f"{_name(block)}: {why}")
         else:
             subjects += _in_layers(block, layers, lines)
-    release = WIRING.release(index, definitions)
     index.unread |= broken(index)
     unread = (*tree.skipped, *sorted(index.unread.values()))
     return Sourced(
@@ -99,6 +100,23 @@ def _in_layers(
     for guards, names in kinds.items():
         name = _name(block) if len(kinds) == 1 else f"{_name(block)} in {' and '.join(names)}"
         yield Subject(name=name, guards=guards, layers=tuple(names))
+
+
+def _at_boundary(layer: Around) -> Subject:
+    """A layer whose block leaves everything to its stage's boundary."""
+    full = truth.full(len(flag_names()))
+    never = frozenset[str]().union(*layer.refused.values()).intersection(*layer.refused.values())
+    return Subject(
+        name=f"{PurePosixPath(layer.file).stem}/{layer.name}",
+        guards=Guards(
+            producer="one-site",
+            skip_tp=full,
+            shared_experts=layer.shared_experts,
+            attention_dp=ATTENTION_DP not in never,
+            fp4_allgather=COMBINES not in never,
+        ),
+        layers=(layer.name,),
+    )
 
 
 def _name(block: Sequence[GuardedSite]) -> str:

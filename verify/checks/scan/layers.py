@@ -77,7 +77,7 @@ def read_facts(index: Index) -> Facts:
         index.give_up(ENGINE.files.communicator, "which groups it sums over", error)
         logic, groups = state.logic, ReductionGroups()
     known = frozenset(logic.atoms())
-    return Facts(index, logic, followed, defined, answers, HOLDS.published(state), known, groups)
+    return Facts(index, logic, followed, defined, answers, HOLDS.published(index), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:

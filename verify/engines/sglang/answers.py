@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from helper import MoeConfig
+from verify.engines.ledger import SummedGroup
 from verify.engines.sglang.constraints import CONTEXT_PARALLEL, CUDA, when
 from verify.engines.sglang.refusals import ATTENTION_DP, INPUT_SCATTERED
 from verify.engines.sglang.vocabulary import (
@@ -22,6 +24,7 @@ from verify.engines.sglang.vocabulary import (
     IS_LAST,
     SCATTERS,
 )
+from verify.engines.traits import Coverage
 from verify.interpreter.index import Class, Index
 from verify.interpreter.state import started
 from verify.interpreter.values import Instance, Routine
@@ -50,6 +53,7 @@ ASKED: Mapping[str, Callable[[_Layer], bool]] = {
     ATTENTION_DP: lambda layer: layer.deployment.config.enable_dp_attention,
     "tp_size > 1": lambda layer: layer.deployment.config.tp_size > 1,
     f"{COMMUNICATOR}._context.tp_size > 1": lambda layer: layer.deployment.config.tp_size > 1,
+    "moe_dp_size > 1": lambda layer: layer.deployment.config.moe_dp_size > 1,
     "tp_size == 6": lambda layer: layer.deployment.config.tp_size == 6,
     "moe_ep_size > 1": lambda layer: layer.deployment.config.ep_size > 1,
     "moe_tp_size > 1": lambda layer: layer.deployment.config.moe_tp_size > 1,
@@ -130,6 +134,28 @@ def read_answers(index: Index) -> Answers | None:
         aiter=_table(logic, found["AF"], [(AITER, True), *neither]),
         flashinfer=_table(logic, found["AF"], [(AITER, False)]),
         scattering=_table(logic, found["RS"], []),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundarySum:
+    """Over which group a stage's boundary sums what experts leave, as the source picks it."""
+
+    whole: _Table
+    experts: _Table
+
+    def __call__(self, config: MoeConfig) -> SummedGroup:
+        """The group in this configuration."""
+        layer = _Layer(Deployment(config=config), "full")
+        if self.whole.holds(layer):
+            return "tp"
+        return "ep" if self.experts.holds(layer) else "moe_tp"
+
+
+def boundary_sum(logic: Logic, picked: Coverage) -> BoundarySum:
+    """The choice that was read under `logic`."""
+    return BoundarySum(
+        whole=_table(logic, picked.whole, []), experts=_table(logic, picked.axes["EP"], [])
     )
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from verify.engines.sglang.communicator import PUBLISHED
 from verify.engines.sglang.refusals import (
     ATTENTION_DP,
     INPUT_SCATTERED,
@@ -46,17 +47,16 @@ _PLATFORMS = {
     "npu": re.compile(r"^_?is_npu(?:\(\))?$"),
     "xpu": re.compile(r"^_?is_xpu(?:\(\))?$"),
 }
-_EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
-_PUBLISHED = {"fuse_mlp_allreduce": "AF", "mlp_reduce_scatter": "RS"}
+EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
 
 
-def published_flags(state: State) -> tuple[str, ...]:
+def published_flags(index: Index) -> tuple[str, ...]:
     """The flags that this source's FFN boundary publishes to what runs inside it."""
-    module = state.index.module(_EXIT_FILE)
+    module = index.module(EXIT_FILE)
     if module is None:
         return ()
     scopes = re.findall(r"scoped\(([^()]*)\)", module.text)
-    return tuple(flag for name, flag in _PUBLISHED.items() if any(name in s for s in scopes))
+    return tuple(flag for flag, name in PUBLISHED.items() if any(name in s for s in scopes))
 
 
 def definitions(state: State) -> tuple[Cond, Cond]:

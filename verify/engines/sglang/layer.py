@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from helper import Path
 from verify.engines.ledger import LayerTraits, Plan, Release
+from verify.engines.sglang import boundary
 from verify.parallel.deployment import Deployment, Shared
 from verify.parallel.guards import Guards
 from verify.parallel.row import flags_of, mode_of, number_of, scatters
@@ -25,6 +26,10 @@ RELEASE_0_5_11 = Release(name="0.5.11")
 
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
+    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
+    if release.boundary is not None:
+        made = _producer(deployment, traits)
+        return boundary.plan(deployment, traits, release, producer=made, shared=shared)
     mode = mode_of(deployment, dense=traits.producer == "dense")
     answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
     flags = flags_of(
@@ -55,7 +60,6 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
         reader = _postprocess_reader(deployment, mode, flags)
         summed = (reader,) if reader in SCATTERS else ()
     gathered = ("attention_gather",) if mode == "scattered" else ()
-    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
     early = traits.adds_shared == "before"
     return Plan(
         row=number_of(flags),

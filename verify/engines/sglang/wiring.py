@@ -3,11 +3,11 @@
 import re
 
 from verify.engines.ledger import FlagDefinitions, Release, UnfusedGroup
-from verify.engines.sglang.answers import read_answers
+from verify.engines.sglang.answers import boundary_sum, read_answers
+from verify.engines.sglang.constraints import EXIT_FILE, published_flags
 from verify.engines.sglang.package import ARGUMENTS, SERVER_FILE
 from verify.engines.sglang.reduction_groups import read_groups
 from verify.engines.sglang.vocabulary import (
-    COMMUNICATOR,
     COMMUNICATOR_FILE,
 )
 from verify.engines.traits import Coverage, ReductionGroups
@@ -25,27 +25,35 @@ PRODUCERS: dict[str, Producer] = {
 }
 
 
-def why_not(tree: SourceTree) -> str:
+def why_not(index: Index) -> str:
     """Why the ledger does not know this source's steps; empty where it does."""
-    if COMMUNICATOR_FILE in tree.paths:
+    if COMMUNICATOR_FILE in index.tree.paths:
+        return ""
+    if EXIT_FILE not in index.tree.paths:
+        return f"has neither {COMMUNICATOR_FILE} nor {EXIT_FILE}: prove knows no other steps"
+    if not published_flags(index):
         return ""
     return (
-        f"has no {COMMUNICATOR_FILE}: prove knows the steps of {COMMUNICATOR}, which releases up "
-        "to 0.5.20 have; `scan` reads this one"
+        f"tells its blocks what to leave ({EXIT_FILE} publishes it), by conditions that prove does "
+        "not read; `scan` reads this one"
     )
 
 
 def asks_sizes(tree: SourceTree) -> bool:
-    """Whether its communicator reads the DP flag at all."""
-    return re.search(r"\bshould_use_dp_reduce_scatterv\b", tree.read(COMMUNICATOR_FILE)) is not None
+    """Whether what sums around a block reads the DP flag at all."""
+    return any(
+        re.search(r"\bshould_use_dp_reduce_scatterv\b", tree.read(path))
+        for path in (COMMUNICATOR_FILE, EXIT_FILE)
+        if path in tree.paths
+    )
 
 
 def release_of(index: Index, definitions: FlagDefinitions) -> Release:
     """What differs in the steps of this source. Raises `VerifyError` where a file is broken."""
-    tree = index.tree
+    tree, logic = index.tree, Logic()
     try:
         answers = read_answers(index)
-        groups = read_groups(index, Logic())
+        groups = read_groups(index, logic)
     except UnreadableError as error:
         raise VerifyError(str(error)) from error
     except CANNOT_FOLLOW as error:
@@ -56,6 +64,7 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
         fused_group="tp" if groups.fused is None else "ep-or-moe-tp",
         unfused_group=_summed(groups.declined),
         answers=answers,
+        boundary=boundary_sum(logic, groups.moe_output) if groups.moe_output else None,
         copies_experts=_takes(tree, "moe_dp_size"),
         splits_contexts=_takes(tree, "attn_cp_size"),
         definitions=None if definitions.unknown("DP") else definitions,
