@@ -190,14 +190,15 @@ class Wiring:
     """How a source's layers are wired, for the ledger.
 
     `why_not(index)`: why its steps are not known, empty where they are; `producers`: the kind of
-    block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
-    says whether it asks if groups of their own sizes are scattered, `release(index, definitions)`
-    what differs in its steps.
+    block that ends in a collective; `communicator`: what moves a layer's tokens, `own_sum` what a
+    stage brings along to be summed by. `asks_sizes(tree)` says whether it asks if groups of their
+    own sizes are scattered, `release(index, definitions)` what differs in its steps.
     """
 
     why_not: Callable[[Index], str]
     producers: Mapping[str, Producer]
     communicator: str
+    own_sum: str
     asks_sizes: Callable[[SourceTree], bool]
     release: Callable[[Index, FlagDefinitions], Release]
 

@@ -20,6 +20,7 @@ from verify.parallel.guards import SharedRule
 ENGINE = reading()
 Line = tuple[str, int]
 ATTENTION_DP, COMBINES = ENGINE.atoms.attention_dp, ENGINE.roles.combines
+ALL, NONE = "all", "none"
 REFUSABLE = (ATTENTION_DP, COMBINES)
 
 
@@ -29,8 +30,8 @@ class Around:
 
     `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what
     no server can be in there. `communicates`: whether what it leaves goes to what moves tokens
-    between attention groups; `leaves`: whether a stage's boundary takes what its experts leave, of
-    which nothing is summed before. The others as in
+    between attention groups; `boundary`: whether a stage's boundary sums what its experts leave
+    (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The others as in
     `verify.parallel.guards.Guards`.
     """
 
@@ -39,7 +40,7 @@ class Around:
     told: Mapping[Line, frozenset[str]]
     refused: Mapping[Line, frozenset[str]]
     communicates: bool
-    leaves: bool
+    boundary: str
     allows_scatter: bool
     tags_fusion: bool
     knows_last_layer: bool
@@ -88,7 +89,7 @@ def _around(facts: Facts, cls: Class) -> Around:
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
         communicates=run.state.communicators > 0,
-        leaves=_leaves(run),
+        boundary=_boundary(run),
         allows_scatter=run.state.allows,
         tags_fusion=any(sink.kind == "fused norm" for sink in run.sinks),
         knows_last_layer=not run.state.past_the_end,
@@ -108,15 +109,13 @@ def _refused(run: LayerRun, when: Cond) -> Iterator[str]:
             yield name
 
 
-def _leaves(run: LayerRun) -> bool:
-    routed = [
-        part
-        for sink in run.sinks
-        if sink.kind == "boundary"
-        for part in sink.parts
-        if "EP" in part.axes
-    ]
-    return bool(routed) and not any(part.reduced for part in routed)
+def _boundary(run: LayerRun) -> str:
+    taken = (part for sink in run.sinks if sink.kind == "boundary" for part in sink.parts)
+    if not any("EP" in part.axes for part in taken):
+        return NONE
+    if run.cls.has((ENGINE.wiring.own_sum,)):
+        return "its boundary is given a sum of its own"
+    return "reduces before its boundary" if run.reductions else ALL
 
 
 def _shared_experts(run: LayerRun) -> SharedRule:

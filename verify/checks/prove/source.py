@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 
-from verify.checks.prove.around import ATTENTION_DP, COMBINES, Around, Line, layers_around
+from verify.checks.prove.around import (
+    ALL,
+    ATTENTION_DP,
+    COMBINES,
+    NONE,
+    Around,
+    Line,
+    layers_around,
+)
 from verify.checks.prove.subject import Subject
 from verify.checks.scan.layers import read_facts
 from verify.checks.scan.sites import GuardedSite, read_sites
@@ -59,7 +67,12 @@ def read(tree: SourceTree) -> Sourced:
     left_out = [f"the source's own {by_size} flag, it depends on {unknown}"] if unknown else []
     at_boundary = release.boundary is not None
     around = layers_around(read_facts(index), () if at_boundary else sites)
-    subjects = [_at_boundary(layer) for layer in around if at_boundary and layer.leaves]
+    subjects = [_at_boundary(layer) for layer in around if at_boundary and layer.boundary == ALL]
+    left_out += [
+        f"{_of_layer(layer)}: {layer.boundary}"
+        for layer in around
+        if at_boundary and layer.boundary not in (ALL, NONE)
+    ]
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
         sites_of_it = tuple(members)
         lines = {(site.file, site.line) for site in sites_of_it}
@@ -107,7 +120,7 @@ def _at_boundary(layer: Around) -> Subject:
     full = truth.full(len(flag_names()))
     never = frozenset[str]().union(*layer.refused.values()).intersection(*layer.refused.values())
     return Subject(
-        name=f"{PurePosixPath(layer.file).stem}/{layer.name}",
+        name=_of_layer(layer),
         guards=Guards(
             producer="one-site",
             skip_tp=full,
@@ -117,6 +130,10 @@ def _at_boundary(layer: Around) -> Subject:
         ),
         layers=(layer.name,),
     )
+
+
+def _of_layer(layer: Around) -> str:
+    return f"{PurePosixPath(layer.file).stem}/{layer.name}"
 
 
 def _name(block: Sequence[GuardedSite]) -> str:
