@@ -19,14 +19,14 @@ def real_tensors() -> ModuleType:
 
 
 class _RefusesHybrid:
-    """As 0.5.11 answers, but that no sum is left where both groups have several ranks."""
+    """As flashinfer's route in 0.5.11, but not where both groups have several ranks."""
 
     def fuses(self, deployment, mode, *, last):
         del mode
         config = deployment.config
         hybrid = config.ep_size > 1 and config.moe_tp_size > 1
-        shared = deployment.shares_tokens_across_cp
-        return deployment.fusion != "off" and not (hybrid or shared or last)
+        elsewhere = config.enable_dp_attention or deployment.shares_tokens_across_cp
+        return deployment.fusion != "off" and not (hybrid or elsewhere or last)
 
     def scatters(self, deployment, mode, *, allowed, by_size):
         del mode, by_size
