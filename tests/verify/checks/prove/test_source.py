@@ -315,7 +315,7 @@ def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
 
     shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
     (tmp_path / "sglang/srt/layers/communicator.py").unlink()
-    with open_source(str(tmp_path)) as tree, pytest.raises(VerifyError, match="has no sglang/srt"):
+    with open_source(str(tmp_path)) as tree, pytest.raises(VerifyError, match="has neither sglang/srt"):
         read(tree)
 
 
