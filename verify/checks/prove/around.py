@@ -28,17 +28,18 @@ REFUSABLE = (ATTENTION_DP, COMBINES)
 class Around:
     """A layer, as one run of it shows; it knows places only, so that a process can send it.
 
-    `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what
-    no server can be in there. `communicates`: whether what it leaves goes to what moves tokens
-    between attention groups; `boundary`: whether a stage's boundary sums what its experts leave
-    (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The others as in
-    `verify.parallel.guards.Guards`.
+    `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what no
+    server can be in there, `never` in the whole layer. `communicates`: whether what it leaves goes
+    to what moves tokens between attention groups; `boundary`: whether a stage's boundary sums what
+    its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The
+    others as in `verify.parallel.guards.Guards`.
     """
 
     name: str
     file: str
     told: Mapping[Line, frozenset[str]]
     refused: Mapping[Line, frozenset[str]]
+    never: frozenset[str]
     communicates: bool
     boundary: str
     allows_scatter: bool
@@ -88,6 +89,7 @@ def _around(facts: Facts, cls: Class) -> Around:
         file=cls.module.path,
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
+        never=frozenset(_refused(run, FALSE)),
         communicates=run.state.communicators > 0,
         boundary=_boundary(run),
         allows_scatter=run.state.allows,

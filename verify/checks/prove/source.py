@@ -118,15 +118,14 @@ def _in_layers(
 def _at_boundary(layer: Around) -> Subject:
     """A layer whose block leaves everything to its stage's boundary."""
     full = truth.full(len(flag_names()))
-    never = frozenset[str]().union(*layer.refused.values()).intersection(*layer.refused.values())
     return Subject(
         name=_of_layer(layer),
         guards=Guards(
             producer="one-site",
             skip_tp=full,
             shared_experts=layer.shared_experts,
-            attention_dp=ATTENTION_DP not in never,
-            fp4_allgather=COMBINES not in never,
+            attention_dp=ATTENTION_DP not in layer.never,
+            fp4_allgather=COMBINES not in layer.never,
         ),
         layers=(layer.name,),
     )

@@ -49,6 +49,10 @@ class ElmDecoderLayer:
         return self.after.finish(hidden_states, batch)
 """
 SCATTERS = """
+def should_use_flashinfer_cutlass_moe_fp4_allgather():
+    return is_dp_attention_enabled() and fp4_is_gathered()
+
+
 def should_use_dp_reduce_scatterv():
     return (
         is_dp_attention_enabled()

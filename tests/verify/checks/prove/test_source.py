@@ -11,7 +11,7 @@ from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read, read_release
 from verify.checks.prove.subject import Subject, helper_guards
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE
-from verify.engines.sources import open_source
+from verify.engines.sources import ledger, open_source
 from verify.errors import VerifyError
 from verify.parallel.deployment import Deployment, layouts
 
@@ -39,6 +39,22 @@ def ensure_workspace_initialized(use_attn_tp_group=True):
     return coordinator
 """
 SIZES = "get_parallel().moe_ep_size > 1 and get_parallel().moe_tp_size > 1"
+EXPERTS = """
+class FusedMoE:
+    def __init__(self, config, reduce_results=False):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x
+"""
+LINEAR = """
+class RowParallelLinear:
+    def __init__(self, n_in, n_out, reduce_results=True, tp_size=None):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x, None
+"""
 AITER = "_use_aiter and enable_aiter_allreduce_fusion()"
 
 
@@ -197,6 +213,56 @@ def test_a_layer_s_own_wish_is_part_of_its_block(source):
     assert heard() == {"RS"}
 
 
+@pytest.mark.parametrize("on_gpus_only", [True, False])
+def test_a_block_of_cpus_is_not_judged_where_rows_move_on_gpus(source, on_gpus_only):
+    path = source()
+    moves = "memcpy_triton(rows)" if on_gpus_only else "rows"
+    (path / "sglang/srt/layers/dp_attention.py").write_text(f"def dp_scatter(rows):\n    {moves}\n")
+    oak = path / "sglang/srt/models/oak.py"
+    text = oak.read_text()
+    assert text.count("        if not (\n") == 1
+    oak.write_text(text.replace("        if not (\n", "        if _is_cpu and not (\n"))
+    with open_source(str(path)) as tree:
+        guards = {s.name: s.guards for s in read(tree).subjects}
+    assert guards["oak/OakBlock.forward"].attention_dp is not on_gpus_only
+    assert guards["cedar/CedarBlock.forward"].attention_dp
+    config = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)
+    there = Deployment(config=config, allow_reduce_scatter=True)
+    assert ledger().applies(there, guards["oak/OakBlock.forward"]) is not on_gpus_only
+
+
+@pytest.mark.parametrize(
+    ("shared", "rule"),
+    [
+        ("", "none"),
+        ("RowParallelLinear(8, 8, reduce_results=False)", "sharded for FI"),
+        (
+            "RowParallelLinear(8, 8, reduce_results=False,"
+            " tp_size=1 if should_use_flashinfer_cutlass_moe_fp4_allgather() else None)",
+            "replicated for FI",
+        ),
+        ("RowParallelLinear(8, 8, reduce_results=True)", "none"),
+    ],
+)
+def test_how_a_layer_builds_its_shared_experts(source, shared, rule):
+    path = source()
+    srt = path / "sglang/srt"
+    (srt / "layers/moe/fused_moe.py").write_text(EXPERTS)
+    (srt / "layers/linear.py").write_text(LINEAR)
+    oak = srt / "models/oak.py"
+    text = "from sglang.srt.layers.linear import RowParallelLinear\n" + oak.read_text()
+    made, used = "FusedMoE(config, reduce_results=False)\n", "self.experts(hidden_states)\n"
+    assert (text.count(made), text.count(used)) == (1, 1)
+    if shared:
+        text = text.replace(made, f"{made}        self.shared = {shared}\n")
+        beside = "self.experts(hidden_states) + self.shared(hidden_states)[0]\n"
+        text = text.replace(used, beside)
+    oak.write_text(text)
+    with open_source(str(path)) as tree:
+        guards = {s.name: s.guards for s in read(tree).subjects}
+    assert guards["oak/OakBlock.forward"].shared_experts == rule
+
+
 def scatterv_at(path, definition):
     """Where 4 ranks' reduce_scatterv is chosen by `definition`: (attn_dp_size, ep_size)."""
     utils = path / "sglang/srt/layers/moe/utils.py"
@@ -315,7 +381,10 @@ def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
 
     shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
     (tmp_path / "sglang/srt/layers/communicator.py").unlink()
-    with open_source(str(tmp_path)) as tree, pytest.raises(VerifyError, match="has neither sglang/srt"):
+    with (
+        open_source(str(tmp_path)) as tree,
+        pytest.raises(VerifyError, match="has neither sglang/srt"),
+    ):
         read(tree)
 
 
