@@ -59,11 +59,12 @@ def read(tree: SourceTree) -> Sourced:
     why_not = WIRING.why_not(index)
     if why_not:
         raise VerifyError(f"{tree.name} {tree.version} {why_not}")
-    release = WIRING.release(index, _definitions(index))
+    definitions = _definitions(index)
+    release = WIRING.release(index, definitions)
     sites = [site for site in read_sites(index) if site.collective in WIRING.producers]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     by_size = ENGINE.roles.scatters_by_size
-    unknown = _definitions(index).unknown(by_size)
+    unknown = definitions.unknown(by_size)
     left_out = [f"the source's own {by_size} flag, it depends on {unknown}"] if unknown else []
     at_boundary = release.boundary is not None
     around = layers_around(read_facts(index), () if at_boundary else sites)
@@ -74,10 +75,10 @@ def read(tree: SourceTree) -> Sourced:
         if at_boundary and layer.boundary not in (ALL, NONE)
     ]
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
-        sites_of_it = tuple(members)
-        lines = {(site.file, site.line) for site in sites_of_it}
+        block = tuple(members)
+        lines = {(site.file, site.line) for site in block}
         layers = [one for one in around if one.communicates and lines & one.told.keys()]
-        block = _one_a_path(sites_of_it)
+        block = _one_a_path(block)
         why = _unjudged(block, layers)
         if why:
             left_out.append(f"{_name(block)}: {why}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from helper import Path
 from verify.engines.ledger import LayerTraits, Plan, Release
-from verify.engines.sglang import boundary
+from verify.engines.sglang.boundary import taken_over
 from verify.parallel.deployment import Deployment, Shared
 from verify.parallel.guards import Guards
 from verify.parallel.row import flags_of, mode_of, number_of, scatters
@@ -27,33 +27,25 @@ RELEASE_0_5_11 = Release(name="0.5.11")
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
     shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
-    if release.boundary is not None:
-        made = _producer(deployment, traits)
-        return boundary.plan(deployment, traits, release, producer=made, shared=shared)
     mode = mode_of(deployment, dense=traits.producer == "dense")
     answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
+    last = deployment.position == "last" and traits.knows_last_layer
+    allowed = traits.may_reduce_scatter and deployment.allow_reduce_scatter
     flags = flags_of(
         deployment,
         mode=mode,
         hears_fusion=traits.hears_fusion,
         may_reduce_scatter=traits.may_reduce_scatter,
         knows_last_layer=traits.knows_last_layer,
-        fuses=None
-        if answers is None
-        else answers.fuses(
-            deployment, mode, last=deployment.position == "last" and traits.knows_last_layer
-        ),
-        reduce_scatters=None
-        if answers is None
-        else answers.scatters(
-            deployment,
-            mode,
-            allowed=traits.may_reduce_scatter and deployment.allow_reduce_scatter,
-            by_size=by_size,
-        ),
+        fuses=answers.fuses(deployment, mode, last=last) if answers else None,
+        reduce_scatters=answers.scatters(deployment, mode, allowed=allowed, by_size=by_size)
+        if answers
+        else None,
         sums_by_scatterv=by_size,
     )
-    if flags["AF"]:
+    if release.boundary is not None:
+        reader, summed = taken_over(deployment, mode, flags, release)
+    elif flags["AF"]:
         reader = _fused_reader(deployment, traits)
         summed = _fused_sum(deployment, reader, release)
     else:
