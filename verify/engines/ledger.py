@@ -78,6 +78,8 @@ class Release:
         kinds = (
             replace(Deployment(config=config), fusion=kind, dense_fully_dp=whole)
             for kind in fusions_of(config)
+            # where nothing stands in for it, the fused form is always called
+            if kind != "no-fused-norm" or self.unfused_group != "none"
             for whole in (False, True)
         )
         found = {

@@ -143,9 +143,10 @@ def test_each_kernel_has_its_own_condition(source):
     assert fuses(path, **ATTENTION_DP)
     assert not fuses(path, "aiter", **ATTENTION_DP), "aiter's own condition"
     assert not fuses(source(fuses="_is_flashinfer_available"), "aiter"), "no such route at all"
-    release = release_of(path)
     config = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)
-    assert release.fusions(config) == ("off", "flashinfer", "flashinfer-declined", "no-fused-norm")
+    assert release_of(path).fusions(config) == ("off", "flashinfer", "flashinfer-declined")
+    stands_in = source(fuses="batch.small", unfused="tensor_model_parallel_all_reduce")
+    assert "no-fused-norm" in release_of(stands_in).fusions(config)
 
 
 def test_no_layer_is_judged_where_no_server_runs_it(source, mini_sglang):
