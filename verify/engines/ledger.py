@@ -1,20 +1,32 @@
 """What `prove` is told of an engine: which steps its layers take, and what each of them does."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from helper import MoeConfig
 from helper.predicates import uses_dp_reduce_scatterv
 from verify.logic.flags import flag_of
 from verify.parallel.counts import State
-from verify.parallel.deployment import Deployment
-from verify.parallel.guards import Guards, Producer, SharedRule
+from verify.parallel.deployment import Deployment, Fusion, fusions_of
+from verify.parallel.guards import Guards, Producer
+from verify.parallel.row import mode_of
 from verify.parallel.scene import Mode, Scene
 
 Step = Callable[[Scene, State], State]
 FusedGroup = Literal["ep-or-moe-tp", "tp"]
 UnfusedGroup = Literal["moe_tp", "tp", "none"]
+SummedGroup = Literal["ep", "moe_tp", "tp"]
+
+
+class Answers(Protocol):
+    """What a source answers its layers; `mode` are the tokens that the MLP is given."""
+
+    def fuses(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
+        """Whether it leaves its sum to the next norm; `last`: it was told that there is none."""
+
+    def scatters(self, deployment: Deployment, mode: Mode, *, allowed: bool, by_size: bool) -> bool:
+        """Whether its sum is made by a reduce-scatter, where the layer allows one."""
 
 
 class FlagDefinitions(Protocol):
@@ -36,8 +48,9 @@ class Release:
 
     `fused_group`: over which ranks the fused all-reduce + norm sums. `unfused_group`: over which
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
-    `fuses_hybrid`: fusion is announced although both EP and MoE-TP have several ranks.
-    `fuses_under_attention_dp`: it is, too, where attention groups hold different tokens.
+    `answers`: where a layer leaves its sum to the next norm or to a reduce-scatter, None: where
+    `verify.parallel.row` says. `boundary`: over which group a stage's boundary sums; None where
+    blocks and communicators do.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -46,8 +59,8 @@ class Release:
     name: str
     fused_group: FusedGroup = "ep-or-moe-tp"
     unfused_group: UnfusedGroup = "moe_tp"
-    fuses_hybrid: bool = True
-    fuses_under_attention_dp: bool = False
+    answers: Answers | None = None
+    boundary: Callable[[MoeConfig], SummedGroup] | None = None
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True
@@ -57,6 +70,25 @@ class Release:
         return (self.copies_experts or config.moe_dp_size == 1) and (
             self.splits_contexts or config.attn_cp_size == 1
         )
+
+    def fusions(self, config: MoeConfig) -> tuple[Fusion, ...] | None:
+        """The fused sums that some layer of a server leaves; None where the source was not read."""
+        if self.answers is None:
+            return None
+        kinds = (
+            replace(Deployment(config=config), fusion=kind, dense_fully_dp=whole)
+            for kind in fusions_of(config)
+            # where nothing stands in for it, the fused form is always called
+            if kind != "no-fused-norm" or self.unfused_group != "none"
+            for whole in (False, True)
+        )
+        found = {
+            each.fusion
+            for each in kinds
+            for dense in (False, True)
+            if self.answers.fuses(each, mode_of(each, dense=dense), last=False)
+        }
+        return tuple(kind for kind in get_args(Fusion) if kind == "off" or kind in found)
 
     def sums_by_scatterv(self, config: MoeConfig) -> bool:
         """Whether attention groups are handed their rows by a sum of their own sizes."""
@@ -109,24 +141,6 @@ class LayerTraits:
             completes_stage=guards.completes_stage,
             adds_shared=guards.adds_shared,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wired:
-    """What a model file says of the layers around the blocks in it.
-
-    `communicates`: whether a layer has what moves tokens between attention groups; `hears_scatter`:
-    whether it asks if the block's sum is reduce-scattered, `allows_scatter` whether it may be. The
-    others as in `Guards`.
-    """
-
-    communicates: bool
-    hears_scatter: bool
-    allows_scatter: bool
-    tags_fusion: bool
-    knows_last_layer: bool
-    shared_experts: SharedRule
-    completes_stage: bool
 
 
 class Reader(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.engines.ledger import FlagDefinitions, Release, Wired
+from verify.engines.ledger import FlagDefinitions, Release
 from verify.engines.traits import LocalRows, ReductionGroups
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
@@ -153,7 +153,7 @@ class Constraints:
     `definitions(state)`: the flags' own definitions, and what holds besides where a communicator
     may reduce-scatter; `general(state)`: what holds in every source; `of_atoms(state, known)`: for
     the atoms that came up since `known`; `refused(index, cls, handed, logic)`: what cannot be where
-    a layer of this class runs. `published(state)` are the flags that a boundary publishes,
+    a layer of this class runs. `published(index)` are the flags that a boundary publishes,
     `texts(index)` the flags' functions as expressions. `parts` are the sizes that divide the whole
     group. `attention_group` and `copies` find words of a module that is built for attention groups,
     and for several copies of the experts.
@@ -163,7 +163,7 @@ class Constraints:
     general: Callable[[State], Cond]
     of_atoms: Callable[[State, frozenset[str]], Cond]
     refused: Callable[[Index, Class, frozenset[str], Logic], Cond]
-    published: Callable[[State], tuple[str, ...]]
+    published: Callable[[Index], tuple[str, ...]]
     texts: Callable[[Index], dict[str, str]]
     parts: tuple[str, ...]
     attention_group: re.Pattern[str]
@@ -189,18 +189,18 @@ class Traits:
 class Wiring:
     """How a source's layers are wired, for the ledger.
 
-    `why_not(tree)`: why its steps are not known, empty where they are; `producers`: the kind of
-    block that ends in a collective; `communicator`: what moves a layer's tokens. `asks_sizes(tree)`
-    says whether it asks if groups of their own sizes are scattered, `wired(tree, text)` what a
-    model file says, `release(tree, definitions)` what differs in its steps.
+    `why_not(index)`: why its steps are not known, empty where they are; `producers`: the kind of
+    block that ends in a collective; `communicator`: what moves a layer's tokens, `own_sum` what a
+    stage brings along to be summed by. `asks_sizes(tree)` says whether it asks if groups of their
+    own sizes are scattered, `release(index, definitions)` what differs in its steps.
     """
 
-    why_not: Callable[[SourceTree], str]
+    why_not: Callable[[Index], str]
     producers: Mapping[str, Producer]
     communicator: str
+    own_sum: str
     asks_sizes: Callable[[SourceTree], bool]
-    wired: Callable[[SourceTree, str], Wired]
-    release: Callable[[SourceTree, FlagDefinitions], Release]
+    release: Callable[[Index, FlagDefinitions], Release]
 
 
 @dataclass(frozen=True, kw_only=True)

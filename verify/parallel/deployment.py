@@ -112,6 +112,7 @@ _LAYER_AXES = (
     "dense_fully_dp",
 )
 _PLAIN = Deployment(config=MoeConfig())
+_FLASHINFER_ONLY = ("flashinfer", "flashinfer-declined", "no-fused-norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,17 +280,18 @@ _QUANTIZATIONS_OF: dict[str, tuple[str | None, ...]] = {
 _MXFP8_RUNNERS = ("cutlass", "flashinfer_trtllm", "flashinfer_trtllm_routed")
 
 
-def layers(config: MoeConfig, *, fuses_under_attention_dp: bool = False) -> Iterator[Deployment]:
+def layers(config: MoeConfig, *, fusions: tuple[Fusion, ...] | None = None) -> Iterator[Deployment]:
     """Every layer a server of this configuration can have, the simplest first.
 
-    `fuses_under_attention_dp`: of a release that leaves sums to the next norm there, too.
+    `fusions` are the fused sums that the release leaves there, None: those of 0.5.11.
     """
+    fusions = _fusions(config) if fusions is None else fusions
     for padding, tokens in _paddings(config):
         for position in get_args(Position):
             # _handle_context_parallelism: no pipeline stages with MoE data parallelism
             if position == "stage-end" and config.moe_dp_size > 1:
                 continue
-            for fusion in _fusions(config, under_attention_dp=fuses_under_attention_dp):
+            for fusion in fusions:
                 for allow in (True, False):
                     for shared in _shared(config):
                         for extend in (False, True) if config.attn_cp_size > 1 else (False,):
@@ -319,18 +321,21 @@ def _paddings(config: MoeConfig) -> tuple[tuple[Padding, TokenCounts], ...]:
     )
 
 
-def _fusions(config: MoeConfig, *, under_attention_dp: bool) -> tuple[Fusion, ...]:
-    """Which fused all-reduces a layer can announce."""
-    choices: list[Fusion] = ["off"]
+def fusions_of(config: MoeConfig) -> tuple[Fusion, ...]:
+    """Which fused all-reduces a server takes: `_handle_context_parallelism` refuses aiter's."""
+    whole = config.attn_cp_size == config.moe_dp_size == 1
+    return tuple(kind for kind in get_args(Fusion) if whole or not kind.startswith("aiter"))
+
+
+def _fusions(config: MoeConfig) -> tuple[Fusion, ...]:
+    """Which of them a layer of 0.5.11 can announce."""
     if config.tp_size == 1:
         return ("off",)
     # apply_flashinfer_allreduce_fusion: not under attention data parallelism
-    if under_attention_dp or not config.enable_dp_attention:
-        choices += ["flashinfer", "flashinfer-declined", "no-fused-norm"]
-    # _handle_context_parallelism refuses aiter fusion; the kernel does not do 6 ranks
-    if config.attn_cp_size == config.moe_dp_size == 1 and config.tp_size != 6:
-        choices += ["aiter", "aiter-declined"]
-    return tuple(choices)
+    refused: tuple[str, ...] = _FLASHINFER_ONLY if config.enable_dp_attention else ()
+    # aiter's kernel does not do 6 ranks
+    refused += ("aiter", "aiter-declined") if config.tp_size == 6 else ()
+    return tuple(kind for kind in fusions_of(config) if kind not in refused)
 
 
 def _shared(config: MoeConfig) -> tuple[Shared, ...]:

@@ -22,8 +22,9 @@ class Guards:
     reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
     layer, whether it knows that it is the last, whether its model completes a fused sum before a
     pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
-    it adds them before its own reductions or after, and whether an all-to-all backend reaches
-    these sites.
+    it adds them before its own reductions or after, whether an all-to-all backend reaches these
+    sites, and whether the block can be where attention groups hold different tokens, and where an
+    FP4 dispatcher sums.
     """
 
     producer: Producer
@@ -37,6 +38,8 @@ class Guards:
     shared_experts: SharedRule = "any"
     adds_shared: Literal["before", "after"] = "before"
     reached_by_all_to_all: bool = False
+    attention_dp: bool = True
+    fp4_allgather: bool = True
 
     def skips(self, path: Path, row: int) -> bool:
         """Whether the reduction of `path` is left out in `row`."""

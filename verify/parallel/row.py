@@ -29,27 +29,31 @@ def flags_of(
     hears_fusion: bool = True,
     may_reduce_scatter: bool = True,
     knows_last_layer: bool = True,
-    fuses_hybrid: bool = True,
+    fuses: bool | None = None,
+    reduce_scatters: bool | None = None,
     sums_by_scatterv: bool | None = None,
 ) -> dict[str, bool]:
     """Every flag that the helper lists, for a layer whose MLP is given tokens by `mode`.
 
     `hears_fusion` and `may_reduce_scatter` where the block's forward() takes that decision;
-    `knows_last_layer` where its communicator was told. Of the release: `fuses_hybrid` where it
-    leaves sums to a fused norm although the experts lie over two groups, `sums_by_scatterv` what it
-    defines that flag to be here, None where as the helper does.
+    `knows_last_layer` where its communicator was told. Of the release: `fuses` is its own condition
+    for leaving a sum to the next norm, `reduce_scatters` that for a reduce-scatter,
+    `sums_by_scatterv` what it defines that flag to be here; None: as 0.5.11 and the helper do.
     """
-    config = deployment.config
     if sums_by_scatterv is None:
         sums_by_scatterv = deployment.sums_by_scatterv
+    if fuses is None:
+        fuses = (
+            deployment.fusion != "off"
+            and deployment.config.tp_size > 1
+            and not deployment.shares_tokens_across_cp
+            and not (deployment.position == "last" and knows_last_layer)
+        )
+    if reduce_scatters is None:
+        reduce_scatters = may_reduce_scatter and deployment.may_scatter_sums
     return _named(
-        AF=hears_fusion
-        and deployment.fusion != "off"
-        and config.tp_size > 1
-        and not deployment.shares_tokens_across_cp
-        and not (deployment.position == "last" and knows_last_layer)
-        and (fuses_hybrid or config.ep_size == 1 or config.moe_tp_size == 1),
-        RS=may_reduce_scatter and deployment.may_scatter_sums and scatters(deployment, mode),
+        AF=hears_fusion and fuses,
+        RS=reduce_scatters and scatters(deployment, mode),
         DP=sums_by_scatterv,
         FI=deployment.fp4_allgather,
     )

@@ -246,8 +246,7 @@ class _Sweep:
         traits = [LayerTraits.of(each) for each in self.guards]
         found: dict[_Way, dict[int, list[tuple[Deployment, Plan]]]] = {}
         layer_count = 0
-        fuses = self.release.fuses_under_attention_dp
-        for deployment in layers(config, fuses_under_attention_dp=fuses):
+        for deployment in layers(config, fusions=self.release.fusions(config)):
             concerned = [
                 index for index, each in enumerate(self.guards) if LEDGER.applies(deployment, each)
             ]

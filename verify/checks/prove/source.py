@@ -1,21 +1,31 @@
 """The guards of a release and what its layers do around them, read from its source.
 
-What is read: every block's guards (`verify.checks.scan`), how its decoder layer is wired (does the
-communicator reduce-scatter, is a fused tensor tagged, is the last layer known, does a pipeline
-stage complete its sum), and the steps that differ between releases (`layer.Release`). What is not
-read, and stays as in 0.5.11: which deployments are legal where the arguments exist, and the other
-steps.
+What is read: every block's guards, and what each layer around it does (`around.py`), both as
+`verify.checks.scan` reads them, and the steps that differ between releases (`ledger.Release`).
+What is not read, and stays as in 0.5.11: which deployments are legal where the arguments exist, and
+the other steps.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import PurePosixPath
 
+from verify.checks.prove.around import (
+    ALL,
+    ATTENTION_DP,
+    COMBINES,
+    NONE,
+    Around,
+    Line,
+    layers_around,
+)
 from verify.checks.prove.subject import Subject
+from verify.checks.scan.layers import read_facts
 from verify.checks.scan.sites import GuardedSite, read_sites
 from verify.checks.scan.whole import broken
-from verify.engines.ledger import FlagDefinitions, Release, Wired
+from verify.engines.ledger import FlagDefinitions, Release
 from verify.engines.registry import library
 from verify.engines.sources import ledger, reading
 from verify.errors import VerifyError
@@ -45,28 +55,37 @@ class Sourced:
 
 def read(tree: SourceTree) -> Sourced:
     """All subjects of a source. Raises `VerifyError` for one whose steps nobody knows."""
-    why_not = WIRING.why_not(tree)
+    index = Index(tree, library(tree.name))
+    why_not = WIRING.why_not(index)
     if why_not:
         raise VerifyError(f"{tree.name} {tree.version} {why_not}")
-    index = Index(tree, library(tree.name))
+    definitions = _definitions(index)
+    release = WIRING.release(index, definitions)
     sites = [site for site in read_sites(index) if site.collective in WIRING.producers]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
-    subjects: list[Subject] = []
-    definitions = _definitions(index)
     by_size = ENGINE.roles.scatters_by_size
     unknown = definitions.unknown(by_size)
     left_out = [f"the source's own {by_size} flag, it depends on {unknown}"] if unknown else []
+    at_boundary = release.boundary is not None
+    around = layers_around(read_facts(index), () if at_boundary else sites)
+    subjects = [_at_boundary(layer) for layer in around if at_boundary and layer.boundary == ALL]
+    left_out += [
+        f"{_of_layer(layer)}: {layer.boundary}"
+        for layer in around
+        if at_boundary and layer.boundary not in (ALL, NONE)
+    ]
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
-        block = _one_a_path(members)
-        why = _unjudged(block, WIRING.wired(tree, tree.read(block[0].file)))
-        name = block[0].id.rpartition("/")[0]
+        block = tuple(members)
+        lines = {(site.file, site.line) for site in block}
+        layers = [one for one in around if one.communicates and lines & one.told.keys()]
+        block = _one_a_path(block)
+        why = _unjudged(block, layers)
         if why:
-            left_out.append(f"{name}: {why}")
+            left_out.append(f"{_name(block)}: {why}")
         else:
-            subjects.append(Subject(name=name, guards=_guards(block, tree)))
+            subjects += _in_layers(block, layers, lines)
     index.unread |= broken(index)
     unread = (*tree.skipped, *sorted(index.unread.values()))
-    release = WIRING.release(tree, definitions)
     return Sourced(
         release=release, subjects=tuple(subjects), left_out=(*left_out, *unread), unread=unread
     )
@@ -74,7 +93,8 @@ def read(tree: SourceTree) -> Sourced:
 
 def read_release(tree: SourceTree) -> Release:
     """The steps of `layer.Release` as this source has them."""
-    return WIRING.release(tree, _definitions(Index(tree, library(tree.name))))
+    index = Index(tree, library(tree.name))
+    return WIRING.release(index, _definitions(index))
 
 
 def _definitions(index: Index) -> FlagDefinitions:
@@ -83,33 +103,71 @@ def _definitions(index: Index) -> FlagDefinitions:
     return ledger().definitions(ENGINE.constraints.texts(index) if asked else {})
 
 
-def _guards(block: Sequence[GuardedSite], tree: SourceTree) -> Guards:
+def _in_layers(
+    block: Sequence[GuardedSite], layers: Iterable[Around], lines: Collection[Line]
+) -> Iterator[Subject]:
+    """The block in each kind of layer that it is in."""
+    kinds: dict[Guards, list[str]] = {}
+    for layer in layers:
+        guards = _guards(block, layer, lines)
+        kinds.setdefault(guards, []).append(layer.name)
+    for guards, names in kinds.items():
+        name = _name(block) if len(kinds) == 1 else f"{_name(block)} in {' and '.join(names)}"
+        yield Subject(name=name, guards=guards, layers=tuple(names))
+
+
+def _at_boundary(layer: Around) -> Subject:
+    """A layer whose block leaves everything to its stage's boundary."""
     full = truth.full(len(flag_names()))
+    return Subject(
+        name=_of_layer(layer),
+        guards=Guards(
+            producer="one-site",
+            skip_tp=full,
+            shared_experts=layer.shared_experts,
+            attention_dp=ATTENTION_DP not in layer.never,
+            fp4_allgather=COMBINES not in layer.never,
+        ),
+        layers=(layer.name,),
+    )
+
+
+def _of_layer(layer: Around) -> str:
+    return f"{PurePosixPath(layer.file).stem}/{layer.name}"
+
+
+def _name(block: Sequence[GuardedSite]) -> str:
+    return block[0].id.rpartition("/")[0]
+
+
+def _guards(block: Sequence[GuardedSite], layer: Around, lines: Collection[Line]) -> Guards:
+    names = flag_names()
+    full = truth.full(len(names))
+    told = frozenset[str]().union(*(layer.told.get(line, ()) for line in lines))
+    refused = [layer.refused[line] for line in lines if line in layer.refused]
+    never = frozenset[str]().union(*refused).intersection(*refused)
     skip = {site.path: full ^ site.reduces for site in block}
     heard = {flag for site in block for flag in site.accepts}
-    names = flag_names()
-    heard |= {
-        flag
-        for table in skip.values()
-        for flag in argument_flags()
-        if truth.depends_on(table, names.index(flag), len(names))
-    }
-    wired = WIRING.wired(tree, tree.read(block[0].file))
-    if not wired.hears_scatter:
-        flag = ENGINE.roles.scatters
-        scatter = names.index(flag)
-        skip = {path: truth.where_false(table, scatter, len(names)) for path, table in skip.items()}
-        heard.discard(flag)
+    for flag in argument_flags():
+        at = names.index(flag)
+        if any(truth.depends_on(table, at, len(names)) for table in skip.values()):
+            heard.add(flag)
+            if flag not in told:
+                # the layer never says so: what forward() takes stays at its default, false
+                skip = {p: truth.where_false(table, at, len(names)) for p, table in skip.items()}
+                heard.discard(flag)
     return Guards(
         producer=_producer(block),
         skip_ep=skip.get("EP", 0),
         skip_tp=skip.get("TP", 0),
         accepts=frozenset(heard),
-        allows_reduce_scatter=wired.allows_scatter,
-        tags_fusion=wired.tags_fusion,
-        knows_last_layer=wired.knows_last_layer,
-        shared_experts=wired.shared_experts,
-        completes_stage=wired.completes_stage,
+        allows_reduce_scatter=layer.allows_scatter,
+        tags_fusion=layer.tags_fusion,
+        knows_last_layer=layer.knows_last_layer,
+        shared_experts=layer.shared_experts,
+        completes_stage=layer.completes_stage,
+        attention_dp=ATTENTION_DP not in never,
+        fp4_allgather=COMBINES not in never,
     )
 
 
@@ -118,13 +176,13 @@ def _one_a_path(sites: Iterable[GuardedSite]) -> tuple[GuardedSite, ...]:
     return tuple({(site.path, site.reduces): site for site in sites}.values())
 
 
-def _unjudged(block: Sequence[GuardedSite], wired: Wired) -> str:
+def _unjudged(block: Sequence[GuardedSite], layers: Sequence[Around]) -> str:
     """Why these reductions are not a block of a layer that the ledger knows; empty if they are."""
     first = block[0]
     paths = {site.path for site in block}
     in_layer = first.cls is not None and LAYER_CLASS.search(first.cls) is not None
     reasons = {
-        f"its file has no layer with a {WIRING.communicator}": not wired.communicates,
+        f"no layer around it has a {WIRING.communicator}": not layers,
         "not a method": first.cls is None,
         "several reductions of one path, by different guards": len(block) > len(paths),
         "one of two reductions only": _producer(block) == "two-site" and len(block) == 1,

@@ -12,10 +12,11 @@ from verify.parallel.guards import Guards, Producer
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Guards under the name of whoever has them."""
+    """Guards under the name of whoever has them; `layers` are the decoder layers around them."""
 
     name: str
     guards: Guards
+    layers: tuple[str, ...] = ()
 
 
 def skip_table(flags: Iterable[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from verify.checks.prove import source as ledger_source
 from verify.checks.prove.judge import judge
+from verify.checks.prove.subject import Subject
 from verify.checks.replay.decoders import Decoder
 from verify.checks.replay.deployments import row_of
 from verify.checks.replay.processes import Case
@@ -28,9 +29,9 @@ _SAME = {"hang": "crash"}
 
 @dataclass(frozen=True, kw_only=True)
 class Statics:
-    """What the static checks say: guards by block and scan's findings by file."""
+    """What the static checks say: the blocks that `prove` judges and scan's findings by file."""
 
-    guards: Mapping[str, Guards]
+    subjects: tuple[Subject, ...]
     release: Release | None
     findings: Mapping[str, tuple[Finding, ...]]
 
@@ -43,9 +44,8 @@ def read_statics(tree: SourceTree) -> Statics:
     try:
         sourced = ledger_source.read(tree)
     except VerifyError:
-        return Statics(guards={}, release=None, findings=findings)
-    guards = {subject.name: subject.guards for subject in sourced.subjects}
-    return Statics(guards=guards, release=sourced.release, findings=findings)
+        return Statics(subjects=(), release=None, findings=findings)
+    return Statics(subjects=sourced.subjects, release=sourced.release, findings=findings)
 
 
 def routed_kind(out: Mapping[str, Any]) -> str | None:
@@ -79,7 +79,7 @@ def against_prove(results: Sequence[Result], statics: Statics) -> tuple[TableSec
     disagreements: list[Json] = []
     release = statics.release
     for decoder, cases in _by_decoder(results):
-        guards = _executed_guards(decoder, statics.guards)
+        guards = _executed_guards(decoder, statics.subjects)
         if release is None or guards is None:
             continue
         compared = 0
@@ -151,18 +151,22 @@ def _by_decoder(results: Sequence[Result]) -> list[tuple[Decoder, list[Result]]]
     return list(grouped.items())
 
 
-def _executed_guards(decoder: Decoder, guards: Mapping[str, Guards]) -> Guards | None:
+def _executed_guards(decoder: Decoder, subjects: Iterable[Subject]) -> Guards | None:
     """The guards of the method that runs on a GPU without a second stream.
 
     None where the layer reduces too: `prove` judges each alone, and what runs is both.
     """
-    own = [name for name in guards if name.startswith(f"{decoder.model}/")]
-    if any(decoder.cls in name for name in own):
+    own = {
+        subject.name.partition(" in ")[0]: subject.guards
+        for subject in subjects
+        if decoder.cls in subject.layers
+    }
+    if any(f"/{decoder.cls}." in name for name in own):
         return None
     for ending in (".forward_normal", ".forward"):
-        for name in own:
+        for name, guards in own.items():
             if name.endswith(ending):
-                return guards[name]
+                return guards
     return None
 
 

@@ -28,7 +28,7 @@ _WHAT = {
     "mixed": "counted too often in part and too rarely in part, or over other tokens: {parts}",
 }
 CANNOT = "cannot run"
-NOTHING_STATIC = Statics(guards={}, release=None, findings={})
+NOTHING_STATIC = Statics(subjects=(), release=None, findings={})
 MOST_REASONS = 3
 MOST_TEXT = 240
 WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")

@@ -47,7 +47,7 @@ class Facts:
 
 @dataclass(eq=False)
 class LayerRun:
-    """One layer's run: reductions, sinks, faults; whether it was given up."""
+    """One layer's run: reductions, sinks, faults, what always holds; whether it was given up."""
 
     cls: Class
     state: State
@@ -56,6 +56,7 @@ class LayerRun:
     given_up: bool = False
     reductions: Sequence[Reduction] = field(default_factory=tuple)
     sinks: Sequence[Sink] = field(default_factory=tuple)
+    theory: Cond = TRUE
 
 
 def read_facts(index: Index) -> Facts:
@@ -76,7 +77,7 @@ def read_facts(index: Index) -> Facts:
         index.give_up(ENGINE.files.communicator, "which groups it sums over", error)
         logic, groups = state.logic, ReductionGroups()
     known = frozenset(logic.atoms())
-    return Facts(index, logic, followed, defined, answers, HOLDS.published(state), known, groups)
+    return Facts(index, logic, followed, defined, answers, HOLDS.published(index), known, groups)
 
 
 def unknown(function: Function) -> dict[str, Value]:
@@ -104,6 +105,7 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
             theory = state.logic.both(theory, facts.answers)
         handed = frozenset(machine.handed)
         theory = state.logic.both(theory, HOLDS.refused(facts.index, cls, handed, state.logic))
+        run.theory = theory
         run.faults = (*faults(state, theory, known_backends(facts.index)), *past_the_end(state))
         addends = judged(machine, theory)
         groups = facts.groups

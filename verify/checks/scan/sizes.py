@@ -6,11 +6,15 @@ else would say that it is not.
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
+from verify.engines.sources import reading
 from verify.interpreter.cut import Piece
 from verify.interpreter.index import Index, Module
 from verify.report.report import Finding
 
+ENGINE = reading()
+BOUNDARIES = PurePosixPath(ENGINE.files.boundaries).name
 RULE = "group-too-narrow"
 ROW = "0000"
 _GIVEN = re.compile(
@@ -35,7 +39,7 @@ def misnamed_sizes(index: Index) -> Iterator[Finding]:
 
 def _in(module: Module, piece: Piece, *, shared: bool) -> Iterator[Finding]:
     communicator, _ = module.index.library.prepares
-    apart = f"{communicator}(" in module.text or "layer_boundary" in module.text
+    apart = f"{communicator}(" in module.text or BOUNDARIES in module.text
     for match in _GIVEN.finditer(piece.text):
         name, size = match["name"], _size(module.index, match["size"])
         named = SPELLED.get(name, name)
@@ -66,7 +70,7 @@ def _same(named: str, *, apart: bool) -> tuple[str, ...]:
 
 def _size(index: Index, text: str) -> str | None:
     """Which group's size an expression is, None where that is not known."""
-    found = index.library.sizes.get(text.replace("parallel.", "get_parallel()."))
+    found = index.library.sizes.get(text.replace("parallel.", f"{ENGINE.launches.context}()."))
     found = found or index.library.sizes.get(text)
     field = text.rpartition(".")[2]
     return found or SPELLED.get(field) if "parallel" in text else found

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from verify.engines.sglang.communicator import PUBLISHED
 from verify.engines.sglang.refusals import (
     ATTENTION_DP,
     INPUT_SCATTERED,
@@ -31,31 +32,31 @@ from verify.interpreter.index import Class, Function, Index, UnreadableError
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import CANNOT_FOLLOW, Frame, State, started
 from verify.interpreter.values import Instance, Routine
-from verify.logic.diagrams import TRUE, Cond, TooLargeError
+from verify.logic.diagrams import TRUE, Cond, Logic, TooLargeError
 
 PARTS_OF_TP = ("moe_ep_size", "moe_tp_size", "attn_dp_size", "attn_tp_size")
 _BACKEND = re.compile(r"(.*)\.is_\w+\(\)$")
-_CONTEXT_PARALLEL = re.compile(
+CONTEXT_PARALLEL = re.compile(
     r"prefill_c(?:ontext_parallel|p\b)|is_context_parallel|_cp_enabled|_cp_active"
 )
+CUDA = re.compile(r"^_?is_cuda(?:\(\))?$|^_is_sm\d+|^apply_flashinfer_allreduce_fusion")
 _PLATFORMS = {
-    "cuda": re.compile(r"^_?is_cuda(?:\(\))?$|^_is_sm\d+|^apply_flashinfer_allreduce_fusion"),
+    "cuda": CUDA,
     "hip": re.compile(r"^_?is_hip(?:\(\))?$|^_use_aiter"),
     "cpu": re.compile(r"^_?is_cpu(?:\(\))?$|^use_intel_amx_backend|^_is_cpu_amx"),
     "npu": re.compile(r"^_?is_npu(?:\(\))?$"),
     "xpu": re.compile(r"^_?is_xpu(?:\(\))?$"),
 }
-_EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
-_PUBLISHED = {"fuse_mlp_allreduce": "AF", "mlp_reduce_scatter": "RS"}
+EXIT_FILE = "sglang/srt/layers/layer_boundary/exit.py"
 
 
-def published_flags(state: State) -> tuple[str, ...]:
+def published_flags(index: Index) -> tuple[str, ...]:
     """The flags that this source's FFN boundary publishes to what runs inside it."""
-    module = state.index.module(_EXIT_FILE)
+    module = index.module(EXIT_FILE)
     if module is None:
         return ()
     scopes = re.findall(r"scoped\(([^()]*)\)", module.text)
-    return tuple(flag for name, flag in _PUBLISHED.items() if any(name in s for s in scopes))
+    return tuple(flag for flag, name in PUBLISHED.items() if any(name in s for s in scopes))
 
 
 def definitions(state: State) -> tuple[Cond, Cond]:
@@ -64,16 +65,16 @@ def definitions(state: State) -> tuple[Cond, Cond]:
     The second is what holds besides in a layer whose communicator may reduce-scatter: there a flag
     is exactly what the communicator answers.
     """
-    machine, logic = Machine(state), state.logic
+    logic = state.logic
     module = state.index.module(UTILS_FILE)
     result = answers = TRUE
     state.theory = True
     for name, flag in FLAG_FUNCTIONS.items():
         function = module.resolve(name) if module else None
         if isinstance(function, Function):
-            body = _value(machine, Routine(function))
+            body = when(state, Routine(function))
             if body is not None:
-                result = logic.both(result, _same(machine, logic.atom(flag), body))
+                result = logic.both(result, _same(logic, logic.atom(flag), body))
         else:
             result = logic.both(result, logic.negation(logic.atom(flag)))
     communicator = state.index.module(COMMUNICATOR_FILE)
@@ -85,13 +86,13 @@ def definitions(state: State) -> tuple[Cond, Cond]:
             if method is None:
                 result = logic.both(result, logic.negation(logic.atom(flag)))
                 continue
-            body = _value(machine, Routine(method, owner))
+            body = when(state, Routine(method, owner))
             if body is not None:
                 # asked by a layer that allows it
                 body = logic.assume(body, f"{COMMUNICATOR}.{ALLOW}", value=True)
                 implied = logic.either(logic.negation(logic.atom(flag)), body)
                 result = logic.both(result, implied)
-                answers = logic.both(answers, _same(machine, logic.atom(flag), body))
+                answers = logic.both(answers, _same(logic, logic.atom(flag), body))
     state.theory = False
     state.reductions.clear()
     return result, answers
@@ -110,7 +111,7 @@ def predicate_texts(index: Index) -> dict[str, str]:
             # of its own, so that one that is too large leaves room for the next
             state = started(index, theory=True)
             try:
-                body = _value(Machine(state), Routine(function))
+                body = when(state, Routine(function))
             except TooLargeError as error:
                 index.give_up(function.module.path, name, error)
                 body = None
@@ -118,12 +119,12 @@ def predicate_texts(index: Index) -> dict[str, str]:
     return found
 
 
-def _value(machine: Machine, routine: Routine) -> Cond | None:
+def when(state: State, routine: Routine) -> Cond | None:
     """When a predicate of the source is true; None where it cannot be followed.
 
     Raises `TooLargeError`: there is no room for anything else then.
     """
-    state = machine.state
+    machine = Machine(state)
     assert isinstance(routine.target, Function)
     state.enter(Frame(routine.target.module, "<definition>", None, TRUE))
     try:
@@ -137,8 +138,8 @@ def _value(machine: Machine, routine: Routine) -> Cond | None:
         state.leave()
 
 
-def _same(machine: Machine, flag: Cond, body: Cond) -> Cond:
-    return machine.logic.choose(flag, body, machine.logic.negation(body))
+def _same(logic: Logic, flag: Cond, body: Cond) -> Cond:
+    return logic.choose(flag, body, logic.negation(body))
 
 
 def general(state: State) -> Cond:
@@ -175,7 +176,7 @@ def of_atoms(state: State, known: frozenset[str]) -> Cond:
         for name in sorted(moves)
     ]
     # context parallelism has communicators of its own, which are not read
-    parallel = sorted(name for name in names if _CONTEXT_PARALLEL.search(name))
+    parallel = sorted(name for name in names if CONTEXT_PARALLEL.search(name))
     rules += [logic.negation(logic.atom(name)) for name in parallel]
     rules += _one_backend(state, names) if any(map(_BACKEND.match, names)) else []
     rules += _one_platform(state, frozenset(logic.atoms()))

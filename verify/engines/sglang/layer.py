@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from helper import Path
 from verify.engines.ledger import LayerTraits, Plan, Release
+from verify.engines.sglang.boundary import taken_over
 from verify.parallel.deployment import Deployment, Shared
 from verify.parallel.guards import Guards
 from verify.parallel.row import flags_of, mode_of, number_of, scatters
@@ -25,24 +26,32 @@ RELEASE_0_5_11 = Release(name="0.5.11")
 
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
+    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
     mode = mode_of(deployment, dense=traits.producer == "dense")
+    answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
+    last = deployment.position == "last" and traits.knows_last_layer
+    allowed = traits.may_reduce_scatter and deployment.allow_reduce_scatter
     flags = flags_of(
         deployment,
         mode=mode,
         hears_fusion=traits.hears_fusion,
         may_reduce_scatter=traits.may_reduce_scatter,
         knows_last_layer=traits.knows_last_layer,
-        fuses_hybrid=release.fuses_hybrid,
-        sums_by_scatterv=release.sums_by_scatterv(deployment.config),
+        fuses=answers.fuses(deployment, mode, last=last) if answers else None,
+        reduce_scatters=answers.scatters(deployment, mode, allowed=allowed, by_size=by_size)
+        if answers
+        else None,
+        sums_by_scatterv=by_size,
     )
-    if flags["AF"]:
+    if release.boundary is not None:
+        reader, summed = taken_over(deployment, mode, flags, release)
+    elif flags["AF"]:
         reader = _fused_reader(deployment, traits)
         summed = _fused_sum(deployment, reader, release)
     else:
         reader = _postprocess_reader(deployment, mode, flags)
         summed = (reader,) if reader in SCATTERS else ()
     gathered = ("attention_gather",) if mode == "scattered" else ()
-    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
     early = traits.adds_shared == "before"
     return Plan(
         row=number_of(flags),
@@ -137,6 +146,14 @@ def _fused_sum(deployment: Deployment, reader: str, release: Release) -> tuple[s
 def applies(deployment: Deployment, guards: Guards) -> bool:
     """Whether a block with these guards can be in this deployment at all."""
     rule, shared = guards.shared_experts, deployment.shared
+    refused = (
+        deployment.config.enable_dp_attention and not guards.attention_dp,
+        deployment.fp4_allgather and not guards.fp4_allgather,
+        # what a layer allows is not the server's to choose
+        guards.allows_reduce_scatter not in (None, deployment.allow_reduce_scatter),
+    )
+    if any(refused):
+        return False
     if rule == "none":
         return shared == "none"
     if guards.adds_shared == "after":

@@ -26,6 +26,10 @@ READERS = {
         said="LayerCommunicator copies each context's rows out and sums nothing",
         repair="Reduce before the rows are copied out.",
     ),
+    "boundary": Reader(
+        said="the stage boundary sums over {group}",
+        repair="Sum over the ranks that hold different parts.",
+    ),
     "fused norm": Reader(
         said="the next layer's fused norm sums over {group} only",
         repair="Announce fusion only where one group holds the whole sum.",

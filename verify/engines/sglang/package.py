@@ -11,6 +11,8 @@ from verify.source.source import Package, SourceTree
 Generation = Literal[
     "open-coded", "helper-arguments", "helper-context", "layer-boundary", "unknown"
 ]
+SERVER_FILE = "sglang/srt/server_args.py"
+ARGUMENTS = "sglang/srt/arg_groups/"  # where later releases keep what is in that file
 BOUNDARIES = "sglang/srt/layers/layer_boundary/"
 
 

@@ -16,7 +16,7 @@ from verify.engines.reading import (
 from verify.engines.sglang import constraints, reduction_groups, refusals, rows, wiring
 from verify.engines.sglang.launches import LAUNCHES
 from verify.engines.sglang.library import LIBRARY
-from verify.engines.sglang.package import BOUNDARIES
+from verify.engines.sglang.package import ARGUMENTS, BOUNDARIES, SERVER_FILE
 from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
     A2A_NONE,
@@ -33,6 +33,7 @@ from verify.engines.sglang.vocabulary import (
     MODELS_PACKAGE,
     MOVES_ROWS,
     NORM,
+    OWN_SUM,
     PIPELINE_HANDOFF,
     PRODUCER,
     ROW_LINEAR,
@@ -48,8 +49,8 @@ READING = Reading(
         shared=UTILS_FILE,
         communicator=COMMUNICATOR_FILE,
         registries="sglang/srt/configs/",
-        server="sglang/srt/server_args.py",
-        arguments="sglang/srt/arg_groups/",
+        server=SERVER_FILE,
+        arguments=ARGUMENTS,
         boundaries=BOUNDARIES,
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
         imported=re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+"),
@@ -130,8 +131,8 @@ READING = Reading(
         why_not=wiring.why_not,
         producers=wiring.PRODUCERS,
         communicator=COMMUNICATOR,
+        own_sum=OWN_SUM,
         asks_sizes=wiring.asks_sizes,
-        wired=wiring.wired,
         release=wiring.release_of,
     ),
     local=lambda path: path.removeprefix("sglang/srt/"),

@@ -5,7 +5,6 @@ import pytest
 from verify.checks.prove.findings import READERS, in_words, stories
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.subject import Subject, dense_subject, helper_guards
-from verify.engines.ledger import Release
 from verify.engines.sglang.layer import RELEASE_0_5_11
 from verify.report.rules import RULES
 
@@ -109,11 +108,10 @@ def test_every_rule_has_its_help(told):
     assert all(story.finding.fix for story in told)
 
 
-def test_a_release_that_refuses_hybrid_fusion_has_no_such_finding():
+def test_a_release_that_refuses_hybrid_fusion_has_no_such_finding(refuses_hybrid):
     subjects = (Subject(name="one", guards=helper_guards("one-site")),)
-    fixed = Release(name="0.5.11", fuses_hybrid=False)
-    tally = prove(subjects, max_world_size=4, release=fixed)
-    told = stories(tuple(tally.faults.values()), subjects, fixed)
+    tally = prove(subjects, max_world_size=4, release=refuses_hybrid)
+    told = stories(tuple(tally.faults.values()), subjects, refuses_hybrid)
     assert not any(
         "sums over EP only" in s.finding.message
         for s in told

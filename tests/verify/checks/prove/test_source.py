@@ -1,7 +1,6 @@
 """A release's own guards and steps, read from sources written for the purpose."""
 
 import shutil
-import textwrap
 from dataclasses import replace
 
 import pytest
@@ -12,49 +11,69 @@ from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read, read_release
 from verify.checks.prove.subject import Subject, helper_guards
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE
-from verify.engines.sources import open_source
+from verify.engines.sources import ledger, open_source
 from verify.errors import VerifyError
 from verify.parallel.deployment import Deployment, layouts
 
-COMMUNICATOR = """
-class LayerCommunicator:
-    def should_fuse_mlp_allreduce_with_next_layer(self, batch):
-        if waiting_for_something():
-            return False
-        {refusal}
-        return True
-
+FUSES = "        return not attention_is_data_parallel() and batch.small\n"
+PREPARE = """
     def prepare_attn(self, hidden_states, residual):
         if can_fuse():
-            return self.norm.forward_with_allreduce_fusion(hidden_states, residual)
-        {unfused}
+            return self.norm.forward_with_allreduce_fusion(
+                hidden_states, residual, use_attn_tp_group=False
+            )
+        else:
+            hidden_states = {unfused}(hidden_states)
         return self.norm(hidden_states, residual)
+
 """
-NORM = """
-class RMSNorm:
-    def forward_with_allreduce_fusion(self, x, residual):
-        if {size} > 1:
-            return fused(x, residual)
-        return self.forward(x, residual)
+GROUPS = """
+def ensure_workspace_initialized(use_attn_tp_group=True):
+    if use_attn_tp_group:
+        coordinator = get_attn_tp_group()
+    else:
+        if get_parallel().moe_ep_size > 1:
+            coordinator = get_moe_ep_group()
+        else:
+            coordinator = get_moe_tp_group()
+    return coordinator
 """
-REFUSAL = """
-        if sizes().moe_ep_size > 1 and sizes().moe_tp_size > 1:
-            return False
+SIZES = "get_parallel().moe_ep_size > 1 and get_parallel().moe_tp_size > 1"
+EXPERTS = """
+class FusedMoE:
+    def __init__(self, config, reduce_results=False):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x
 """
+LINEAR = """
+class RowParallelLinear:
+    def __init__(self, n_in, n_out, reduce_results=True, tp_size=None):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x, None
+"""
+AITER = "_use_aiter and enable_aiter_allreduce_fusion()"
 
 
 @pytest.fixture
 def source(tmp_path, mini_sglang):
-    """The sample source with another communicator and norm."""
+    """The sample source, whose communicator decides about fusion by another condition."""
 
-    def make(*, refusal="pass", unfused="pass", size="tp_size()"):
+    def make(*, fuses="waiting_for_something()", unfused=None, groups=None):
         shutil.rmtree(tmp_path / "sglang", ignore_errors=True)
         shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
         layers = tmp_path / "sglang/srt/layers"
-        old = (layers / "communicator.py").read_text()
-        new = textwrap.dedent(COMMUNICATOR).format(refusal=refusal, unfused=unfused)
-        (layers / "communicator.py").write_text(new + old.partition("\n\n\n")[0])
-        (layers / "layernorm.py").write_text(NORM.format(size=size))
+        text = (layers / "communicator.py").read_text()
+        assert text.count(FUSES) == 1
+        text = text.replace(FUSES, f"        return {fuses}\n")
+        (layers / "communicator.py").write_text(
+            text + (PREPARE.format(unfused=unfused) if unfused else "")
+        )
+        if groups:
+            (layers / "flashinfer_comm_fusion.py").write_text(groups)
         return tmp_path
 
     return make
@@ -67,33 +86,182 @@ def release_of(path):
 
 def test_over_which_group_the_fused_norm_sums(source):
     assert release_of(source()).fused_group == "tp"
-    of_ep = source(size="get_moe_expert_parallel_world_size()")
-    assert release_of(of_ep).fused_group == "ep-or-moe-tp"
-    assert release_of(source(size="sizes().moe_ep_size")).fused_group == "ep-or-moe-tp"
+    assert release_of(source(groups=GROUPS)).fused_group == "ep-or-moe-tp"
+    old = GROUPS.replace("use_attn_tp_group=True", "").replace("if use_attn_tp_group", "if small()")
+    assert release_of(source(groups=old)).fused_group == "tp", "nobody picks the experts' group"
 
 
 def test_over_which_group_prepare_attn_sums_when_it_cannot_fuse(source):
     assert release_of(source()).unfused_group == "none"
-    call = "hidden_states = {}(hidden_states)"
-    moe_tp = call.format("moe_tensor_model_parallel_all_reduce")
-    assert release_of(source(unfused=moe_tp)).unfused_group == "moe_tp"
-    tp = call.format("tensor_model_parallel_all_reduce")
-    assert release_of(source(unfused=tp)).unfused_group == "tp"
+    moe_tp = source(unfused="moe_tensor_model_parallel_all_reduce")
+    assert release_of(moe_tp).unfused_group == "moe_tp"
+    assert release_of(source(unfused="tensor_model_parallel_all_reduce")).unfused_group == "tp"
 
 
-def test_whether_fusion_is_refused_with_expert_and_tensor_parallelism(source):
-    assert release_of(source()).fuses_hybrid
-    assert not release_of(source(refusal=REFUSAL.strip())).fuses_hybrid
-    other = "if sizes().moe_ep_size > 1:\n            return False"
-    assert release_of(source(refusal=other)).fuses_hybrid, "a refusal for another reason"
+def fuses(path, fusion="flashinfer", *, mode="full", last=False, **sizes):
+    enabled = sizes.get("attn_dp_size", 1) > 1
+    config = MoeConfig(**{"tp_size": 4, "enable_dp_attention": enabled, **sizes})
+    deployment = Deployment(config=config, fusion=fusion)
+    return release_of(path).answers.fuses(deployment, mode, last=last)
 
 
-def test_whether_fusion_is_refused_under_attention_data_parallelism(source):
-    assert release_of(source()).fuses_under_attention_dp
-    refused = "if not (not is_dp_attention_enabled()):\n            return False"
-    assert not release_of(source(refusal=refused)).fuses_under_attention_dp
-    asked = "if is_dp_attention_enabled() and drafts():\n            return False"
-    assert release_of(source(refusal=asked)).fuses_under_attention_dp, "of drafts only"
+HYBRID = {"ep_size": 2}
+ATTENTION_DP = {"attn_dp_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("condition", "where"),
+    [
+        ("waiting_for_something()", {"hybrid", "attention DP", "dispatched", "last"}),
+        (f"not ({SIZES})", {"attention DP", "dispatched", "last"}),
+        ("not (get_parallel().moe_ep_size > 1)", {"attention DP", "last"}),
+        ("not is_dp_attention_enabled()", {"hybrid", "dispatched", "last"}),
+        # of drafts only
+        ("not (is_dp_attention_enabled() and drafts())", None),
+        ("get_moe_a2a_backend().is_none()", {"hybrid", "attention DP", "last"}),
+        ("not self.is_last_layer", {"hybrid", "attention DP", "dispatched"}),
+    ],
+)
+def test_where_a_layer_leaves_its_sum_to_the_next_norm(source, condition, where):
+    path = source(fuses=condition)
+    found = {
+        "hybrid": fuses(path, **HYBRID),
+        "attention DP": fuses(path, **ATTENTION_DP),
+        "dispatched": fuses(path, ep_size=4, moe_a2a_backend="deepep"),
+        "last": fuses(path, last=True),
+    }
+    assert {name for name, there in found.items() if there} == (
+        found.keys() if where is None else where
+    )
+
+
+def test_each_kernel_has_its_own_condition(source):
+    path = source(fuses=f"is_flashinfer_ready() and _is_sm90_supported or {AITER} and batch.small")
+    assert fuses(path)
+    assert fuses(path, "aiter")
+    path = source(fuses=f"_is_sm90_supported or {AITER} and not is_dp_attention_enabled()")
+    assert fuses(path, **ATTENTION_DP)
+    assert not fuses(path, "aiter", **ATTENTION_DP), "aiter's own condition"
+    assert not fuses(source(fuses="_is_flashinfer_available"), "aiter"), "no such route at all"
+    config = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)
+    assert release_of(path).fusions(config) == ("off", "flashinfer", "flashinfer-declined")
+    stands_in = source(fuses="batch.small", unfused="tensor_model_parallel_all_reduce")
+    assert "no-fused-norm" in release_of(stands_in).fusions(config)
+
+
+def test_no_layer_is_judged_where_no_server_runs_it(source, mini_sglang):
+    """An FP4 dispatcher's kernels are CUDA's: no server has them beside aiter's."""
+    answers = release_of(source(fuses=AITER)).answers
+    config = MoeConfig(
+        tp_size=2,
+        ep_size=2,
+        attn_dp_size=2,
+        enable_dp_attention=True,
+        moe_runner_backend="flashinfer_cutlass",
+        quantization="modelopt_fp4",
+    )
+    deployment = Deployment(config=config, fusion="aiter")
+    assert deployment.fp4_allgather
+    assert not answers.fuses(deployment, "full", last=False)
+    plain = replace(deployment, config=replace(config, quantization=None))
+    assert answers.fuses(plain, "full", last=False)
+
+
+RS = "return self.allow_reduce_scatter and attention_is_data_parallel() and batch_is_padded(batch)"
+
+
+@pytest.mark.parametrize(
+    ("condition", "padded", "unpadded"),
+    [
+        ("self.allow_reduce_scatter and forward_batch.dp_padding_mode.is_max_len()", True, False),
+        ("self.allow_reduce_scatter", True, True),
+        ("False", False, False),
+    ],
+)
+def test_where_a_block_leaves_its_sum_to_a_reduce_scatter(source, condition, padded, unpadded):
+    path = source()
+    communicator = path / COMMUNICATOR_FILE
+    text = communicator.read_text()
+    assert text.count(RS) == 1
+    text = text.replace(
+        "should_use_reduce_scatter(self, batch)", "should_use_reduce_scatter(self, forward_batch)"
+    )
+    communicator.write_text(text.replace(RS, f"return {condition}"))
+    answers = release_of(path).answers
+    config = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)
+
+    def scatters(*, allowed=True, **layer):
+        deployment = Deployment(config=config, **layer)
+        return answers.scatters(deployment, "full", allowed=allowed, by_size=False)
+
+    assert (scatters(), scatters(padding="sum_len")) == (padded, unpadded)
+    assert not scatters(allowed=False)
+
+
+def test_a_layer_s_own_wish_is_part_of_its_block(source):
+    """Fusion that the layer rules out never arrives: the block reduces, and nobody is accused."""
+    path = source(fuses="batch.small and not attention_is_data_parallel()")
+    oak = path / "sglang/srt/models/oak.py"
+    asked = "self.communicator.should_fuse_mlp_allreduce_with_next_layer(batch)"
+    assert oak.read_text().count(asked) == 1
+
+    def heard():
+        with open_source(str(path)) as tree:
+            return {s.name: s.guards.accepts for s in read(tree).subjects}["oak/OakBlock.forward"]
+
+    assert heard() == {"AF", "RS"}
+    oak.write_text(oak.read_text().replace(asked, f"False and {asked}"))
+    assert heard() == {"RS"}
+
+
+@pytest.mark.parametrize("on_gpus_only", [True, False])
+def test_a_block_of_cpus_is_not_judged_where_rows_move_on_gpus(source, on_gpus_only):
+    path = source()
+    moves = "memcpy_triton(rows)" if on_gpus_only else "rows"
+    (path / "sglang/srt/layers/dp_attention.py").write_text(f"def dp_scatter(rows):\n    {moves}\n")
+    oak = path / "sglang/srt/models/oak.py"
+    text = oak.read_text()
+    assert text.count("        if not (\n") == 1
+    oak.write_text(text.replace("        if not (\n", "        if _is_cpu and not (\n"))
+    with open_source(str(path)) as tree:
+        guards = {s.name: s.guards for s in read(tree).subjects}
+    assert guards["oak/OakBlock.forward"].attention_dp is not on_gpus_only
+    assert guards["cedar/CedarBlock.forward"].attention_dp
+    config = MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True)
+    there = Deployment(config=config, allow_reduce_scatter=True)
+    assert ledger().applies(there, guards["oak/OakBlock.forward"]) is not on_gpus_only
+
+
+@pytest.mark.parametrize(
+    ("shared", "rule"),
+    [
+        ("", "none"),
+        ("RowParallelLinear(8, 8, reduce_results=False)", "sharded for FI"),
+        (
+            "RowParallelLinear(8, 8, reduce_results=False,"
+            " tp_size=1 if should_use_flashinfer_cutlass_moe_fp4_allgather() else None)",
+            "replicated for FI",
+        ),
+        ("RowParallelLinear(8, 8, reduce_results=True)", "none"),
+    ],
+)
+def test_how_a_layer_builds_its_shared_experts(source, shared, rule):
+    path = source()
+    srt = path / "sglang/srt"
+    (srt / "layers/moe/fused_moe.py").write_text(EXPERTS)
+    (srt / "layers/linear.py").write_text(LINEAR)
+    oak = srt / "models/oak.py"
+    text = "from sglang.srt.layers.linear import RowParallelLinear\n" + oak.read_text()
+    made, used = "FusedMoE(config, reduce_results=False)\n", "self.experts(hidden_states)\n"
+    assert (text.count(made), text.count(used)) == (1, 1)
+    if shared:
+        text = text.replace(made, f"{made}        self.shared = {shared}\n")
+        beside = "self.experts(hidden_states) + self.shared(hidden_states)[0]\n"
+        text = text.replace(used, beside)
+    oak.write_text(text)
+    with open_source(str(path)) as tree:
+        guards = {s.name: s.guards for s in read(tree).subjects}
+    assert guards["oak/OakBlock.forward"].shared_experts == rule
 
 
 def scatterv_at(path, definition):
@@ -163,10 +331,8 @@ def test_sizes_that_the_server_does_not_take_are_not_judged(source):
     assert release.takes(MoeConfig(tp_size=2, attn_cp_size=2))
     subjects = (Subject(name="one", guards=helper_guards("one-site")),)
     everything = prove(subjects, max_world_size=2)
-    # of the same fusions: this source says of none that attention data parallelism refuses it
-    some = prove(
-        subjects, max_world_size=2, release=replace(release, fuses_under_attention_dp=False)
-    )
+    # of the same fusions: this source says of none that anything refuses it
+    some = prove(subjects, max_world_size=2, release=replace(release, answers=None))
     assert some.deployments < everything.deployments
     assert all(fault.example.config.moe_dp_size == 1 for fault in some.faults.values())
 
@@ -188,6 +354,8 @@ def test_the_guard_that_does_not_know_dp_is_found(mini_sglang):
         if fault.guards == oak.guards
         and fault.cause.kind == "double"
         and fault.example.config.moe_dp_size == 1
+        # fusion under an all-to-all backend is what this source allows, and wrong
+        and fault.cause.before != ("all_to_all_experts",)
     ]
     assert not plain, "oak asks for every flag"
 
@@ -214,7 +382,10 @@ def test_a_source_without_a_communicator_is_refused(tmp_path, mini_sglang):
 
     shutil.copytree(mini_sglang / "sglang", tmp_path / "sglang")
     (tmp_path / "sglang/srt/layers/communicator.py").unlink()
-    with open_source(str(tmp_path)) as tree, pytest.raises(VerifyError, match="has no sglang/srt"):
+    with (
+        open_source(str(tmp_path)) as tree,
+        pytest.raises(VerifyError, match="has neither sglang/srt"),
+    ):
         read(tree)
 
 

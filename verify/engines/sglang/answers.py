@@ -1,0 +1,165 @@
+"""What a source's communicator answers a layer: its own conditions, followed.
+
+Whether a layer leaves its sum to the next norm, and whether its block may leave it to a
+reduce-scatter, are questions to the server, the layer and the batch. What a deployment answers is
+asked of it, the platform follows from the kernel, and all else (how many tokens, whether a kernel
+is installed) is free: a layer does what it can be made to do.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from helper import MoeConfig
+from verify.engines.ledger import SummedGroup
+from verify.engines.sglang.constraints import CONTEXT_PARALLEL, CUDA, when
+from verify.engines.sglang.refusals import ATTENTION_DP, INPUT_SCATTERED
+from verify.engines.sglang.vocabulary import (
+    A2A_NONE,
+    ALLOW,
+    COMMUNICATOR,
+    COMMUNICATOR_FILE,
+    COMMUNICATOR_FLAGS,
+    IS_LAST,
+    SCATTERS,
+)
+from verify.engines.traits import Coverage
+from verify.interpreter.index import Class, Index
+from verify.interpreter.state import started
+from verify.interpreter.values import Instance, Routine
+from verify.logic.diagrams import FALSE, Cond, Logic
+from verify.parallel.deployment import Deployment
+from verify.parallel.row import scatters
+from verify.parallel.scene import Mode
+
+MODE = f"{COMMUNICATOR}.layer_scatter_modes.mlp_mode"
+AITER = "_use_aiter"
+FLASHINFER = re.compile(rf"{CUDA.pattern}|^_is_flashinfer_available$")
+# contexts with communicators of their own, which are not read, and inputs that stay scattered,
+# which are no deployment here
+ELSEWHERE = re.compile(rf"{CONTEXT_PARALLEL.pattern}|_cp_|{re.escape(INPUT_SCATTERED)}")
+
+
+class _Layer(NamedTuple):
+    deployment: Deployment
+    mode: Mode
+    last: bool = False
+    allowed: bool = False
+    by_size: bool = False
+
+
+ASKED: Mapping[str, Callable[[_Layer], bool]] = {
+    ATTENTION_DP: lambda layer: layer.deployment.config.enable_dp_attention,
+    "tp_size > 1": lambda layer: layer.deployment.config.tp_size > 1,
+    f"{COMMUNICATOR}._context.tp_size > 1": lambda layer: layer.deployment.config.tp_size > 1,
+    "moe_dp_size > 1": lambda layer: layer.deployment.config.moe_dp_size > 1,
+    "tp_size == 6": lambda layer: layer.deployment.config.tp_size == 6,
+    "moe_ep_size > 1": lambda layer: layer.deployment.config.ep_size > 1,
+    "moe_tp_size > 1": lambda layer: layer.deployment.config.moe_tp_size > 1,
+    **{
+        f"{owner}.attn_cp_size > 1": lambda layer: layer.deployment.config.attn_cp_size > 1
+        for owner in ("get_global_server_args()", "get_server_args()", "get_parallel()")
+    },
+    A2A_NONE: lambda layer: layer.deployment.config.moe_a2a_backend == "none",
+    "is_enable_moe_cp_allgather()": lambda layer: layer.deployment.shares_tokens_across_cp,
+    f"{MODE} == MOE_FULL": lambda layer: layer.mode == "moe_full",
+    f"{MODE} == SCATTERED": lambda layer: layer.mode == "scattered",
+    f"{COMMUNICATOR}.{IS_LAST}": lambda layer: layer.last,
+    f"{COMMUNICATOR}.{ALLOW}": lambda layer: layer.allowed,
+    SCATTERS: lambda layer: scatters(layer.deployment, layer.mode),
+    "forward_batch.dp_padding_mode.is_max_len()": (
+        lambda layer: layer.deployment.padding == "max_len"
+    ),
+    "DP": lambda layer: layer.by_size,
+}
+
+
+class _Table(NamedTuple):
+    """The rows of `asked`, the first most significant, in which the answer can be yes."""
+
+    asked: tuple[str, ...]
+    rows: int
+
+    def holds(self, layer: _Layer) -> bool:
+        row = 0
+        for name in self.asked:
+            row = row << 1 | ASKED[name](layer)
+        return bool(self.rows >> row & 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The tables; whether a layer fuses, by the kernel that its server has."""
+
+    aiter: _Table
+    flashinfer: _Table
+    scattering: _Table
+
+    def fuses(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
+        """`mode` are the tokens that the MLP is given, `last` whether it was told it is that."""
+        on_rocm = deployment.fusion.startswith("aiter")
+        # kernels of the FP4 dispatcher are CUDA's
+        if deployment.fusion == "off" or (on_rocm and deployment.fp4_allgather):
+            return False
+        table = self.aiter if on_rocm else self.flashinfer
+        return table.holds(_Layer(deployment, mode, last=last))
+
+    def scatters(self, deployment: Deployment, mode: Mode, *, allowed: bool, by_size: bool) -> bool:
+        """`allowed`: the communicator may; `by_size`: groups are handed their own sizes."""
+        return self.scattering.holds(_Layer(deployment, mode, allowed=allowed, by_size=by_size))
+
+
+def read_answers(index: Index) -> Answers | None:
+    """The source's own conditions; None where one cannot be followed.
+
+    One that the source does not have is never true.
+    """
+    module = index.module(COMMUNICATOR_FILE)
+    cls = module.lookup(COMMUNICATOR) if module else None
+    state = started(index, theory=True)
+    logic, found = state.logic, dict[str, Cond]()
+    for name, flag in COMMUNICATOR_FLAGS.items():
+        method = cls.method(name) if isinstance(cls, Class) else None
+        yes: Cond | None = FALSE
+        if isinstance(cls, Class) and method is not None:
+            yes = when(state, Routine(method, Instance(cls)))
+        if yes is None:
+            return None
+        unasked = [atom for atom in logic.support(yes) if atom not in ASKED]
+        elsewhere = filter(ELSEWHERE.search, unasked)
+        found[flag] = logic.fix(yes, [(atom, atom.endswith(" is None")) for atom in elsewhere])
+    neither = [(name, False) for name in logic.support(found["AF"]) if FLASHINFER.search(name)]
+    return Answers(
+        aiter=_table(logic, found["AF"], [(AITER, True), *neither]),
+        flashinfer=_table(logic, found["AF"], [(AITER, False)]),
+        scattering=_table(logic, found["RS"], []),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundarySum:
+    """Over which group a stage's boundary sums what experts leave, as the source picks it."""
+
+    whole: _Table
+    experts: _Table
+
+    def __call__(self, config: MoeConfig) -> SummedGroup:
+        """The group in this configuration."""
+        layer = _Layer(Deployment(config=config), "full")
+        if self.whole.holds(layer):
+            return "tp"
+        return "ep" if self.experts.holds(layer) else "moe_tp"
+
+
+def boundary_sum(logic: Logic, picked: Coverage) -> BoundarySum:
+    """The choice that was read under `logic`."""
+    return BoundarySum(
+        whole=_table(logic, picked.whole, []), experts=_table(logic, picked.axes["EP"], [])
+    )
+
+
+def _table(logic: Logic, yes: Cond, given: Iterable[tuple[str, bool]]) -> _Table:
+    left = logic.fix(yes, tuple(given))
+    asked = tuple(name for name in logic.support(left) if name in ASKED)
+    return _Table(asked, logic.table(logic.shadow(left, frozenset(asked)), asked))

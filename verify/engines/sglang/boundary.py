@@ -1,0 +1,32 @@
+"""What the boundary of a stage does with an FFN's output, where no block sums itself.
+
+Source: 0.5.23, `layers/layer_boundary/factories.py` (`_resolve_ffn`) and `exit.py` (`_decide`,
+`_complete_now`). A sum deferred to the next layer's norm runs over the same group there, and so
+does what stands in for its kernel: deferring changes nothing that is counted.
+"""
+
+from collections.abc import Mapping
+
+from verify.engines.ledger import Release
+from verify.parallel.deployment import Deployment
+from verify.parallel.row import scatters
+from verify.parallel.scene import Mode
+
+
+def taken_over(
+    deployment: Deployment, mode: Mode, flags: Mapping[str, bool], release: Release
+) -> tuple[str, tuple[str, ...]]:
+    """Who sums, and how; `allow_reduce_scatter` is what `--boundary-reduction` permits."""
+    if mode == "scattered":
+        return "nothing", ()
+    handed = scatters(deployment, mode)
+    if handed and deployment.allow_reduce_scatter:
+        if flags["DP"]:
+            return "dp_reduce_scatterv", ("dp_reduce_scatterv",)
+        if deployment.padding == "max_len":
+            return "dp_reduce_scatter", ("dp_reduce_scatter",)
+    assert release.boundary is not None
+    moved = ("dp_scatter",) if handed else ()
+    if mode == "moe_full" and deployment.context_parallel_extend:
+        moved = ("moe_cp_slice",)
+    return "boundary", (f"{release.boundary(deployment.config)}_all_reduce", *moved)
