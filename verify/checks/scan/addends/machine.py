@@ -167,6 +167,8 @@ class AddendMachine(SameMachine):
             return result
         part = self.complete(whole, told=("row",))
         self.whole.add(part.origin)
+        if any(is_block(frame.env.get("self")) for frame in self.state.frames):
+            self.inside_block.add(part.origin)
         return Tensor((*owed, part))
 
     def sharded_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:
