@@ -315,6 +315,7 @@ COMMUNICATOR_DUTIES = (
             (
                 ("allow_reduce_scatter", False),
                 ("_scatter_hidden_states", False),
+                (r"is_dp_attention_enabled\(\)", False),
                 (MAX_LEN, False),
             ),
         ),
