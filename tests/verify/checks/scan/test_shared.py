@@ -232,6 +232,7 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         ("return sum_post_experts_output(hidden_states)", "return hidden_states", OUTPUT),
         ("reduce_tp=parallel.moe_tp_size > 1 and not", "reduce_tp=False and not", EXPERT),
         ("ep_size > 1 and not", "ep_size > 1 and", EXPERT),
+        ("return _post_experts_sum(", "return (lambda x, **_: x)(", EXPERT),
         ("if reduce_tp:", "if reduce_ep:", ("lost-sum", "_post_experts_sum")),
         # what yes means
         (" and not self.is_last_layer", "", ("lost-past-end", FUSES)),
