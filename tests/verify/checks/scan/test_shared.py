@@ -268,6 +268,16 @@ def test_other_code_that_keeps_them(
     assert found(scanned, {**FILES, name: sample.changed(COMMUNICATOR, old, new)}) == []
 
 
+def test_condition_is_said_as_it_is_written(
+    scanned: Callable[..., ScanResult], sample: Any
+) -> None:
+    name = "layers/communicator.py"
+    broken = sample.changed(COMMUNICATOR, "elif context.attn_tp_rank == 0", "elif True")
+    messages = [one.message for one in scanned("", library={**FILES, name: broken}).findings]
+    said = "also where not rank() == 0 is True or rank() != 0 is False"
+    assert f"{GATHER} makes the call hidden_states += residual {said}" in messages
+
+
 def test_function_with_more_ways_than_are_followed(scanned: Callable[..., ScanResult]) -> None:
     body = "".join(f"    if c{n}:\n        pass\n" for n in range(14))
     text = f"def attn_tp_all_reduce(input):\n{body}    return input\n"
