@@ -37,6 +37,8 @@ def unkept(index: Index) -> Iterator[Finding]:
         if key not in followed:
             followed[key] = _ways(index, duty)
         text = _text(index, duty.file)
+        if not re.search(duty.knows, text):
+            continue
         for way in followed[key]:
             for rule, line, message in _broken(way, duty, text):
                 if (duty.file, line, rule) not in seen:

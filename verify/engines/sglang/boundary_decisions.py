@@ -21,7 +21,7 @@ ATTENTION_SUMS = (f"attention_{WHOLE}", f"attention_{QUANTISED}")
 EMPTY: tuple[Assumed, ...] = ((r"shape\[0\] != 0", False), (r"shape\[0\] == 0", True))
 ATTN, TP, MOE = (rf"group is SumGroup\.{name}\b" for name in ("ATTN_TP", "TP", "MOE_OUTPUT"))
 _TP_SIZE = r"(?<!attn_)(?<!moe_)tp_size"
-MERGED = r"can_merge_post_experts_all_reduce\(\)"
+MERGED = r"can_merge_(?:post_experts_)?all_reduce\(\)"
 COMPLETE = (
     ("sum_post_experts_output", r"is_complete\("),
     ("post_experts_all_reduce", r"should_skip_post_experts_all_reduce\("),
@@ -94,7 +94,6 @@ BOUNDARY_DUTIES = (
             needs=KERNEL,
         )
         for name, only in (
-            ("tp_group", (((MERGED, True),),)),
             ("moe_ep_group", (((MERGED, False),), (("ep_size > 1", True),))),
             ("moe_tp_group", (((MERGED, False),), (("ep_size > 1", False),))),
         )

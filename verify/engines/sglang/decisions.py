@@ -314,10 +314,10 @@ COMMUNICATOR_DUTIES = (
             (
                 ("allow_reduce_scatter", False),
                 ("_scatter_hidden_states", False),
-                (r"is_dp_attention_enabled\(\)", False),
                 (MAX_LEN, False),
             ),
         ),
+        knows="_scatter_hidden_states",
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -354,6 +354,7 @@ COMMUNICATOR_DUTIES = (
         calls=("return FULL", "return MOE_FULL"),
         optional=True,
         only=(((SPARSE, True), (DENSE, False)),),
+        knows=DENSE,
         rule="sums-local-rows",
     ),
 )
