@@ -20,7 +20,7 @@ QUANTISED = "tensor_model_parallel_quant_all_reduce"
 ATTENTION_SUMS = (f"attention_{WHOLE}", f"attention_{QUANTISED}")
 EMPTY: tuple[Assumed, ...] = ((r"shape\[0\] != 0", False), (r"shape\[0\] == 0", True))
 ATTN, TP, MOE = (rf"group is SumGroup\.{name}\b" for name in ("ATTN_TP", "TP", "MOE_OUTPUT"))
-_TP_SIZE = r"(?<!attn_)(?<!moe_)tp_size"
+_TP_SIZE = r"(?<!attn_)(?<!moe_)(?:tp_size|tensor_model_parallel_world_size\(\))"
 MERGED = r"can_merge_(?:post_experts_)?all_reduce\(\)"
 COMPLETE = (
     ("sum_post_experts_output", r"is_complete\("),
