@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.mutation.claimed import judged_there
+
 CHECKS = ("scan", "prove", "replay")
 
 
@@ -50,6 +52,17 @@ def found(row: dict[str, Any], check: str) -> bool | None:
     return bool(said["new"] or said["changed"])
 
 
+def claimed(row: dict[str, Any], check: str, *outcomes: str) -> bool:
+    """Whether one of its new findings says that it is wrong where the engine ran it, and ended
+    with one of `outcomes`.
+    """
+    said = row.get(check) or {}
+    return any(
+        judged_there(row, each, outcomes=outcomes)
+        for each in (*said.get("new", ()), *said.get("changed", ()))
+    )
+
+
 def tables(rows: Sequence[dict[str, Any]]) -> str:
     """All of it as markdown."""
     parts = [_truths(rows)]
@@ -84,9 +97,13 @@ def _truths(rows: Sequence[dict[str, Any]]) -> str:
 def _recall(
     rows: Sequence[dict[str, Any]], check: str, title: str, key: Callable[[dict[str, Any]], str]
 ) -> str:
-    """Found of the wrong; of the findings on what the engine ran, those that are right."""
+    """Found of the wrong, and found by a finding of a layout that diverges; of what was found and
+    the engine ran, what is right: all of it, and that of which a finding says that it is wrong
+    where the engine ran it.
+    """
     asked = [row for row in rows if found(row, check) is not None]
-    lines = [f"| {check}, by {title} | wrong, found | right of findings |", "|---|---|---|"]
+    lines = [f"| {check}, by {title} | wrong, found | ... there | right of findings | ... there |"]
+    lines.append("|---" * 5 + "|")
     for name in [*sorted({key(row) for row in asked}), "all"]:
         mine = [row for row in asked if name in (key(row), "all")]
         wrong = [row for row in mine if row["truth"] == "wrong"]
@@ -94,9 +111,15 @@ def _recall(
         judged = [row for row in hits if row["truth"] in ("wrong", "exact")]
         lines.append(
             f"| {name} | {_of(sum(bool(found(row, check)) for row in wrong), len(wrong))} "
-            f"| {_of(sum(row['truth'] == 'wrong' for row in judged), len(judged))} |"
+            f"| {_of(sum(claimed(row, check, 'diverged') for row in wrong), len(wrong))} "
+            f"| {_right(judged)} "
+            f"| {_right([row for row in judged if claimed(row, check, 'exact', 'diverged')])} |"
         )
     return "\n".join(lines)
+
+
+def _right(rows: Sequence[dict[str, Any]]) -> str:
+    return _of(sum(row["truth"] == "wrong" for row in rows), len(rows))
 
 
 def _of(part: int, whole: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.mutation import judge, table
 from tests.mutation.ask import Asker, compared
+from tests.mutation.claimed import judged_there
 from tests.mutation.draw import draw, mutant
 from tests.mutation.engine import Answer, layout
 from tests.mutation.operators import OPERATORS, mutated, mutations
@@ -244,10 +245,15 @@ def test_only_what_a_check_says_anew_is_its_answer():
     assert compared(base, {"error": "cannot run"}) == {"error": "cannot run"}
 
 
+def launched(outcome, layout="tp2.dp2"):
+    return {"model": "oak", "layout": layout, "outcome": outcome}
+
+
 def written(file, truths, *, control="diverged", scan=None):
     lines = [{"control": {"outcome": control}}]
     for number, truth in enumerate(truths):
         row = {"id": f"m{number}", "release": "1.0", "stratum": "oak", "file": FILE}
+        row |= {"launches": [launched("diverged" if truth == "wrong" else "exact")]}
         row |= {"truth": truth, "mutation": {"operator": "guard-true", "line": number}}
         lines.append(row | ({"scan": scan[number]} if scan else {}))
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -262,7 +268,32 @@ def test_recall_and_precision_have_their_denominators(tmp_path):
     truths = ["wrong", "wrong", "wrong", "exact", "exact", "cannot-run", "one-rank"]
     scan = [NEW, NEW, NONE, NEW, NONE, NEW, {"error": "no answer"}]
     text = table.tables(table.read([written(tmp_path / "a", truths, scan=scan)]))
-    assert "| model | 2 of 3 (67 %) | 2 of 3 (67 %) |" in text
+    right = "2 of 3 (67 %)"
+    assert f"| model | {right} | {right} | {right} | {right} |" in text
+    gpu = [{**NEW, "new": [finding(needs=["a GPU"])]}] * 7
+    text = table.tables(table.read([written(tmp_path / "b", truths, scan=gpu)]))
+    assert "| model | 3 of 3 (100 %) | 0 of 3 (0 %) | 3 of 5 (60 %) | 0 of 0 |" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ({}, True),
+        ({"launch": ["--tp-size", "4", "--dp-size", "4", "--enable-dp-attention"]}, True),
+        ({"launch": ["--tp-size", "4", "--moe-dense-tp-size", "1"]}, False),
+        ({"launch": ["--tp-size", "4", "--moe-a2a-backend", "deepep"]}, False),
+        ({"launch": ["SGLANG_SHARED_EXPERT_TP1=1", "--tp-size", "4"]}, False),
+        ({"takes": ["AF"]}, False),
+        ({"conditions": ["get_is_capture_mode()"]}, False),
+        ({"needs": ["a GPU"]}, False),
+        ({"file": "sglang/srt/models/oak.py"}, True),
+        ({"file": "sglang/srt/models/elm.py"}, False),
+    ],
+)
+def test_a_finding_is_judged_where_the_engine_ran_what_it_speaks_of(said, there):
+    row = {"launches": [launched("exact"), launched("cannot-run", "tp2.dp2.dense1")]}
+    assert judged_there(row, finding(**said)) is there
+    assert not judged_there(row, finding(**said), outcomes=("diverged",))
 
 
 def test_an_edit_that_two_parts_drew_counts_once(tmp_path):

@@ -16,7 +16,10 @@ from verify.interpreter.library import Assumed, Duty
 from verify.report.report import Finding
 
 ROW = "0000"
-_PATTERN = re.compile(r"\(\?(?:<!|:)|[\\^$?]|\)(?=$|[ ?_])")
+CALLED = r"(?:\(\))?"  # a call, or a name that is none
+_BEHIND = re.compile(r"\(\?<!\w+\)")
+_EITHER = re.compile(r"\(\?:([^()|]*)(?:\|[^()]*)?\)\??")
+_MARKS = str.maketrans("", "", "\\^$?")
 LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
 
 Broken: TypeAlias = tuple[str, int, str]
@@ -34,6 +37,8 @@ def unkept(index: Index) -> Iterator[Finding]:
         if key not in followed:
             followed[key] = _ways(index, duty)
         text = _text(index, duty.file)
+        if not re.search(duty.knows, text):
+            continue
         for way in followed[key]:
             for rule, line, message in _broken(way, duty, text):
                 if (duty.file, line, rule) not in seen:
@@ -121,10 +126,15 @@ def _said_of(clause: Sequence[Assumed], text: str) -> bool:
 
 
 def _shown(clause: Sequence[Assumed]) -> str:
-    """Its conditions as they are written: the patterns without what makes them patterns."""
-    words = (_PATTERN.sub("", pattern.replace(".*", " ")) for pattern, _ in clause)
-    said = zip(words, clause, strict=True)
-    return " or ".join(f"{word} is {truth}" for word, (_, truth) in said)
+    """Its conditions as they are written: of what a pattern admits the first."""
+    return " or ".join(f"{_plain(pattern)} is {truth}" for pattern, truth in clause)
+
+
+def _plain(pattern: str) -> str:
+    first = _BEHIND.sub("", pattern).replace(CALLED, r"\(\)")
+    while _EITHER.search(first):
+        first = _EITHER.sub(r"\1", first)
+    return first.replace(".*", " ").replace(r"\b", "").translate(_MARKS)
 
 
 def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:

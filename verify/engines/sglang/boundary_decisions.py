@@ -3,6 +3,9 @@
 Read from 0.5.20 to 0.5.23; `decisions.py` says the same of what came before.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from verify.engines.sglang.vocabulary import UTILS_FILE
 from verify.interpreter.library import Assumed, Duty
 
@@ -17,27 +20,24 @@ QUANTISED = "tensor_model_parallel_quant_all_reduce"
 ATTENTION_SUMS = (f"attention_{WHOLE}", f"attention_{QUANTISED}")
 EMPTY: tuple[Assumed, ...] = ((r"shape\[0\] != 0", False), (r"shape\[0\] == 0", True))
 ATTN, TP, MOE = (rf"group is SumGroup\.{name}\b" for name in ("ATTN_TP", "TP", "MOE_OUTPUT"))
-_TP_SIZE = r"(?<!attn_)(?<!moe_)tp_size"
-MERGED = r"can_merge_post_experts_all_reduce\(\)"
+_TP_SIZE = r"(?<!attn_)(?<!moe_)(?:tp_size|tensor_model_parallel_world_size\(\))"
+MERGED = r"can_merge_(?:post_experts_)?all_reduce\(\)"
+COMPLETE = (
+    ("sum_post_experts_output", r"is_complete\("),
+    ("post_experts_all_reduce", r"should_skip_post_experts_all_reduce\("),
+)
+COMBINES = "an all-to-all backend, or an FP4 dispatcher, whose combine sums"
 KERNEL = "a GPU with the fused all-reduce's kernels"
 
 
-def _owed(argument: str, *sizes: str) -> tuple[Duty, ...]:
+def _owed(argument: str, *sizes: str) -> Iterator[Duty]:
     """Which sum of the experts' output is asked for: one that is owed and not yet made."""
-    return tuple(
-        Duty(
-            file=UTILS_FILE,
-            function=function,
-            calls=("_post_experts_sum",),
-            argument=argument,
-            yes=(((done, False),),),
-            no=(((done, True), *((f"{size} > 1", False) for size in sizes)),),
+    for function, done in COMPLETE:
+        duty = Duty(
+            file=UTILS_FILE, function=function, calls=("_post_experts_sum",), argument=argument
         )
-        for function, done in (
-            ("sum_post_experts_output", r"is_complete\("),
-            ("post_experts_all_reduce", r"should_skip_post_experts_all_reduce\("),
-        )
-    )
+        yield replace(duty, yes=(((done, False),),), needs=COMBINES)
+        yield replace(duty, no=(((done, True), *((f"{size} > 1", False) for size in sizes)),))
 
 
 def _handed_on(file: str, function: str, *calls: str, over: str = "") -> Duty:
@@ -72,8 +72,9 @@ BOUNDARY_DUTIES = (
         function="_post_experts_sum",
         calls=(WHOLE,),
         optional=True,
-        only=((("reduce_ep", True),), (("reduce_tp", True),), ((MERGED, True),)),
+        only=((("reduce_ep", True), ("reduce_tp", True)),),
     ),
+    Duty(file=UTILS_FILE, function="sum_post_experts_output", calls=("_post_experts_sum",)),
     *_owed("reduce_ep", r"(?:moe_)?ep_size", _TP_SIZE),
     *_owed("reduce_tp", "moe_tp_size", _TP_SIZE),
     Duty(
@@ -93,7 +94,6 @@ BOUNDARY_DUTIES = (
             needs=KERNEL,
         )
         for name, only in (
-            ("tp_group", (((MERGED, True),),)),
             ("moe_ep_group", (((MERGED, False),), (("ep_size > 1", True),))),
             ("moe_tp_group", (((MERGED, False),), (("ep_size > 1", False),))),
         )
@@ -127,15 +127,15 @@ BOUNDARY_DUTIES = (
         file=OPS,
         function="sum_output",
         calls=("attn_tp_all_reduce",),
-        unless=((ATTN, False), ("attn_tp_size == 1", True)),
+        unless=((ATTN, False), (TP, True), (MOE, True), ("attn_tp_size == 1", True)),
         only=(((ATTN, True),),),
     ),
     Duty(
         file=OPS,
         function="sum_output",
         calls=(WHOLE, QUANTISED),
-        unless=((TP, False), (ATTN, True), (f"{_TP_SIZE} == 1", True)),
-        only=(((TP, True),),),
+        unless=((TP, False), (ATTN, True), (MOE, True), (f"{_TP_SIZE} == 1", True)),
+        only=(((TP, True), (MOE, True)),),
     ),
     Duty(
         file=OPS,
@@ -148,7 +148,7 @@ BOUNDARY_DUTIES = (
         function="sum_output",
         calls=("sum_post_experts_output",),
         optional=True,
-        only=(((MOE, True),),),
+        only=(((MOE, True), (TP, False)),),
     ),
     # rows that are moved
     _handed_on(OPS, "dp_gather", "dp_gather_replicate"),
@@ -273,8 +273,8 @@ BOUNDARY_DUTIES = (
         file=PREPARE,
         function="_reduce_update_read",
         calls=("attn_tp_all_reduce", *ATTENTION_SUMS),
-        unless=(("result is not None", True), (ATTN, False)),
-        only=(((ATTN, True),),),
+        optional=True,
+        only=(((ATTN, True), (TP, True), ("group is not None", True)),),
     ),
     Duty(
         file=PREPARE,

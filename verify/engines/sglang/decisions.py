@@ -35,7 +35,7 @@ FP4 = r"should_use_flashinfer_cutlass_moe_fp4_allgather\(\)"
 DENSE = r"enable_moe_dense_fully_dp\(\)"
 SPARSE = r"is_layer_sparse"
 # each rank holds its slice of the rows before and after
-SLICED: Assumed = (r"^hidden_states_output_mode == ScatterMode\.SCATTERED", True)
+SLICED: Assumed = (r"^hidden_states_(?:in|out)put_mode == ScatterMode\.SCATTERED", True)
 CP = r"use_prefill_cp\(|cp_active\("
 BEFORE = r"force_layernorm_before_dp_gather"
 
@@ -140,8 +140,7 @@ COMMUNICATOR_DUTIES = (
         ),
         unless=(
             EMPTY,
-            (r"(?<!attn_)attn_tp_size > 1", False),
-            (r"(?<!attn_)attn_tp_size == 1", True),
+            *ALONE,
         ),
     ),
     # to 0.5.9 the conditions stand where it is called
@@ -261,8 +260,8 @@ COMMUNICATOR_DUTIES = (
         file=COMMUNICATOR_FILE,
         cls="CommunicateContext",
         function="is_same_group_size",
-        yes=(((r"sizes\[a\] == .*sizes\[b\]", True),),),
-        no=(((r"sizes\[a\] == .*sizes\[b\]", False),),),
+        yes=((("process_group_sizes", True),),),
+        no=((("process_group_sizes", False),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -318,6 +317,7 @@ COMMUNICATOR_DUTIES = (
                 (MAX_LEN, False),
             ),
         ),
+        knows="_scatter_hidden_states",
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -354,22 +354,8 @@ COMMUNICATOR_DUTIES = (
         calls=("return FULL", "return MOE_FULL"),
         optional=True,
         only=(((SPARSE, True), (DENSE, False)),),
+        knows=DENSE,
         rule="sums-local-rows",
-    ),
-    *(
-        Duty(
-            file=COMMUNICATOR_FILE,
-            cls=MODES,
-            function=function,
-            calls=(name,),
-            optional=True,
-            only=(((pattern, True), (r"_should_gather_for_tbo\(", True)),),
-        )
-        for function in ("_compute_middle_residual_mode", "_compute_layer_output_mode")
-        for name, pattern in (
-            ("return SCATTERED", r"mlp_mode == ScatterMode\.SCATTERED"),
-            ("return TP_ATTN_FULL", r"mlp_mode (?:==|in) \(?ScatterMode\.(?:MOE_)?FULL"),
-        )
     ),
 )
 DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *BOUNDARY_DUTIES)

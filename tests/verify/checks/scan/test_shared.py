@@ -232,6 +232,7 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         ("return sum_post_experts_output(hidden_states)", "return hidden_states", OUTPUT),
         ("reduce_tp=parallel.moe_tp_size > 1 and not", "reduce_tp=False and not", EXPERT),
         ("ep_size > 1 and not", "ep_size > 1 and", EXPERT),
+        ("return _post_experts_sum(", "return (lambda x, **_: x)(", EXPERT),
         ("if reduce_tp:", "if reduce_ep:", ("lost-sum", "_post_experts_sum")),
         # what yes means
         (" and not self.is_last_layer", "", ("lost-past-end", FUSES)),
@@ -265,6 +266,16 @@ def test_other_code_that_keeps_them(
 ) -> None:
     name = "layers/communicator.py"
     assert found(scanned, {**FILES, name: sample.changed(COMMUNICATOR, old, new)}) == []
+
+
+def test_condition_is_said_as_it_is_written(
+    scanned: Callable[..., ScanResult], sample: Any
+) -> None:
+    name = "layers/communicator.py"
+    broken = sample.changed(COMMUNICATOR, "elif context.attn_tp_rank == 0", "elif True")
+    messages = [one.message for one in scanned("", library={**FILES, name: broken}).findings]
+    said = "also where not rank() == 0 is True or rank() != 0 is False"
+    assert f"{GATHER} makes the call hidden_states += residual {said}" in messages
 
 
 def test_function_with_more_ways_than_are_followed(scanned: Callable[..., ScanResult]) -> None:

@@ -40,6 +40,8 @@ WIDE = "tp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
+# the server's option that runs dense MLPs, which every rank then holds, on its own rows
+_OWN_ROWS = re.compile(r"dense_(?:ffn_)?fully_dp\(")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
 # a call without arguments: it may answer what the server's options say
@@ -142,13 +144,15 @@ class Judge:
                 summed = logic.any_of(sink.sums, *part.reduced.values())
                 when = logic.all_of(sink.when, gathered, part.present, summed)
                 yield from self._fault("replicated", "gathered", (place,), sink, when)
-            elif part.origin in self.machine.whole and not part.axes:
-                # a dense MLP that every rank holds, on rows that all ranks have
-                apart = local.dense if local.dense is not None else FALSE
-                when = logic.all_of(sink.when, gathered, part.present, sink.sums)
-                when = logic.both(when, logic.negation(apart))
-                places = self.machine.built.get(part.origin, (part.place,))
-                yield from self._fault("replicated", "gathered", places, sink, when)
+            elif part.origin in self.machine.whole - self.machine.inside_block:
+                # a dense MLP that every rank holds, on rows that all ranks have, beside other
+                # layers' experts
+                dense = logic.all_of(sink.when, gathered, logic.negation(self.routed_in(sink)))
+                when = logic.all_of(dense, part.present, sink.sums)
+                for name in filter(_OWN_ROWS.search, logic.support(when)):
+                    when = logic.assume(when, name, value=False)
+                if any("layer" in name for name in logic.support(when)):
+                    yield from self._fault("replicated", "gathered", (part.place,), sink, when)
 
     def _sharded(self, sink: Sink, local: LocalRows) -> Iterator[Fault]:
         """Slices of a sharded layer on rows that only this rank has."""

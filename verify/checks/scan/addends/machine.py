@@ -165,8 +165,11 @@ class AddendMachine(SameMachine):
         whole = self.logic.both(self.state.here, self.logic.negation(present))
         if whole == FALSE:
             return result
-        part = self.complete(whole, told=("row",))
+        inside = any(is_block(frame.env.get("self")) for frame in self.state.frames)
+        part = self.complete(whole, told=("row", block.setting("built"), inside))
         self.whole.add(part.origin)
+        if inside:
+            self.inside_block.add(part.origin)
         return Tensor((*owed, part))
 
     def sharded_origin(self, block: Primitive, place: Place, axes: tuple[Axis, ...]) -> Origin:

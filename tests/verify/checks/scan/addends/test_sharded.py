@@ -94,7 +94,8 @@ def test_dense_mlp_that_ignores_the_flag_is_still_sharded(judged: Judge, change:
 
 def test_layer_declared_dense_runs_on_gathered_rows(judged: Judge, change: Any) -> None:
     dense = ("is_layer_sparse=sparse", "is_layer_sparse=False")
-    assert judged(dense, change.forgets_fi).rules == []
+    # that it says so of either kind is all that is wrong
+    assert judged(dense, change.forgets_fi).rules == [("flag-misbound", "0000")]
 
 
 def test_modes_of_the_models_own_are_not_guessed(judged: Judge, change: Any) -> None:
@@ -135,6 +136,9 @@ def test_stage_boundary_says_where_rows_are_local(judged: Judge, change: Any, ro
     assert rules() == [("replicated-addend", "0000")]
     assert rules(once, change.forgets_fi) == [("lost-addend", "0001")]
     assert rules(once, change.ignores_the_flag) == [("sharded-dense", "0000")]
+    # whole on each rank, on rows that all ranks have
+    whole = ("Mlp(config, tp_size=dense_size)", "Mlp(config, tp_size=1)")
+    assert rules(once, whole) == [("replicated-addend", "0000")]
     own_size = ("declare_ffn(sparse=sparse", "declare_ffn(sparse=sparse, dense_tp_size=f(config)")
     assert rules(once, change.ignores_the_flag, own_size) == []
 
