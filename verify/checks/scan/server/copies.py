@@ -89,7 +89,7 @@ class _Copies:
                 return tuple(map(self.of, value))
             case frozenset():
                 return frozenset(map(self.of, value))
-            case Mapping():
+            case dict():
                 return {key: self.of(item) for key, item in value.items()}
         raise UncopiedError
 

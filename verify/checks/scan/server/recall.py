@@ -5,8 +5,7 @@ does. A tree of questions and answers finds a call that was followed before, und
 """
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -123,22 +122,22 @@ class Recaller(Follower):
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
         self._heard: list[Heard] = []
 
-    @contextmanager
-    def hearing(self) -> Iterator[Heard]:
-        """Note what is asked inside; a call that it is part of has asked it too."""
+    def listen(self) -> Heard:
+        """Begin to note what is asked, until `end` is told."""
         heard = Heard()
         self._heard.append(heard)
-        try:
-            yield heard
-        finally:
-            self._heard.pop()
-            if self._heard:
-                outer = self._heard[-1]
-                for question, answer in heard.answers.items():
-                    outer.answers.setdefault(question, answer)
-                outer.wrote |= heard.wrote
-                outer.called |= heard.called
-                outer.deepest = max(outer.deepest, heard.deepest)
+        return heard
+
+    def end(self, heard: Heard) -> None:
+        """No longer note what is asked; a call that this was part of has asked it too."""
+        self._heard.pop()
+        if self._heard:
+            outer = self._heard[-1]
+            for question, answer in heard.answers.items():
+                outer.answers.setdefault(question, answer)
+            outer.wrote |= heard.wrote
+            outer.called |= heard.called
+            outer.deepest = max(outer.deepest, heard.deepest)
 
     def told_apart(self) -> None:
         """What runs now leaves something behind that nobody can do again."""
@@ -214,8 +213,11 @@ class Recaller(Follower):
         key = (module, name)
         if key in self.memory.constants:
             return self.memory.constants[key]
-        with self.hearing() as heard:
+        heard = self.listen()
+        try:
             value = super().global_value(module, name)
+        finally:
+            self.end(heard)
         if not heard.answers and _plain(value) is not UNSHARED:
             self.memory.constants[key] = value
         return value
@@ -290,13 +292,15 @@ class Recaller(Follower):
         steps, before = self.steps, [thing.fields for thing in self.shared]
         value: Any = None
         ending: DeadError | RefusedError | None = None
-        with self.hearing() as heard:
-            if isinstance(target, Code):
-                heard.called.add(target.function)
-            try:
-                value = super().call(target, positional, keywords)
-            except (DeadError, RefusedError) as error:
-                ending = error
+        heard = self.listen()
+        if isinstance(target, Code):
+            heard.called.add(target.function)
+        try:
+            value = super().call(target, positional, keywords)
+        except (DeadError, RefusedError) as error:
+            ending = error
+        finally:
+            self.end(heard)
         depth = max(0, heard.deepest - len(self.frames))
         left = self._left((value, *map(_changed, before, self.shared)))
         if left is not None and self._fits(depth, heard.called, target):
@@ -367,7 +371,7 @@ def _plain(value: Any) -> Key:
         case tuple() | frozenset():
             parts = tuple(map(_plain, value))
             return UNSHARED if UNSHARED in parts else (type(value), parts)
-        case Mapping():
+        case dict():
             items = tuple(map(_plain, value.values()))
             return UNSHARED if UNSHARED in items else (dict, tuple(value), items)
         case Code(function=function, bound=None, scope=None):
