@@ -121,6 +121,11 @@ class Recaller(Follower):
         self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
         self._heard: list[Heard] = []
+        # by function: how many calls of it are in progress
+        self._active: dict[Function, int] = {}
+        # by what is asked of words, and by field with the value that it had: what is heard
+        self._worded: dict[Key, Key] = {}
+        self._keys: dict[Question, tuple[Any, Key]] = {}
 
     def listen(self) -> Heard:
         """Begin to note what is asked, until `end` is told."""
@@ -147,29 +152,54 @@ class Recaller(Follower):
     def enter(self, frame: Frame) -> None:
         """Begin a call."""
         super().enter(frame)
+        function = frame.function
+        if function is not None:
+            self._active[function] = self._active.get(function, 0) + 1
         if self._heard:
             heard = self._heard[-1]
             heard.deepest = max(heard.deepest, len(self.frames))
-            if frame.function is not None:
-                heard.called.add(frame.function)
+            if function is not None:
+                heard.called.add(function)
+
+    def leave(self) -> None:
+        """End the innermost call."""
+        function = self.frame.function
+        if function is not None:
+            left = self._active[function] - 1
+            if left:
+                self._active[function] = left
+            else:
+                del self._active[function]
+        super().leave()
 
     def ask(self, question: Question) -> Key:
         """What is to be heard now; a call that runs has asked it then."""
         number, name = question
         if number == WORDS:
-            answer = self._of_words(name)
+            answer = self._worded.get(name)
+            if answer is None:
+                answer = self._worded[name] = self._of_words(name)
         else:
-            answer = self._of_thing(self.shared[number], name)
+            answer = self._of_thing(question)
         if self._heard:
             self._heard[-1].answers.setdefault(question, answer)
         return answer
 
-    def _of_thing(self, thing: Thing, name: Any) -> Key:
+    def _of_thing(self, question: Question) -> Key:
+        number, name = question
+        thing: Any = self.shared[number]
         if isinstance(thing, Backend):
-            return self._key(thing.is_called(name))
-        if name in thing.fields:
-            return self._key(thing.fields[name])
-        return self._key(thing.base[name]) if name in thing.base else ABSENT
+            value = thing.is_called(name)
+        elif name in thing.fields:
+            value = thing.fields[name]
+        elif name in thing.base:
+            value = thing.base[name]
+        else:
+            return ABSENT
+        known = self._keys.get(question)
+        if known is None or known[0] is not value:
+            known = self._keys[question] = value, self._key(value)
+        return known[1]
 
     def _of_words(self, asked: Any) -> Key:
         """A word's letters, by its place; or how a comparison of which it is a part comes out."""
@@ -248,9 +278,10 @@ class Recaller(Follower):
 
     def _fits(self, depth: int, called: Set[Function], target: Code | Built) -> bool:
         """Whether a call comes to no limit here; how often it is active already, its key says."""
-        own = {target.function} if isinstance(target, Code) else set()
-        above = {frame.function for frame in self.frames} - own
-        return len(self.frames) + depth <= MAX_DEPTH and above.isdisjoint(called)
+        if len(self.frames) + depth > MAX_DEPTH:
+            return False
+        again = self._active.keys() & called
+        return not again or (isinstance(target, Code) and again == {target.function})
 
     def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
@@ -269,8 +300,7 @@ class Recaller(Follower):
         handed = positional
         match target:
             case Code(function=function, bound=bound, scope=None):
-                active = sum(frame.function is function for frame in self.frames)
-                what: Key = (_named(function), active)
+                what: Key = (_named(function), self._active.get(function, 0))
                 handed = positional if bound is None else (bound, *positional)
             case Built(cls=cls) if cls.module.path.startswith(self.builds):
                 what = cls
