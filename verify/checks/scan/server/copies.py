@@ -3,7 +3,7 @@
 Objects of the launch itself stand there by number, so that another launch puts in its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 

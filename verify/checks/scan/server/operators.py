@@ -3,7 +3,6 @@
 import ast
 import operator
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from verify.checks.scan.server.values import (

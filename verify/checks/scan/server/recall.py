@@ -189,7 +189,7 @@ class Recaller(Follower):
         number, name = question
         thing: Any = self.shared[number]
         if isinstance(thing, Backend):
-            value = thing.is_called(name)
+            value = thing.is_called(str(name))
         elif name in thing.fields:
             value = thing.fields[name]
         elif name in thing.base:
