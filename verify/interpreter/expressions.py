@@ -216,12 +216,17 @@ class Expressions(ABC):
 
     def _instance_attribute(self, owner: Instance, name: str) -> Value:
         if name in owner.attributes:
-            assigned = owner.assigned.get(name, TRUE)
-            if assigned != TRUE:
-                # a path that reads what was never set there ends
-                frame = self.state.frame
-                frame.live = self.logic.both(frame.live, assigned)
-            return owner.attributes[name]
+            assigned, value = owner.assigned.get(name, TRUE), owner.attributes[name]
+            if assigned == TRUE:
+                return value
+            if any(name in ancestor.assigned for ancestor in owner.cls.ancestors):
+                # where the object has none of its own it has its class's
+                otherwise = self._class_attribute(owner.cls, name, owner)
+                return merge(self.logic, assigned, value, otherwise)
+            # a path that reads what was never set there ends
+            frame = self.state.frame
+            frame.live = self.logic.both(frame.live, assigned)
+            return value
         method = owner.cls.method(name)
         if method is not None:
             decorators = _decorators(method)
