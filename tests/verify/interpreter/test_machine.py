@@ -163,3 +163,32 @@ def test_what_is_empty_at_first_is_read_on_every_branch(model: str) -> None:
 
 def test_a_branch_that_reads_what_nobody_set_ends() -> None:
     assert owed("if n:\n    self.kept = n\nself.kept\nreturn self.split(x)") == "n"
+
+
+ALIASED = MODEL.replace(
+    "class Model:\n",
+    """def halves(x):
+    return x, add_up(x)
+
+
+def whole(self, x):
+    return add_up(x)
+
+
+class Model:
+    halves = staticmethod(halves)
+    whole = whole
+
+""",
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "left"), [("self.halves(y)[0]", "True"), ("self.halves(y)[1]", "False")]
+)
+def test_a_function_that_a_class_has_under_a_name_is_followed(call: str, left: str) -> None:
+    assert owed(f"y = self.split(x)\nreturn {call}", model=ALIASED) == left
+
+
+def test_a_function_that_a_class_has_is_bound() -> None:
+    assert owed("return self.whole(self.split(x))", model=ALIASED) == "False"

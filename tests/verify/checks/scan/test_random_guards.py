@@ -34,6 +34,8 @@ SEVERAL = (
     "2 <= get_tensor_model_parallel_world_size()",
     "1 != self.tp_size",
     "bool(self.tp_size > 1)",
+    "get_tp_group().world_size > 1",
+    "get_parallel().tp_group.world_size > 1",
 )
 SHAPES = (
     "if {0}:\n    out = tensor_model_parallel_all_reduce(out)\nreturn out",
