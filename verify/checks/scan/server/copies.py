@@ -3,7 +3,7 @@
 Objects of the launch itself stand there by number, so that another launch puts in its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,3 +100,14 @@ class _Copies:
         self.known[id(thing)] = made
         made.fields = {name: self.of(value) for name, value in thing.fields.items()}
         return made
+
+
+def changed(before: Mapping[str, Any], thing: Thing) -> Mapping[str, Any]:
+    """What a thing's fields are that were something else."""
+    if thing.fields is before:
+        return {}
+    return {
+        name: value
+        for name, value in thing.fields.items()
+        if name not in before or before[name] is not value
+    }

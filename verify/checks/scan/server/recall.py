@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from verify.checks.scan.server.copies import Left, Number, Place, UncopiedError, given, taken
+from verify.checks.scan.server.copies import (
+    Left,
+    Number,
+    Place,
+    UncopiedError,
+    changed,
+    given,
+    taken,
+)
 from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.operators import DeadError, compared
@@ -17,14 +25,18 @@ from verify.checks.scan.server.values import (
     Backend,
     Built,
     Code,
-    Folder,
     Frame,
-    Member,
     Thing,
-    Unknown,
     Word,
 )
-from verify.checks.scan.server.words import UNSHARED, Key, has_word, without_words
+from verify.checks.scan.server.words import (
+    UNSHARED,
+    Key,
+    has_word,
+    named,
+    plain,
+    without_words,
+)
 from verify.interpreter.index import Function, Index, Module
 
 T = TypeVar("T")
@@ -219,10 +231,10 @@ class Recaller(Follower):
 
     def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """A comparison; of a word, its outcome is what is heard, and not the word."""
-        named = has_word((left, right)) if self._heard else False
-        if named is None:
+        worded = has_word((left, right)) if self._heard else False
+        if worded is None:
             self.told_apart()
-        elif named:
+        elif worded:
             sides = tuple(map(without_words, (left, right)))
             if UNSHARED in sides:
                 self.told_apart()
@@ -248,7 +260,7 @@ class Recaller(Follower):
             value = super().global_value(module, name)
         finally:
             self.end(heard)
-        if not heard.answers and _plain(value) is not UNSHARED:
+        if not heard.answers and plain(value) is not UNSHARED:
             self.memory.constants[key] = value
         return value
 
@@ -300,7 +312,7 @@ class Recaller(Follower):
         handed = positional
         match target:
             case Code(function=function, bound=bound, scope=None):
-                what: Key = (_named(function), self._active.get(function, 0))
+                what: Key = (named(function), self._active.get(function, 0))
                 handed = positional if bound is None else (bound, *positional)
             case Built(cls=cls) if cls.module.path.startswith(self.builds):
                 what = cls
@@ -332,7 +344,7 @@ class Recaller(Follower):
         finally:
             self.end(heard)
         depth = max(0, heard.deepest - len(self.frames))
-        left = self._left((value, *map(_changed, before, self.shared)))
+        left = self._left((value, *map(changed, before, self.shared)))
         if left is not None and self._fits(depth, heard.called, target):
             effect = Effect(
                 left=left,
@@ -386,40 +398,4 @@ class Recaller(Follower):
         if isinstance(value, Thing):
             number = self._numbers.get(id(value))
             return UNSHARED if number is None else Number(number)
-        return _plain(value)
-
-
-def _plain(value: Any) -> Key:
-    match value:
-        case Word(place=place):
-            return Place(place)
-        case None | str() | Unknown() | Member() | Built() | Folder():
-            return value
-        case bool() | int() | float():
-            # True is 1, and a source tells them apart
-            return (type(value), value)
-        case tuple() | frozenset():
-            parts = tuple(map(_plain, value))
-            return UNSHARED if UNSHARED in parts else (type(value), parts)
-        case dict():
-            items = tuple(map(_plain, value.values()))
-            return UNSHARED if UNSHARED in items else (dict, tuple(value), items)
-        case Code(function=function, bound=None, scope=None):
-            return _named(function)
-    return UNSHARED
-
-
-def _named(function: Function) -> Key:
-    """A function that is the same one in every launch: a class makes its methods anew."""
-    return (function.owner, function.name) if function.owner else function
-
-
-def _changed(before: Mapping[str, Any], thing: Thing) -> Mapping[str, Any]:
-    """What a thing's fields are that were something else."""
-    if thing.fields is before:
-        return {}
-    return {
-        name: value
-        for name, value in thing.fields.items()
-        if name not in before or before[name] is not value
-    }
+        return plain(value)
