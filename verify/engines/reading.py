@@ -128,6 +128,32 @@ class Launches:
     stages_declared: Mapping[str, str]
     context: str
     settings: Mapping[str, str]
+    behind: "Behind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    """What runs the experts behind an all-to-all dispatcher, as the source registers it.
+
+    `registered` is a runner for a format, `fused` one for a backend; `output` names a class that a
+    dispatcher hands on, `format` its format. `unquantised` is the file that picks the runner of
+    unquantised experts, `names` how it writes one, `otherwise` the one that no option asks for.
+    `file` and `ends` are where a format that the runner does not know ends; `option` is the
+    server's option that asks for a runner. `asserts` is a setting of the experts that a runner's
+    constructor insists on.
+    """
+
+    registered: re.Pattern[str]
+    fused: re.Pattern[str]
+    output: re.Pattern[str]
+    format: re.Pattern[str]
+    unquantised: str
+    names: str
+    otherwise: re.Pattern[str]
+    file: str
+    ends: re.Pattern[str]
+    option: str
+    asserts: re.Pattern[str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,15 @@ _WRITTEN: dict[type[ast.cmpop], tuple[str, bool]] = {
     ast.In: ("in", False),
     ast.NotIn: ("in", True),
 }
+# the same comparison from the other side
+_TURNED: Mapping[type[ast.cmpop], Callable[[], ast.cmpop]] = {
+    ast.Eq: ast.Eq,
+    ast.NotEq: ast.NotEq,
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+}
 _SIGNS: dict[type[ast.operator], str] = {
     ast.Add: "+",
     ast.Sub: "-",
@@ -80,6 +89,9 @@ def holds(op: ast.cmpop, left: Value, right: Value, *, logic: Logic, written: Wr
 
 
 def _plain(op: ast.cmpop, left: Value, right: Value, logic: Logic, written: Written) -> Cond:
+    turned = _TURNED.get(type(op))
+    if turned is not None and isinstance(left, Const) and not isinstance(right, Const):
+        op, left, right = turned(), right, left
     identity = isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq)
     opposite = isinstance(op, ast.IsNot | ast.NotEq)
     if isinstance(left, Const) and isinstance(right, Const):

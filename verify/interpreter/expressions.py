@@ -216,12 +216,17 @@ class Expressions(ABC):
 
     def _instance_attribute(self, owner: Instance, name: str) -> Value:
         if name in owner.attributes:
-            assigned = owner.assigned.get(name, TRUE)
-            if assigned != TRUE:
-                # a path that reads what was never set there ends
-                frame = self.state.frame
-                frame.live = self.logic.both(frame.live, assigned)
-            return owner.attributes[name]
+            assigned, value = owner.assigned.get(name, TRUE), owner.attributes[name]
+            if assigned == TRUE:
+                return value
+            if any(name in ancestor.assigned for ancestor in owner.cls.ancestors):
+                # where the object has none of its own it has its class's
+                otherwise = self._class_attribute(owner.cls, name, owner)
+                return merge(self.logic, assigned, value, otherwise)
+            # a path that reads what was never set there ends
+            frame = self.state.frame
+            frame.live = self.logic.both(frame.live, assigned)
+            return value
         method = owner.cls.method(name)
         if method is not None:
             decorators = _decorators(method)
@@ -238,8 +243,23 @@ class Expressions(ABC):
         for ancestor in cls.ancestors:
             if name in ancestor.assigned:
                 value = ancestor.assigned[name]
-                return self.evaluate(value) if isinstance(value, ast.Constant) else Text(name)
+                if isinstance(value, ast.Constant):
+                    return self.evaluate(value)
+                return self._function_of_class(ancestor, value, owner) or Text(name)
         return Text(f"{cls.name}.{name}")
+
+    def _function_of_class(self, cls: Class, value: ast.expr, owner: Value) -> Value | None:
+        """A function that a class has under another name: `name = f`, `name = staticmethod(f)`."""
+        match value:
+            case ast.Name(id=written):
+                bound = owner if isinstance(owner, Instance) else None
+            case ast.Call(func=ast.Name(id="staticmethod"), args=[ast.Name(id=written)]):
+                bound = None
+            case _:
+                return None
+        found = cls.methods.get(written)
+        function = Function(written, cls.module, cls) if found else cls.module.resolve(written)
+        return Routine(function, bound) if isinstance(function, Function) else None
 
     def _subscript(self, node: ast.Subscript) -> Value:
         owner = self.evaluate(node.value)

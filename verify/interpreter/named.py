@@ -11,6 +11,7 @@ from verify.interpreter.blocks import Blocks
 from verify.interpreter.values import (
     NONE,
     Choice,
+    Const,
     Instance,
     Items,
     Mapped,
@@ -30,6 +31,7 @@ Keywords = Mapping[str, Value]
 # asks whether something reduces, and does not
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
 _MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
+_REGISTERS = frozenset({"register_buffer", "register_parameter"})
 _BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict"})
 
 
@@ -46,6 +48,10 @@ class Named(Blocks):
     @abstractmethod
     def arguments(self, node: ast.Call) -> tuple[Arguments, dict[str, Value]]:
         """A call's arguments, evaluated."""
+
+    @abstractmethod
+    def assign(self, target: ast.expr, value: Value) -> None:
+        """Bind a target."""
 
     def by_name(
         self, name: str, node: ast.Call, positional: Arguments, keywords: Keywords
@@ -103,6 +109,8 @@ class Named(Blocks):
             inner = func.value.func
             if isinstance(inner, ast.Name) and inner.id == "super":
                 return self._super(node, func.attr)
+        if isinstance(func, ast.Attribute) and name in _REGISTERS:
+            return self._register(func.value, node)
         if isinstance(func, ast.Name) and name in _BUILT_IN:
             match name, node.args:
                 case "getattr", [owner, ast.Constant(value=str(attribute)), *default]:
@@ -118,6 +126,16 @@ class Named(Blocks):
                 case "dict", []:
                     return Mapped(self.arguments(node)[1])
         return None
+
+    def _register(self, owner: ast.expr, node: ast.Call) -> Value | None:
+        """A module's buffer or parameter under a name is an attribute that is set."""
+        positional, keywords = self.arguments(node)
+        named = (*positional, *keywords.values())
+        if len(named) < 2 or not isinstance(named[0], Const) or not isinstance(named[0].value, str):
+            return None
+        target = ast.Attribute(value=owner, attr=named[0].value, ctx=ast.Store())
+        self.assign(target, named[1])
+        return NONE
 
     def _super(self, node: ast.Call, name: str) -> Value:
         frame = self.state.frame

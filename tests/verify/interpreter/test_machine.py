@@ -23,10 +23,10 @@ class Model:
 """
 
 
-def run(body: str, *, helper: str = "pass") -> tuple[State, Value]:
+def run(body: str, *, helper: str = "pass", model: str = MODEL) -> tuple[State, Value]:
     """Run a model's `forward(self, x, n)`; `self.split` leaves a sum, `helper(x)` is a layer's."""
     files = {
-        "toy/models/one.py": MODEL + indent(dedent(body), " " * 8),
+        "toy/models/one.py": model + indent(dedent(body), " " * 8),
         "toy/layers/all.py": f"class Split:\n    pass\n\n\ndef helper(x):\n    {helper}\n",
     }
     package = Package(name="toy", inside="models")
@@ -45,9 +45,9 @@ def run(body: str, *, helper: str = "pass") -> tuple[State, Value]:
     return state, machine.call(model, (Text("x"), Text("n")), {})
 
 
-def owed(body: str, *, helper: str = "pass") -> str:
+def owed(body: str, *, helper: str = "pass", model: str = MODEL) -> str:
     """When what `forward` returns still holds a sum that nobody completed, as text."""
-    state, value = run(body, helper=helper)
+    state, value = run(body, helper=helper, model=model)
     logic = state.logic
     left = (
         logic.all_of(state.live, part.present, logic.negation(logic.any_of(*part.reduced.values())))
@@ -136,3 +136,59 @@ def test_a_call_that_comes_back_to_itself_settles() -> None:
 def test_a_run_without_end_is_given_up() -> None:
     with pytest.raises(UnresolvedError, match=f"more than {MAX_STEPS} steps"):
         run("\n".join(["x = f(x)"] * MAX_STEPS))
+
+
+# each branch fills what it finds empty: it is there, and empty, on the other one too
+FILLS = """
+if n:
+    if self.kept is None:
+        self.kept = n
+    return self.split(x)
+if self.kept is None:
+    self.kept = n
+return self.split(x)
+"""
+EMPTY = {
+    "a buffer": MODEL.replace(
+        "self.split = Split()", 'self.split = Split()\n        self.register_buffer("kept", None)'
+    ),
+    "of the class": MODEL.replace("class Model:\n", "class Model:\n    kept = None\n\n"),
+}
+
+
+@pytest.mark.parametrize("model", EMPTY.values(), ids=EMPTY)
+def test_what_is_empty_at_first_is_read_on_every_branch(model: str) -> None:
+    assert owed(FILLS, model=model) == "True"
+
+
+def test_a_branch_that_reads_what_nobody_set_ends() -> None:
+    assert owed("if n:\n    self.kept = n\nself.kept\nreturn self.split(x)") == "n"
+
+
+ALIASED = MODEL.replace(
+    "class Model:\n",
+    """def halves(x):
+    return x, add_up(x)
+
+
+def whole(self, x):
+    return add_up(x)
+
+
+class Model:
+    halves = staticmethod(halves)
+    whole = whole
+
+""",
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "left"), [("self.halves(y)[0]", "True"), ("self.halves(y)[1]", "False")]
+)
+def test_a_function_that_a_class_has_under_a_name_is_followed(call: str, left: str) -> None:
+    assert owed(f"y = self.split(x)\nreturn {call}", model=ALIASED) == left
+
+
+def test_a_function_that_a_class_has_is_bound() -> None:
+    assert owed("return self.whole(self.split(x))", model=ALIASED) == "False"

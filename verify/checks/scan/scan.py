@@ -33,7 +33,6 @@ from verify.checks.scan.whole import checked
 from verify.engines.registry import library
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Key
-from verify.report.progress import track
 from verify.report.report import Finding
 from verify.source.source import SourceTree
 
@@ -104,7 +103,6 @@ def _scan(index: Index) -> ScanResult:
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
     launcher = Launcher(index, roots)
-    # what was read for one launch is not read again for the next: one process follows them all
     with checked(index) as faults:
         _ask_launches(launcher, tally)
         index.unread |= faults()
@@ -160,8 +158,9 @@ def _scan(index: Index) -> ScanResult:
 
 def _ask_launches(launcher: Launcher, tally: Tally) -> None:
     """What the server refuses is no finding."""
-    asked = track(tally.addends.asked(), what="launches followed")
-    tally.addends.launched({one: launcher.judged(*one) for one in asked})
+    asked = tuple(tally.addends.asked())
+    with side_by_side(lambda one: launcher.judged(*one), asked, what="launches followed") as judged:
+        tally.addends.launched(dict(zip(asked, judged(), strict=True)))
 
 
 def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:

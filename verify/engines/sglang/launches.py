@@ -3,10 +3,11 @@
 Which models and backends take them is read from the source.
 """
 
+import re
 from collections.abc import Mapping
 
-from verify.engines.reading import Launches, Options
-from verify.engines.sglang.vocabulary import LOCAL_SIZE, STAGE_DECLARATIONS
+from verify.engines.reading import Behind, Launches, Options
+from verify.engines.sglang.vocabulary import LAYERS, LOCAL_SIZE, STAGE_DECLARATIONS
 
 PLAIN: Options = {"tp_size": 4}
 ATTENTION_DP: Options = {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}
@@ -49,6 +50,22 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "AF": ("a CUDA GPU with the fused all-reduce's kernels",),
 }
 
+BEHIND = Behind(
+    registered=re.compile(r"register_pre_permute\(\"(?P<takes>\w+)\", \"(?P<runner>\w+)\"\)"),
+    fused=re.compile(r"@register_fused_func\(\"(?P<takes>\w+)\", \"(?P<runner>\w+)\"\)"),
+    output=re.compile(r"\b\w+DispatchOutput\b"),
+    format=re.compile(r"return DispatchOutputFormat\.(\w+)"),
+    unquantised=f"{LAYERS}quantization/unquant.py",
+    names="MoeRunnerBackend.",
+    otherwise=re.compile(
+        r"else:\n[ \t]+backend = MoeRunnerBackend\.(\w+)\n[ \t]+self\.runner = MoeRunner\("
+    ),
+    file=f"{LAYERS}moe/moe_runner/base.py",
+    ends=re.compile(r"\n[ \t]+(?=assert \(?\s*pre_permute_func is not None)"),
+    option="moe_runner_backend",
+    asserts=re.compile(r"\n[ \t]+assert self\.config\.(\w+)\n"),
+)
+
 LAUNCHES = Launches(
     plain=PLAIN,
     attention_dp=ATTENTION_DP,
@@ -65,4 +82,5 @@ LAUNCHES = Launches(
         "get_moe_a2a_backend": "moe_a2a_backend",
         "get_moe_runner_backend": "moe_runner_backend",
     },
+    behind=BEHIND,
 )

@@ -106,7 +106,8 @@ class Collected:
             for one in self.broken.values()
             for cls, fault, backends in one.shown
         }
-        return tuple(sorted(found, key=lambda a: (*a[1:], a[0].module.path, a[0].line)))
+        # one layer's launches together: its constructor is followed for all of them
+        return tuple(sorted(found, key=lambda a: (a[0].module.path, a[0].line, *a[1:])))
 
     def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
         """Keep what a server can be launched into; the rest is `refused`."""

@@ -187,7 +187,7 @@ class Arguments:
         found = []
         for function in self.by_architecture.get(architecture, ()):
             declared = follower.call(Code(function), rest, {})
-            if isinstance(declared, Mapping):
+            if isinstance(declared, dict):
                 found.append((function.name, declared))
         return tuple(found)
 
@@ -217,6 +217,6 @@ def _post_process(
         return UNKNOWN
     record, function = given[:2]
     declared = follower.call(function, (record,), {})
-    if isinstance(record, Thing) and isinstance(declared, Mapping):
+    if isinstance(record, Thing) and isinstance(declared, dict):
         follower.write(record, declared)
     return None

@@ -99,8 +99,11 @@ class Constructors:
         known = recalled.find(follower.ask)
         if known is not None:
             return known.refusal
-        with follower.hearing() as heard:
+        heard = follower.listen()
+        try:
             ending = Ending(self._follow(follower, cls, declared) or next(iter(mixers), None))
+        finally:
+            follower.end(heard)
         recalled.keep(heard.answers, ending)
         return ending.refusal
 

@@ -89,7 +89,7 @@ class _Copies:
                 return tuple(map(self.of, value))
             case frozenset():
                 return frozenset(map(self.of, value))
-            case Mapping():
+            case dict():
                 return {key: self.of(item) for key, item in value.items()}
         raise UncopiedError
 
@@ -100,3 +100,14 @@ class _Copies:
         self.known[id(thing)] = made
         made.fields = {name: self.of(value) for name, value in thing.fields.items()}
         return made
+
+
+def changed(before: Mapping[str, Any], thing: Thing) -> Mapping[str, Any]:
+    """What a thing's fields are that were something else."""
+    if thing.fields is before:
+        return {}
+    return {
+        name: value
+        for name, value in thing.fields.items()
+        if name not in before or before[name] is not value
+    }

@@ -175,9 +175,9 @@ class Evaluator(Operators, Frames[Frame]):
             case str() if name in _TEXT_METHODS:
                 self.spelled(owner)
                 return Native(getattr(owner, name))
-            case Mapping() if name == "get":
+            case dict() if name == "get":
                 return Native(lambda key, default=None: self.looked_up(owner, key, default))
-            case Mapping() if name in ("keys", "values", "items"):
+            case dict() if name in ("keys", "values", "items"):
                 return Native(lambda: tuple(getattr(owner, name)()))
         return UNKNOWN
 
@@ -250,7 +250,7 @@ class Evaluator(Operators, Frames[Frame]):
             value = self.value(keyword.value)
             if keyword.arg is not None:
                 keywords[keyword.arg] = value
-            elif isinstance(value, Mapping):
+            elif isinstance(value, dict):
                 keywords.update(value)
         return tuple(positional), keywords
 

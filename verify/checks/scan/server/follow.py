@@ -173,7 +173,7 @@ class Follower(Evaluator):
 
     def _for(self, node: ast.For) -> bool:
         items = self.value(node.iter)
-        if isinstance(items, Mapping):
+        if isinstance(items, dict):
             items = tuple(items)
         if not isinstance(items, tuple) or len(items) > MAX_TURNS:
             return self._maybe(lambda: self._turn(node, UNKNOWN))
@@ -250,7 +250,7 @@ class Follower(Evaluator):
             case ast.Subscript(value=owner, slice=key):
                 held, index = self.value(owner), self.value(key)
                 if isinstance(owner, ast.Name | ast.Attribute):
-                    whole = isinstance(held, Mapping) and isinstance(index, str)
+                    whole = isinstance(held, dict) and isinstance(index, str)
                     self.assign(owner, {**held, index: value} if whole else UNKNOWN)
 
     def _expression(self, node: ast.Expr) -> bool:

@@ -30,6 +30,7 @@ from verify.checks.scan.server.launched import (
 from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
+from verify.checks.scan.server.runners import Runners
 from verify.checks.scan.server.settings import set_besides, settings
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
@@ -53,6 +54,7 @@ class Launcher:
     arguments: Arguments = field(init=False)
     constructors: Constructors = field(init=False)
     idle: Idle = field(init=False)
+    runners: Runners = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
     _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Launcher:
         self.arguments = Arguments(self.index)
         self.constructors = Constructors(self.index)
         self.idle = Idle(self.index)
+        self.runners = Runners(self.index)
 
     def judged(
         self,
@@ -86,15 +89,41 @@ class Launcher:
             launches = [set_besides(options, asked) for options in KNOWN.by_cause[cause]]
             found.launch = self._first(layer, launches, found)
             return found
+        taken: list[tuple[int, bool, Launch]] = []
         for backend in sorted(backends):
             launches = [set_besides(options, asked) for options in _with_backend(backend)]
             launch = self._first(layer, launches, found)
             if launch is not None:
-                platform = self._platform(backend)
-                launch = replace(launch, needs=(platform,) if platform else ())
+                launch = self._run(layer, backend, launch, files)
                 found.backends.add(backend)
-                found.launch = min(found.launch or launch, launch, key=size_of)
+                taken.append((len(launch.needs), not self.runners.known(backend), launch))
+        # whose experts are known to run comes before what takes fewer options
+        found.launch = min(taken, key=lambda one: (*one[:2], size_of(one[2])))[2] if taken else None
         return found
+
+    def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
+        """The launch with what runs the experts, and what a machine or a checkpoint must have."""
+        platform = self._platform(backend)
+        if platform:
+            # what runs them there is the platform's own
+            return replace(launch, needs=(platform,))
+        needed = self.runners.instead(backend, launch.options)
+        if needed is None:
+            return launch
+        needed = self.runners.fit(needed, {*files, *(one.module.path for one in layer.ancestors)})
+        asked = (
+            {**launch.options, KNOWN.behind.option: runner}
+            for runner in KNOWN.runners
+            if runner in needed and self.runners.runs(runner)
+        )
+        better = self._first(layer, tuple(asked), Judged())
+        return better or replace(launch, needs=(self._quantised(needed),))
+
+    def _quantised(self, runners: Sequence[str]) -> str:
+        return (
+            f"experts quantised so that {' or '.join(runners)} runs them: "
+            f"the forward of others ends at {ENGINE.local(self.runners.ends)}"
+        )
 
     def shown(self, finding: Finding, layers: Sequence[Class], steps: Steps | None) -> Finding:
         """A finding about a row of flags with the launch that leads there.

@@ -3,7 +3,6 @@
 import ast
 import operator
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 from verify.checks.scan.server.values import (
@@ -93,8 +92,8 @@ class Operators:
 
     def _binary(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
-        if isinstance(node.op, ast.BitOr) and isinstance(left, Mapping):
-            return {**left, **right} if isinstance(right, Mapping) else UNKNOWN
+        if isinstance(node.op, ast.BitOr) and isinstance(left, dict):
+            return {**left, **right} if isinstance(right, dict) else UNKNOWN
         run = ARITHMETIC.get(type(node.op))
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         lists = isinstance(left, tuple) and isinstance(right, tuple)
@@ -107,7 +106,7 @@ class Operators:
 
     def _subscript(self, node: ast.Subscript) -> Any:
         owner, key = self.value(node.value), self.value(node.slice)
-        if not isinstance(owner, Mapping | tuple) or not known(key):
+        if not isinstance(owner, dict | tuple) or not known(key):
             return unknown_of(key)
         self.spelled(key)
         try:
@@ -146,7 +145,7 @@ class Operators:
         for key, item in zip(node.keys, node.values, strict=True):
             value = self.value(item)
             if key is None:
-                if not isinstance(value, Mapping):
+                if not isinstance(value, dict):
                     return UNKNOWN
                 found.update(value)
                 continue
@@ -183,7 +182,7 @@ def compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
             return None
         same = left is right if right is None or left is None else _same(left, right)
         return None if same is None else same == isinstance(op, ast.Is)
-    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, tuple | frozenset | Mapping):
+    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, tuple | frozenset | dict):
         if not known(left):
             return None
         there = left in tuple(item for item in right if known(item))

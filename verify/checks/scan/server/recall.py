@@ -5,12 +5,19 @@ does. A tree of questions and answers finds a call that was followed before, und
 """
 
 import ast
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from verify.checks.scan.server.copies import Left, Number, Place, UncopiedError, given, taken
+from verify.checks.scan.server.copies import (
+    Left,
+    Number,
+    Place,
+    UncopiedError,
+    changed,
+    given,
+    taken,
+)
 from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.operators import DeadError, compared
@@ -18,14 +25,18 @@ from verify.checks.scan.server.values import (
     Backend,
     Built,
     Code,
-    Folder,
     Frame,
-    Member,
     Thing,
-    Unknown,
     Word,
 )
-from verify.checks.scan.server.words import UNSHARED, Key, has_word, without_words
+from verify.checks.scan.server.words import (
+    UNSHARED,
+    Key,
+    has_word,
+    named,
+    plain,
+    without_words,
+)
 from verify.interpreter.index import Function, Index, Module
 
 T = TypeVar("T")
@@ -122,23 +133,28 @@ class Recaller(Follower):
         self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
         self._heard: list[Heard] = []
+        # by function: how many calls of it are in progress
+        self._active: dict[Function, int] = {}
+        # by what is asked of words, and by field with the value that it had: what is heard
+        self._worded: dict[Key, Key] = {}
+        self._keys: dict[Question, tuple[Any, Key]] = {}
 
-    @contextmanager
-    def hearing(self) -> Iterator[Heard]:
-        """Note what is asked inside; a call that it is part of has asked it too."""
+    def listen(self) -> Heard:
+        """Begin to note what is asked, until `end` is told."""
         heard = Heard()
         self._heard.append(heard)
-        try:
-            yield heard
-        finally:
-            self._heard.pop()
-            if self._heard:
-                outer = self._heard[-1]
-                for question, answer in heard.answers.items():
-                    outer.answers.setdefault(question, answer)
-                outer.wrote |= heard.wrote
-                outer.called |= heard.called
-                outer.deepest = max(outer.deepest, heard.deepest)
+        return heard
+
+    def end(self, heard: Heard) -> None:
+        """No longer note what is asked; a call that this was part of has asked it too."""
+        self._heard.pop()
+        if self._heard:
+            outer = self._heard[-1]
+            for question, answer in heard.answers.items():
+                outer.answers.setdefault(question, answer)
+            outer.wrote |= heard.wrote
+            outer.called |= heard.called
+            outer.deepest = max(outer.deepest, heard.deepest)
 
     def told_apart(self) -> None:
         """What runs now leaves something behind that nobody can do again."""
@@ -148,29 +164,54 @@ class Recaller(Follower):
     def enter(self, frame: Frame) -> None:
         """Begin a call."""
         super().enter(frame)
+        function = frame.function
+        if function is not None:
+            self._active[function] = self._active.get(function, 0) + 1
         if self._heard:
             heard = self._heard[-1]
             heard.deepest = max(heard.deepest, len(self.frames))
-            if frame.function is not None:
-                heard.called.add(frame.function)
+            if function is not None:
+                heard.called.add(function)
+
+    def leave(self) -> None:
+        """End the innermost call."""
+        function = self.frame.function
+        if function is not None:
+            left = self._active[function] - 1
+            if left:
+                self._active[function] = left
+            else:
+                del self._active[function]
+        super().leave()
 
     def ask(self, question: Question) -> Key:
         """What is to be heard now; a call that runs has asked it then."""
         number, name = question
         if number == WORDS:
-            answer = self._of_words(name)
+            answer = self._worded.get(name)
+            if answer is None:
+                answer = self._worded[name] = self._of_words(name)
         else:
-            answer = self._of_thing(self.shared[number], name)
+            answer = self._of_thing(question)
         if self._heard:
             self._heard[-1].answers.setdefault(question, answer)
         return answer
 
-    def _of_thing(self, thing: Thing, name: Any) -> Key:
+    def _of_thing(self, question: Question) -> Key:
+        number, name = question
+        thing: Any = self.shared[number]
         if isinstance(thing, Backend):
-            return self._key(thing.is_called(name))
-        if name in thing.fields:
-            return self._key(thing.fields[name])
-        return self._key(thing.base[name]) if name in thing.base else ABSENT
+            value = thing.is_called(str(name))
+        elif name in thing.fields:
+            value = thing.fields[name]
+        elif name in thing.base:
+            value = thing.base[name]
+        else:
+            return ABSENT
+        known = self._keys.get(question)
+        if known is None or known[0] is not value:
+            known = self._keys[question] = value, self._key(value)
+        return known[1]
 
     def _of_words(self, asked: Any) -> Key:
         """A word's letters, by its place; or how a comparison of which it is a part comes out."""
@@ -190,10 +231,10 @@ class Recaller(Follower):
 
     def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """A comparison; of a word, its outcome is what is heard, and not the word."""
-        named = has_word((left, right)) if self._heard else False
-        if named is None:
+        worded = has_word((left, right)) if self._heard else False
+        if worded is None:
             self.told_apart()
-        elif named:
+        elif worded:
             sides = tuple(map(without_words, (left, right)))
             if UNSHARED in sides:
                 self.told_apart()
@@ -214,9 +255,12 @@ class Recaller(Follower):
         key = (module, name)
         if key in self.memory.constants:
             return self.memory.constants[key]
-        with self.hearing() as heard:
+        heard = self.listen()
+        try:
             value = super().global_value(module, name)
-        if not heard.answers and _plain(value) is not UNSHARED:
+        finally:
+            self.end(heard)
+        if not heard.answers and plain(value) is not UNSHARED:
             self.memory.constants[key] = value
         return value
 
@@ -246,9 +290,10 @@ class Recaller(Follower):
 
     def _fits(self, depth: int, called: Set[Function], target: Code | Built) -> bool:
         """Whether a call comes to no limit here; how often it is active already, its key says."""
-        own = {target.function} if isinstance(target, Code) else set()
-        above = {frame.function for frame in self.frames} - own
-        return len(self.frames) + depth <= MAX_DEPTH and above.isdisjoint(called)
+        if len(self.frames) + depth > MAX_DEPTH:
+            return False
+        again = self._active.keys() & called
+        return not again or (isinstance(target, Code) and again == {target.function})
 
     def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
@@ -267,8 +312,7 @@ class Recaller(Follower):
         handed = positional
         match target:
             case Code(function=function, bound=bound, scope=None):
-                active = sum(frame.function is function for frame in self.frames)
-                what: Key = (_named(function), active)
+                what: Key = (named(function), self._active.get(function, 0))
                 handed = positional if bound is None else (bound, *positional)
             case Built(cls=cls) if cls.module.path.startswith(self.builds):
                 what = cls
@@ -290,15 +334,17 @@ class Recaller(Follower):
         steps, before = self.steps, [thing.fields for thing in self.shared]
         value: Any = None
         ending: DeadError | RefusedError | None = None
-        with self.hearing() as heard:
-            if isinstance(target, Code):
-                heard.called.add(target.function)
-            try:
-                value = super().call(target, positional, keywords)
-            except (DeadError, RefusedError) as error:
-                ending = error
+        heard = self.listen()
+        if isinstance(target, Code):
+            heard.called.add(target.function)
+        try:
+            value = super().call(target, positional, keywords)
+        except (DeadError, RefusedError) as error:
+            ending = error
+        finally:
+            self.end(heard)
         depth = max(0, heard.deepest - len(self.frames))
-        left = self._left((value, *map(_changed, before, self.shared)))
+        left = self._left((value, *map(changed, before, self.shared)))
         if left is not None and self._fits(depth, heard.called, target):
             effect = Effect(
                 left=left,
@@ -352,40 +398,4 @@ class Recaller(Follower):
         if isinstance(value, Thing):
             number = self._numbers.get(id(value))
             return UNSHARED if number is None else Number(number)
-        return _plain(value)
-
-
-def _plain(value: Any) -> Key:
-    match value:
-        case Word(place=place):
-            return Place(place)
-        case None | str() | Unknown() | Member() | Built() | Folder():
-            return value
-        case bool() | int() | float():
-            # True is 1, and a source tells them apart
-            return (type(value), value)
-        case tuple() | frozenset():
-            parts = tuple(map(_plain, value))
-            return UNSHARED if UNSHARED in parts else (type(value), parts)
-        case Mapping():
-            items = tuple(map(_plain, value.values()))
-            return UNSHARED if UNSHARED in items else (dict, tuple(value), items)
-        case Code(function=function, bound=None, scope=None):
-            return _named(function)
-    return UNSHARED
-
-
-def _named(function: Function) -> Key:
-    """A function that is the same one in every launch: a class makes its methods anew."""
-    return (function.owner, function.name) if function.owner else function
-
-
-def _changed(before: Mapping[str, Any], thing: Thing) -> Mapping[str, Any]:
-    """What a thing's fields are that were something else."""
-    if thing.fields is before:
-        return {}
-    return {
-        name: value
-        for name, value in thing.fields.items()
-        if name not in before or before[name] is not value
-    }
+        return plain(value)

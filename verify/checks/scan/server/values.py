@@ -144,7 +144,7 @@ def joined(one: Any, other: Any) -> Any:
         return one
     if type(one) is not type(other) or isinstance(one, Thing | Native):
         return UNKNOWN
-    collection = isinstance(one, tuple | frozenset | Mapping)
+    collection = isinstance(one, tuple | frozenset | dict)
     if collection and not (known(one) and known(other)):
         return UNKNOWN
     return one if one == other else UNKNOWN
@@ -160,7 +160,7 @@ def known(value: Any) -> bool:
             return False
         if isinstance(one, tuple | frozenset):
             todo += list(one)[:MAX_PARTS]
-        elif isinstance(one, Mapping):
+        elif isinstance(one, dict):
             todo += list(one.values())[:MAX_PARTS]
         elif not (one is None or isinstance(one, bool | int | float | str | bytes | Member)):
             return False

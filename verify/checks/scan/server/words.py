@@ -4,7 +4,16 @@ from collections.abc import Hashable
 from typing import Any, TypeAlias
 
 from verify.checks.scan.server.copies import Place
-from verify.checks.scan.server.values import MAX_PARTS, Member, Unknown, Word
+from verify.checks.scan.server.values import (
+    MAX_PARTS,
+    Built,
+    Code,
+    Folder,
+    Member,
+    Unknown,
+    Word,
+)
+from verify.interpreter.index import Function
 
 Key: TypeAlias = Hashable
 # the answer that is another one in every launch
@@ -39,3 +48,29 @@ def without_words(value: Any) -> Key:
             parts = tuple(map(without_words, value))
             return UNSHARED if UNSHARED in parts else parts
     return UNSHARED
+
+
+def plain(value: Any) -> Key:
+    """A value that no launch owns, as a question has it; `UNSHARED` where one owns it."""
+    match value:
+        case Word(place=place):
+            return Place(place)
+        case None | str() | Unknown() | Member() | Built() | Folder():
+            return value
+        case bool() | int() | float():
+            # True is 1, and a source tells them apart
+            return (type(value), value)
+        case tuple() | frozenset():
+            parts = tuple(map(plain, value))
+            return UNSHARED if UNSHARED in parts else (type(value), parts)
+        case dict():
+            items = tuple(map(plain, value.values()))
+            return UNSHARED if UNSHARED in items else (dict, tuple(value), items)
+        case Code(function=function, bound=None, scope=None):
+            return named(function)
+    return UNSHARED
+
+
+def named(function: Function) -> Key:
+    """A function that is the same one in every launch: a class makes its methods anew."""
+    return (function.owner, function.name) if function.owner else function
