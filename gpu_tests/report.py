@@ -37,7 +37,8 @@ def make_report(
     return Report(
         command="gpu_tests",
         title=f"Real layers on {counted(world_size, f'{backend} rank')}",
-        summary=f"{len(outcomes)} cases on {counted(world_size, 'rank')}: {tally or 'none'}; {verdict}",
+        summary=f"{len(outcomes)} cases on {counted(world_size, 'rank')}: "
+        f"{tally or 'none'}; {verdict}",
         payload={
             "machine": ran_on,
             "world_size": world_size,

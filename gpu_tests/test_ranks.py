@@ -46,21 +46,24 @@ def every_case(
 def told_apart(todo: Sequence[Case]) -> list[Case]:
     """Those that communicate or reduce like none before, or are built like none before.
 
+    With them whatever else ranks cannot tell from them: that costs no run.
+
     Built: a structure, by the number of ranks that its experts are spread over, and who brings it
     the tokens. How a structure computes is every other case's on fewer ranks.
     """
     ways: set[Hashable] = set()
-    kept = []
+    kept: set[Hashable] = set()
     for case in todo:
-        *_, reduced = case.alike
+        alike = case.alike
+        assert isinstance(alike, tuple)
         here = {
-            ("moves", case.communication, reduced),
+            ("moves", case.communication, alike[-1]),
             ("built", case.spec, case.deployment.config.ep_size, case.producer),
         }
         if not here <= ways:
-            kept.append(case)
+            kept.add(alike)
         ways |= here
-    return kept
+    return [case for case in todo if case.alike in kept]
 
 
 def run(todo: Sequence[Case], *, guards: Sequence[str]) -> dict[str, list[str]]:
