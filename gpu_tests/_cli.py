@@ -141,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="both by default")
     parser.add_argument(
-        "--model", choices=tuple(SPECS), action="append", default=[], help="all by default"
+        "--model",
+        choices=tuple(SPECS),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"may be repeated; all by default: {', '.join(SPECS)}",
     )
     parser.add_argument(
         "--guard",
@@ -159,7 +164,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"for one case on all ranks, {DEADLINE:g} by default; "
         "the first case starts GPU libraries too",
     )
-    parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
+    parser.add_argument(
+        "--format",
+        choices=tuple(RENDERERS),
+        default="table",
+        metavar="FORMAT",
+        help=f"table, the default, or another of {', '.join(RENDERERS)}",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     return parser

@@ -12,6 +12,8 @@ from gpu_tests import _cli, expect
 from gpu_tests._cli import main
 from gpu_tests.costs import main as measure
 from gpu_tests.pool import RankFaultError
+from gpu_tests.specs import SPECS
+from verify.report.render import RENDERERS
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1200)]
 
@@ -86,6 +88,17 @@ def test_a_bad_input_is_said_before_any_rank_starts(words, says, monkeypatch, ca
     out, err = capsys.readouterr()
     assert (code, out) == (2, "")
     assert says in err
+
+
+def test_help_holds_80_columns_and_says_models_formats_and_exit_codes(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(("--help",))
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    said = " ".join(out.split())
+    assert all(word in said for word in (*SPECS, *RENDERERS))
+    assert "1 not, 2 cannot run, 3 internal error" in said
 
 
 def test_quiet_says_nothing(capsys):
