@@ -17,15 +17,16 @@ from gpu_tests.report import make_report
 from gpu_tests.specs import SPECS
 from verify.errors import VerifyError
 from verify.logic.flags import flag_names
-from verify.report.deliver import deliver, discard_stdout
+from verify.report.deliver import check_outputs, deliver, discard_stdout
 from verify.report.progress import quiet
 from verify.report.render import RENDERERS, render
+from verify.report.render.words import one_line
 
 DEADLINE = 60.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases; returns the exit code."""
+    """Run the cases; returns the exit code. Whatever goes wrong is one line."""
     arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
@@ -35,10 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard_stdout()
     except KeyboardInterrupt:
         sys.stderr.write("gpu_tests: interrupted\n")
+    except Exception as error:
+        # 1 would be a verdict
+        why = f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"gpu_tests: internal error: {one_line(why)}; please report it\n")
+        return 3
     return 2
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    check_outputs([arguments.output])
     place = Torchrun.from_environment()
     world_size = _world_size(arguments.world_size, place)
     check_guard(arguments.guard)
@@ -120,15 +127,26 @@ def _world_size(asked: int | None, place: Torchrun | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m gpu_tests",
+        allow_abbrev=False,
         description="Real MoE layers on real ranks: is every partial sum added up exactly once?",
-        epilog="exit codes: 0 as the ledger says, 1 not, 2 cannot run. "
-        "On many hosts: torchrun --nnodes N --nproc-per-node M -m gpu_tests",
+        epilog="exit codes: 0 as the ledger says, 1 not, 2 cannot run, "
+        "3 internal error. On many hosts: torchrun --nnodes N --nproc-per-node M -m gpu_tests",
     )
     parser.add_argument("--world-size", type=int, metavar="N", help="ranks to start here")
-    parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo")
+    parser.add_argument(
+        "--backend",
+        choices=("gloo", "nccl"),
+        default="gloo",
+        help="gloo, the default, on CPUs; nccl on GPUs",
+    )
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="both by default")
     parser.add_argument(
-        "--model", choices=tuple(SPECS), action="append", default=[], help="all by default"
+        "--model",
+        choices=tuple(SPECS),
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"may be repeated; all by default: {', '.join(SPECS)}",
     )
     parser.add_argument(
         "--guard",
@@ -143,9 +161,16 @@ def _parser() -> argparse.ArgumentParser:
         type=positive_seconds,
         default=DEADLINE,
         metavar="SECONDS",
-        help="for one case on all ranks; the first case starts GPU libraries too",
+        help=f"for one case on all ranks, {DEADLINE:g} by default; "
+        "the first case starts GPU libraries too",
     )
-    parser.add_argument("--format", choices=tuple(RENDERERS), default="table")
+    parser.add_argument(
+        "--format",
+        choices=tuple(RENDERERS),
+        default="table",
+        metavar="FORMAT",
+        help=f"table, the default, or another of {', '.join(RENDERERS)}",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
     return parser

@@ -7,6 +7,7 @@ from gpu_tests.causes import Cause
 from gpu_tests.judge import SEVERITY
 from gpu_tests.outcome import Outcome
 from verify.checks.prove.findings import in_words
+from verify.report.render.words import counted
 from verify.report.report import Json, Report, Section, TableSection
 
 KINDS = tuple(reversed(SEVERITY))
@@ -35,8 +36,9 @@ def make_report(
         verdict += f"; {sum(map(bool, seen))} of {len(causes)} causes of prove seen"
     return Report(
         command="gpu_tests",
-        title=f"Real layers on {world_size} {backend} ranks",
-        summary=f"{len(outcomes)} cases on {world_size} ranks: {tally or 'none'}; {verdict}",
+        title=f"Real layers on {counted(world_size, f'{backend} rank')}",
+        summary=f"{len(outcomes)} cases on {counted(world_size, 'rank')}: "
+        f"{tally or 'none'}; {verdict}",
         payload={
             "machine": ran_on,
             "world_size": world_size,

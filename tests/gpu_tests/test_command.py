@@ -12,6 +12,8 @@ from gpu_tests import _cli, expect
 from gpu_tests._cli import main
 from gpu_tests.costs import main as measure
 from gpu_tests.pool import RankFaultError
+from gpu_tests.specs import SPECS
+from verify.report.render import RENDERERS
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(1200)]
 
@@ -54,10 +56,55 @@ def test_the_same_run_twice_is_the_same_output(tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def test_an_error_of_the_tool_itself_is_no_verdict(monkeypatch, capsys):
+    def broken(name):
+        raise RuntimeError(f"{name} and\na second line")
+
+    monkeypatch.setattr(_cli, "check_guard", broken)
+    assert main(("--world-size", "1", *SMALL)) == 3
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("gpu_tests: internal error: RuntimeError: helper and")
+    assert err.endswith("; please report it\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--world", "1"), "unrecognized arguments: --world"),
+        (("--world-size", "1", "--output", "/nodir/x"), "cannot write /nodir/x: No such file"),
+        (("--world-size", "1", "--model", "nope"), "invalid choice: 'nope'"),
+        (("--world-size", "0"), "--world-size 0 fits no layout"),
+        (("--world-size", "1", "--guard", "foo("), "guard 'foo(' is not a Python expression"),
+    ],
+)
+def test_a_bad_input_is_said_before_any_rank_starts(words, says, monkeypatch, capsys):
+    monkeypatch.setattr(_cli, "on_this_machine", None)
+    try:
+        code = main(words)
+    except SystemExit as left:
+        code = left.code
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_help_holds_80_columns_and_says_models_formats_and_exit_codes(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(("--help",))
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    said = " ".join(out.split())
+    assert all(word in said for word in (*SPECS, *RENDERERS))
+    assert "1 not, 2 cannot run, 3 internal error" in said
+
+
 def test_quiet_says_nothing(capsys):
     assert main(("--world-size", "1", *SMALL, "-q")) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("Real layers on 1 gloo ranks\n")
+    assert out.startswith("Real layers on 1 gloo rank\n")
     assert err == ""
 
 

@@ -29,8 +29,8 @@ from verify.source.repository import checkout_of, file_prefix
 NAME = "moe-allreduce-verify"
 EPILOG = "exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error"
 FORMATS = (
-    "table for people (the default), html to look through, markdown, json by contract, sarif for "
-    "code scanning, github for annotations, junit, digest for a summary"
+    "table for people (the default), concise (a line a finding), html to look through, markdown, "
+    "json by contract, sarif for code scanning, github for annotations, junit, digest for a summary"
 )
 
 
@@ -95,7 +95,7 @@ COMMANDS: dict[str, Listed] = {
     ),
     "cache": Listed(
         module="verify.cli.cache_command",
-        summary="where fetched sources are kept, which, and away with them",
+        summary="where fetched sources are kept; list them, delete them",
         example="cache list",
         judges=False,
         reads=False,
@@ -297,7 +297,9 @@ def _configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=tuple(RENDERERS), default="table", help=FORMATS)
+    parser.add_argument(
+        "--format", choices=tuple(RENDERERS), default="table", metavar="FORMAT", help=FORMATS
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output")
     parser.add_argument(
         "--also",

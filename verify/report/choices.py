@@ -33,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fail-on",
         choices=FAIL_ON,
         default="finding",
-        help="what exits with 1: any finding (the default); those that need nothing but a parallel "
-        "size (default), also server options (option), also a checkpoint or hardware "
-        "(conditional); nothing",
+        metavar="WHICH",
+        help="which findings exit with 1. finding: any, unless this is given; default: those that "
+        "need nothing but a parallel size; option: also those that need server options; "
+        "conditional: also those that need a checkpoint or hardware; never: none",
     )
     parser.add_argument(
         "--statistics", action="store_true", help="how many findings each rule has, and no more"

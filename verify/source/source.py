@@ -130,25 +130,34 @@ def open_source(text: str, package: Package, *, below: str | None = None) -> Sou
     given, the one that the package is known by.
     """
     below = package.inside if below is None else below
-    if not text.strip():
-        raise VerifyError("SOURCE is empty; `.` is this folder")
+    check_name(text)
     path = Path(text)
     try:
         if path.is_dir():
             return _directory(path, package, below)
         if path.is_file():
             return _archive(path, package, below)
-        exists = path.exists()
     except (OSError, ValueError) as error:
         raise VerifyError(f"cannot open {text!r}: {error}") from error
-    if exists:
-        raise VerifyError(f"{text}: neither a directory nor a regular file")
     revision = revision_of(text)
     if revision is not None:
         return _revision(revision, package, below)
     from verify.source.fetch import fetch  # noqa: PLC0415 (only a requirement needs a network)
 
     return _archive(fetch(text, package.distributions), package, below)
+
+
+def check_name(text: str) -> None:
+    """Raise `VerifyError` for a SOURCE that names nothing, or a device, a pipe, a socket."""
+    if not text.strip():
+        raise VerifyError("SOURCE is empty; `.` is this folder")
+    path = Path(text)
+    try:
+        odd = path.exists() and not (path.is_dir() or path.is_file())
+    except (OSError, ValueError) as error:
+        raise VerifyError(f"cannot open {text!r}: {error}") from error
+    if odd:
+        raise VerifyError(f"{text}: neither a directory nor a regular file")
 
 
 def _directory(path: Path, package: Package, below: str) -> SourceTree:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from verify.cli.command_line import main
+from verify.cli.command_line import RENDERERS, main
 
 TIME_LIMIT_S = 60
 
@@ -183,6 +183,18 @@ CASES = [
     case("scan /dev/null", 2, "neither a directory nor a regular file"),
     case("scan /dev/zero", 2, "neither a directory nor a regular file"),
     case("scan ff", 2, "neither a directory nor a regular file", made=fifo),
+    case("replay ''", 2, "SOURCE is empty"),
+    case("replay ff", 2, "neither a directory nor a regular file", made=fifo),
+    case("serve '' --model oak --layout tp2", 2, "SOURCE is empty"),
+    case("serve /dev/null --model oak --layout tp2", 2, "neither a directory nor a regular"),
+    case(
+        "serve a.whl --model oak --layout tp2",
+        2,
+        "not a wheel that can be unpacked",
+        made=piece_of_a_wheel,
+    ),
+    case("serve nowhere --model oak --layout tp2", 2, "no such file or directory: nowhere"),
+    case("serve M", 2, "say which --model"),
     case("scan a.txt", 2, "neither a directory, a wheel nor a sdist", made=text_file),
     case("scan a.whl", 2, "neither a directory, a wheel nor a sdist", made=piece_of_a_wheel),
     case("scan a.whl", 2, "not an archive of sglang", made=other_wheel),
@@ -230,6 +242,18 @@ CASES = [
     case("scan M --expect M", 2, "cannot read M: Is a directory"),
     case("diff report.json M", 2, "compare reports of one command", made=saved),
 ]
+
+
+@pytest.mark.parametrize("name", ["scan", "replay", "serve", "prove", "report", "diff", "rule"])
+def test_help_holds_80_columns_and_says_formats_and_exit_codes(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    said = " ".join(out.split())
+    assert all(f"{form} " in said or f"{form}," in said for form in RENDERERS)
+    assert "1 findings, 2 cannot run, 3 internal error" in said
 
 
 @pytest.mark.parametrize("bad", CASES)

@@ -18,8 +18,10 @@ from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.report.ending import StoppedError
 from verify.report.progress import track
+from verify.report.render.words import counted
 from verify.report.report import Finding, Json, Report, TableSection
 from verify.source.revision import revision_of
+from verify.source.source import check_name
 
 Result = tuple[Case, dict[str, Any]]
 _WHAT = {
@@ -124,6 +126,7 @@ def _reasons(results: Sequence[Result]) -> Counter[str]:
 
 def _local(source: str) -> str:
     """Where the source lies on this machine; children have no network to fetch it."""
+    check_name(source)
     if Path(source).exists():
         return str(Path(source).resolve())
     revision = revision_of(source)
@@ -157,7 +160,7 @@ def _report(
         command="replay",
         title=f"{source['name']} {source['version']}, executed",
         summary=(
-            f"{len(results)} cases executed: {said}; {len(findings)} findings; "
+            f"{len(results)} cases executed: {said}; {counted(len(findings), 'finding')}; "
             f"{len(disagreements)} disagreements with prove"
             + "".join(
                 f"; cannot run, {count}: {textwrap.shorten(reason, MOST_TEXT, placeholder=' ...')}"

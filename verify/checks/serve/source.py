@@ -10,6 +10,7 @@ from verify.engines.engine import Engine
 from verify.engines.sources import fetch
 from verify.errors import VerifyError
 from verify.source.revision import Revision, contents, listing, revision_of
+from verify.source.source import check_name
 
 MAX_BYTES = 1 << 30
 
@@ -28,6 +29,7 @@ def locate(text: str, *, engines: Sequence[Engine], scratch: Path) -> Located:
     `text` is a directory, a wheel, `PATH@REV` or a requirement; the engine is told by the package
     that it holds. Raises `VerifyError`.
     """
+    check_name(text)
     path = Path(text)
     if path.is_dir():
         return _located(text, path, engines)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from packaging.version import Version
@@ -48,13 +48,38 @@ BUGS = {
     "#37199": (("0.5.11", "0.5.19"), "gpt_oss.py", "GptOssSparseMoeBlock", "0010", "0.5.20"),
     "#11665": (("0.5.1", "0.5.3.post3"), "glm4_moe.py", "Glm4MoeSparseMoeBlock", "0100", "0.5.4"),
 }
-# public bug of what layers share -> releases with it, rule, words, first release without it
+# public bug of what layers share -> releases with it, a model that meets it, rule, words, first
+# release without it
 SHARED = {
-    "#19918": (("0.5.1", "0.5.12.post1"), "sums-local-rows", "to the next norm", "0.5.13"),
-    "#27191": (("0.5.12", "0.5.12.post1"), "lost-sum", "dp_scatter", "0.5.13"),
-    "#32963": (("0.5.11", "0.5.17"), "group-too-narrow", "split over two groups", "0.5.18"),
-    "#11632": (("0.5.3", "0.5.4"), "lost-sum", "under attention data parallelism", "0.5.4.post1"),
-    "deepstack": (("0.5.19", "0.5.20"), "replicated-addend", "deepstack", "0.5.21"),
+    "#19918": (
+        ("0.5.1", "0.5.12.post1"),
+        "deepseek_v2.py",
+        "sums-local-rows",
+        "to the next norm",
+        "0.5.13",
+    ),
+    "#27191": (("0.5.12", "0.5.12.post1"), "deepseek_v4.py", "lost-sum", "dp_scatter", "0.5.13"),
+    "#32963": (
+        ("0.5.11", "0.5.17"),
+        "qwen3_moe.py",
+        "group-too-narrow",
+        "split over two groups",
+        "0.5.18",
+    ),
+    "#11632": (
+        ("0.5.3", "0.5.4"),
+        "qwen3_moe.py",
+        "lost-sum",
+        "under attention data parallelism",
+        "0.5.4.post1",
+    ),
+    "deepstack": (
+        ("0.5.19", "0.5.20"),
+        "qwen3_vl_moe.py",
+        "replicated-addend",
+        "deepstack",
+        "0.5.21",
+    ),
 }
 # a block that sums behind the combine of a backend that it does not name -> releases with it, file,
 # the backend, first release without it
@@ -62,26 +87,39 @@ UNNAMED = {
     "#34887": (("0.5.10.post1", "0.5.17"), "qwen3_moe.py", "mori", "0.5.18"),
     "#40735": (("0.5.18", "0.5.21"), "minimax_m3.py", "ascend_fuseep", "0.5.23"),
 }
-# every one of those, and the newest
+# without it no launch with an all-to-all backend is found in 0.5.10.post1
+ALWAYS = ("deepseek_v2.py",)
+# the releases that the bugs of what layers share came and went with
 RELEASES = sorted(
-    {version for bug in SHARED.values() for version in (*bug[0], bug[-1])} | {"0.5.23"},
-    key=Version,
+    {version for bug in SHARED.values() for version in (*bug[0], bug[-1])}, key=Version
 )
-Scanned = Callable[[str], ScanResult]
+Scanned = Callable[[str, str], ScanResult]
+
+
+@pytest.fixture(scope="module")
+def scanned() -> Scanned:
+    """What a scan of a release says with the other models, but for a file's, left out."""
+
+    @cache
+    def scan_some(version: str, file: str) -> ScanResult:
+        with open_source(f"sglang=={version}") as tree:
+            return scan(_only(tree, (*_with_imports(tree, file), *ALWAYS)))
+
+    return scan_some
 
 
 @pytest.fixture
-def scanned(released: Scanned) -> Scanned:
-    return lambda version: released(f"sglang=={version}")
+def whole(released: Callable[[str], ScanResult]) -> Scanned:
+    """The same of every model: a file is no choice."""
+    return lambda version, file: released(f"sglang=={version}")
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_public_bug(bug: str) -> None:
+def test_public_bug(scanned: Scanned, bug: str) -> None:
     releases, file, cls, row, fixed = BUGS[bug]
 
     def rows(version: str) -> set[str | None]:
-        with open_source(f"sglang=={version}") as tree:
-            found = scan(_only(tree, _with_imports(tree, file))).findings
+        found = scanned(version, file).findings
         return {f.row for f in found if f.cls == cls and str(f.file).endswith(f"/{file}")}
 
     for version in releases:
@@ -89,33 +127,41 @@ def test_public_bug(bug: str) -> None:
     assert row not in rows(fixed)
 
 
+def shown(result: ScanResult, bug: str) -> bool:
+    """Whether a bug of what layers share is among the findings."""
+    _, _, rule, words, _ = SHARED[bug]
+    return any(f.rule == rule and words in f.message + f.sums for f in result.findings)
+
+
 @pytest.mark.parametrize("bug", SHARED)
 def test_public_bug_of_what_layers_share(scanned: Scanned, bug: str) -> None:
-    releases, rule, words, fixed = SHARED[bug]
+    releases, file, *_, fixed = SHARED[bug]
+    assert all(shown(scanned(version, file), bug) for version in releases)
+    assert not shown(scanned(fixed, file), bug)
 
-    def shown(version: str) -> bool:
-        return any(
-            f.rule == rule and words in f.message + f.sums for f in scanned(version).findings
-        )
 
-    assert all(map(shown, releases))
-    assert not shown(fixed)
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", SHARED)
+def test_whole_release_has_the_bug_until_it_was_fixed_and_then_in_no_model(
+    whole: Scanned, bug: str
+) -> None:
+    test_public_bug_of_what_layers_share(whole, bug)
 
 
 @pytest.mark.parametrize("bug", UNNAMED)
 def test_public_bug_of_a_backend_that_a_block_does_not_name(scanned: Scanned, bug: str) -> None:
     releases, file, backend, fixed = UNNAMED[bug]
 
-    def shown(version: str) -> bool:
+    def behind(version: str) -> bool:
         named = f"not get_moe_a2a_backend().is_{backend}()"
         return any(
             f.rule == "reduces-after-combine" and named not in f.conditions
-            for f in scanned(version).findings
+            for f in scanned(version, file).findings
             if str(f.file).endswith(f"/{file}")
         )
 
-    assert all(map(shown, releases))
-    assert not shown(fixed)
+    assert all(map(behind, releases))
+    assert not behind(fixed)
 
 
 def test_the_pull_requests_22_sites_are_read() -> None:
@@ -128,11 +174,20 @@ def test_the_pull_requests_22_sites_are_read() -> None:
         assert sorted(site.passes) == sorted(wanted.passes)
 
 
+def adds_up(result: ScanResult) -> bool:
+    """Whether every reduction has one verdict, and some are covered."""
+    told = sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
+    return told and result.counts["covered"] > 0
+
+
+def test_summary_adds_up(released: Callable[[str], ScanResult]) -> None:
+    assert adds_up(released("sglang==0.5.23"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("version", RELEASES)
-def test_summary_adds_up(scanned: Scanned, version: str) -> None:
-    result = scanned(version)
-    assert sum(result.counts.values()) == len(result.sites) + len(result.set_aside)
-    assert result.counts["covered"] > 0
+def test_whole_releases_summary_adds_up(whole: Scanned, version: str) -> None:
+    assert adds_up(whole(version, "any"))
 
 
 @pytest.mark.slow
