@@ -177,10 +177,8 @@ class Recaller(Follower):
         """End the innermost call."""
         function = self.frame.function
         if function is not None:
-            left = self._active[function] - 1
-            if left:
-                self._active[function] = left
-            else:
+            self._active[function] -= 1
+            if not self._active[function]:
                 del self._active[function]
         super().leave()
 
@@ -292,8 +290,8 @@ class Recaller(Follower):
         """Whether a call comes to no limit here; how often it is active already, its key says."""
         if len(self.frames) + depth > MAX_DEPTH:
             return False
-        again = self._active.keys() & called
-        return not again or (isinstance(target, Code) and again == {target.function})
+        own = {target.function} if isinstance(target, Code) else set()
+        return self._active.keys() & called <= own
 
     def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
