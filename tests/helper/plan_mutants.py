@@ -42,6 +42,7 @@ TURNED: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Gt: (ast.GtE, ast.LtE),
     ast.LtE: (ast.Lt, ast.Gt),
     ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
     ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,),
 }
