@@ -161,3 +161,9 @@ def test_a_reduce_scatter_stands_in_for_both_sums_of_a_hybrid_layer() -> None:
 def test_what_cannot_be_planned_is_refused(config: MoeConfig, layer: Layer, why: str) -> None:
     with pytest.raises(PlanError, match=why):
         plan_layer(config, layer)
+
+
+def test_a_dense_block_beside_a_plug_in_is_planned() -> None:
+    """It meets no dispatcher: only experts are refused."""
+    config = MoeConfig(tp_size=2, moe_a2a_backend="customized")
+    assert plan_layer(config, Layer(block="dense")).block_sum == "tp"
