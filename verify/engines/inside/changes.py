@@ -6,7 +6,7 @@ Runs inside an engine's Python (standard library and torch).
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from verify.engines.inside.witness import Witness
 Change = dict[str, Any]
 """`{"seed", "size"}` moves every weight, `{"site", "how"}` spoils a collective, `{"slice", "rank"}`
 sets a parameter of one rank to zero, with `how` "unset" to what is not a number."""
+
+Ranks = tuple[int, ...]
+"""The ranks of one group, in order."""
 
 DOUBLED, DROPPED, NAN = "doubled", "dropped", "unset"
 
@@ -85,6 +88,23 @@ def variants(
             witness.take(folder / "witness" / f"change{number}.rank{rank}.pt")
     witness.active = False
     return said
+
+
+def other_groups(
+    own: Sequence[Ranks], groups: Mapping[str, Sequence[Ranks]], *, size: int | None
+) -> list[str]:
+    """The names of `groups` of other ranks than `own`; both have each rank's ranks.
+
+    Groups of the same ranks are one, groups of one rank are none. `size` is the only one that fits,
+    where values are gathered or scattered and another would be another shape; None: any does.
+    """
+    found: dict[tuple[Ranks, ...], str] = {}
+    for name in sorted(groups):
+        partition = tuple(groups[name])
+        fits = size is None or len(partition[0]) == size
+        if partition != tuple(own) and len(partition[0]) > 1 and fits:
+            found.setdefault(partition, name)
+    return list(found.values())
 
 
 def parts_held(model: Any, shapes: Path) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
+from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, Ranks, other_groups, place
 from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
@@ -37,7 +37,6 @@ SCATTERV, GATHERV, FUSED = "reduce_scatterv", "all_gatherv", "all_reduce with no
 # what is counted and cannot be corrupted here, so that nobody takes it for covered
 OTHERS = ("all_to_all_single", "all_to_all", "gather", "scatter", "broadcast", "send", "recv")
 
-Ranks = tuple[int, ...]
 ELSEWHERE = "over "
 
 
@@ -156,19 +155,12 @@ def elsewhere(
 ) -> list[str]:
     """The groups, by name, over which a site could be wrong: other ranks than its `own`.
 
-    `own` and `groups` have each rank's ranks. Groups of the same ranks are one, groups of one rank
-    are none, and where values are gathered or scattered another size would be another shape.
+    `own` and `groups` have each rank's ranks.
     """
     _, _, function, size = words
     if function in (SCATTERV, GATHERV, FUSED):
         return []
-    found: dict[tuple[Ranks, ...], str] = {}
-    for name in sorted(groups):
-        partition = tuple(groups[name])
-        fits = function in SUMS or len(partition[0]) == size
-        if partition != tuple(own) and len(partition[0]) > 1 and fits:
-            found.setdefault(partition, name)
-    return list(found.values())
+    return other_groups(own, groups, size=None if function in SUMS else size)
 
 
 def _sum(original: Callable[..., Any], arguments: dict[str, Any], how: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, place
+from verify.engines.inside.changes import DOUBLED, DROPPED, NAN, Ranks, other_groups, place
 from verify.engines.inside.modules import Running
 
 # what passes a collective on for others; their callers are the places that matter
@@ -31,7 +31,6 @@ HANDED_ON = "isend_tensor_dict"
 UNEVEN = ("reduce_scatterv", "all_gatherv")
 ELSEWHERE = "over "
 
-Ranks = tuple[int, ...]
 Site = tuple[str, str, str, int]
 """Place, module, function, ranks."""
 
@@ -126,20 +125,13 @@ class Collectives:
 def elsewhere(site: Site, own: Sequence[Ranks], groups: Mapping[str, Sequence[Ranks]]) -> list[str]:
     """The groups, by name, over which a site could be wrong: other ranks than its `own`.
 
-    `own` and `groups` have each rank's ranks. Groups of the same ranks are one, groups of one rank
-    are none, and where values are gathered or scattered another size would be another shape. A
-    rank that never asks (no `own`) has nobody to be given to.
+    `own` and `groups` have each rank's ranks. A rank that never asks (no `own`) has nobody to be
+    given to.
     """
     _, _, function, size = site
     if function in UNEVEN or function == HANDED_ON or () in own:
         return []
-    found: dict[tuple[Ranks, ...], str] = {}
-    for name in sorted(groups):
-        partition = tuple(groups[name])
-        fits = function in SUMS or len(partition[0]) == size
-        if partition != tuple(own) and len(partition[0]) > 1 and fits:
-            found.setdefault(partition, name)
-    return list(found.values())
+    return other_groups(own, groups, size=None if function in SUMS else size)
 
 
 def _over(group: Any, name: str, original: Callable[..., Any], given: Any, rest: list[Any]) -> Any:
