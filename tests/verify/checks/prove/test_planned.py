@@ -197,7 +197,8 @@ def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Itera
     """Right choices that sum over fewer ranks, or cut a part into more shards, than the plan's.
 
     Brute force over where a part is placed and who sums over which group, on 2, 4 and 8 ranks.
-    What is cut less than it could be is an exception only where `why` says so.
+    What is cut less than it could be is an exception only where `why` says so, and only as far as
+    its reason goes.
     """
     part: Part = "dense" if block == "dense" else "shared"
     addend: Addend = "none" if block == "dense" else "shared"
@@ -209,9 +210,15 @@ def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Itera
         explained = any(reason in ours.why for reason in CUT_LESS)
         for over, block_sum, consumer in product(("none", *GROUPS), ("none", *GROUPS), CONSUMERS):
             theirs = _size(deployment, over)
+            # where contexts differ in prefill, attention's group still holds the same tokens
+            excused = explained and (
+                layer.dense_on_own_rows
+                or layer.contexts_differ
+                or theirs > _size(deployment, "attn_tp")
+            )
             other = replace(ours, block_sum=block_sum, consumer=consumer)
             other = replace(other, **{part: Placement(over=over)})
-            cut = theirs > shards and not explained
+            cut = theirs > shards and not excused
             fewer = theirs == shards and _sums(deployment, other) < sums
             if (
                 (cut or fewer)
@@ -237,6 +244,17 @@ def test_a_plan_that_cuts_nothing_is_told_of_a_better_one() -> None:
         )
 
     assert next(_better(whole, "dense"))
+
+
+def test_an_explanation_excuses_no_more_than_it_explains() -> None:
+    def whole(deployment: Deployment, layer: Layer) -> Plan:
+        right = plan_layer(deployment.config, layer)
+        if layer.block != "dense" or deployment.config.attn_cp_size == 1:
+            return right
+        nothing = Consumer(step="nothing", over="none")
+        return replace(right, dense=Placement(over="none"), block_sum="none", consumer=nothing)
+
+    assert CUT_LESS[0] in next(_better(whole, "dense"))
 
 
 def test_a_dense_mlp_that_is_cut_less_says_why() -> None:
