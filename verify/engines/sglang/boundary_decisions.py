@@ -5,6 +5,7 @@ Read from 0.5.20 to 0.5.23; `decisions.py` says the same of what came before.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from verify.engines.sglang.vocabulary import UTILS_FILE
 from verify.interpreter.library import Assumed, Duty
@@ -44,12 +45,15 @@ def _handed_on(file: str, function: str, *calls: str, over: str = "") -> Duty:
     return Duty(file=file, function=function, calls=calls, over=over)
 
 
+_post_experts_sum = partial(Duty, file=UTILS_FILE, function="_post_experts_sum")
+_sum_output = partial(Duty, file=OPS, function="sum_output")
+_exit_policy = partial(Duty, file=EXIT, cls="ExitPolicy")
+_completing = partial(_exit_policy, function="_complete_now")
+
 BOUNDARY_DUTIES = (
     # the experts' sum
     *(
-        Duty(
-            file=UTILS_FILE,
-            function="_post_experts_sum",
+        _post_experts_sum(
             calls=(name,),
             optional=True,
             only=(((asked, True),),),
@@ -57,9 +61,7 @@ BOUNDARY_DUTIES = (
         for name, asked in ((EXPERTS, "reduce_ep"), (EXPERT_TP, "reduce_tp"))
     ),
     *(
-        Duty(
-            file=UTILS_FILE,
-            function="_post_experts_sum",
+        _post_experts_sum(
             # over the whole group are the same ranks, without copies of the experts
             calls=(name, WHOLE),
             again=True,
@@ -67,9 +69,7 @@ BOUNDARY_DUTIES = (
         )
         for name, asked in ((EXPERTS, "reduce_ep"), (EXPERT_TP, "reduce_tp"))
     ),
-    Duty(
-        file=UTILS_FILE,
-        function="_post_experts_sum",
+    _post_experts_sum(
         calls=(WHOLE,),
         optional=True,
         only=((("reduce_ep", True), ("reduce_tp", True)),),
@@ -123,29 +123,21 @@ BOUNDARY_DUTIES = (
     ),
     # the sum that an output owes
     Duty(file=OPS, function="attn_tp_all_reduce", calls=ATTENTION_SUMS),
-    Duty(
-        file=OPS,
-        function="sum_output",
+    _sum_output(
         calls=("attn_tp_all_reduce",),
         unless=((ATTN, False), (TP, True), (MOE, True), ("attn_tp_size == 1", True)),
         only=(((ATTN, True),),),
     ),
-    Duty(
-        file=OPS,
-        function="sum_output",
+    _sum_output(
         calls=(WHOLE, QUANTISED),
         unless=((TP, False), (ATTN, True), (MOE, True), (f"{_TP_SIZE} == 1", True)),
         only=(((TP, True), (MOE, True)),),
     ),
-    Duty(
-        file=OPS,
-        function="sum_output",
+    _sum_output(
         calls=("sum_post_experts_output", WHOLE, QUANTISED),
         unless=((MOE, False), (ATTN, True), (TP, True), (f"{_TP_SIZE} == 1", True)),
     ),
-    Duty(
-        file=OPS,
-        function="sum_output",
+    _sum_output(
         calls=("sum_post_experts_output",),
         optional=True,
         only=(((MOE, True), (TP, False)),),
@@ -174,31 +166,20 @@ BOUNDARY_DUTIES = (
         only=((("isinstance", True),),),
     ),
     # a stage's end
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
-        function="_complete_now",
+    _completing(
         calls=("sum_output", "run"),
         unless=(("owes_sum", False),),
         only=((("owes_sum", True),),),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
-        function="_complete_now",
+    _completing(
         calls=("to_dp_local",),
         unless=(("returns_over_dp", False),),
         only=((("returns_over_dp", True),),),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
-        function="_complete_now",
+    _completing(
         calls=("to_dp_local", "output_move"),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
+    _exit_policy(
         function="_decide",
         calls=("partial",),
         optional=True,
@@ -206,24 +187,18 @@ BOUNDARY_DUTIES = (
         yes=((("group is not None", True),), (("sum_in_reduce_scatter", False),)),
         no=((("group is not None", False), ("sum_in_reduce_scatter", True)),),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
+    _exit_policy(
         function="_sum_in_reduce_scatter",
         yes=((("dp_step is not None", True), ("sum_in_reduce_scatter", True)),),
         no=((("dp_step is not None", False),), (("sum_in_reduce_scatter", False),)),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
+    _exit_policy(
         function="_dp_reduce_scatter_step",
         calls=("_select_dp_reduce_scatter",),
         unless=(("returns_over_dp", False),),
         only=((("returns_over_dp", True),),),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
+    _exit_policy(
         function="_defers_sum",
         yes=(
             (("may_defer_sum", True),),
@@ -254,9 +229,7 @@ BOUNDARY_DUTIES = (
         optional=True,
         only=(((r"^reduce_scatterv$", True),),),
     ),
-    Duty(
-        file=EXIT,
-        cls="ExitPolicy",
+    _exit_policy(
         function="_record_output",
         calls=("write",),
         unless=(("applied_at_exit", False),),

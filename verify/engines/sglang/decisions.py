@@ -4,6 +4,8 @@ The scan takes these functions by their names; a duty is what it takes for grant
 0.5.10 to 0.5.23; a release without the function owes nothing.
 """
 
+from functools import partial
+
 from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES, KERNEL
 from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
@@ -38,6 +40,11 @@ SPARSE = r"is_layer_sparse"
 SLICED: Assumed = (r"^hidden_states_(?:in|out)put_mode == ScatterMode\.SCATTERED", True)
 CP = r"use_prefill_cp\(|cp_active\("
 BEFORE = r"force_layernorm_before_dp_gather"
+
+_gathering = partial(
+    Duty, file=COMMUNICATOR_FILE, cls=NORM, function="_gather_hidden_states_and_residual"
+)
+_scattering = partial(Duty, file=COMMUNICATOR_FILE, cls=PAIR, function="_scatter_hidden_states")
 
 ATTENTION_DUTIES = (
     *(
@@ -126,10 +133,7 @@ ATTENTION_DUTIES = (
 )
 
 COMMUNICATOR_DUTIES = (
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=(
             *ATTENTION_SUMS,
             # the same ranks where there is neither attention DP nor context parallelism
@@ -144,26 +148,17 @@ COMMUNICATOR_DUTIES = (
         ),
     ),
     # to 0.5.9 the conditions stand where it is called
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=(FUSED,),
         optional=True,
         only=((("apply_|flashinfer", True),),),
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("layernorm", FUSED, "_tp_all_reduce_with_scattered_residual"),
         unless=NO_ROWS,
     ),
     # attention's output is summed by the gather: one rank of a group adds the residual to it
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("hidden_states += residual",),
         unless=(
             ("attn_dp_size != 1", False),
@@ -175,26 +170,17 @@ COMMUNICATOR_DUTIES = (
         only=(FIRST,),
         rule="replicated-addend",
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("dp_gather_partial", "dp_gather_replicate"),
         unless=(("attn_dp_size != 1", False), ("input_scattered", True)),
         only=((("attn_dp_size != 1", True),),),
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("dp_gather_replicate",),
         optional=True,
         only=((*ALONE, (BEFORE, True)),),
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("dp_scatter",),
         unless=(
             ("attn_dp_size != 1", False),
@@ -205,10 +191,7 @@ COMMUNICATOR_DUTIES = (
         only=(SHARED,),
     ),
     # slices of the residual are put together before they are added
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=NORM,
-        function="_gather_hidden_states_and_residual",
+    _gathering(
         calls=("attn_tp_all_gather_into_tensor",),
         unless=(("input_scattered", True), ("residual_input_mode == .*SCATTERED", False), *ALONE),
         only=((("residual_input_mode == .*SCATTERED", True),),),
@@ -263,17 +246,11 @@ COMMUNICATOR_DUTIES = (
         yes=((("process_group_sizes", True),),),
         no=((("process_group_sizes", False),),),
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=PAIR,
-        function="_scatter_hidden_states",
+    _scattering(
         calls=("reduce_scatterv", "dp_reduce_scatter_tensor", "dp_scatter"),
     ),
     # the layer leaves its sum where it is told to: not elsewhere
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=PAIR,
-        function="_scatter_hidden_states",
+    _scattering(
         calls=("dp_reduce_scatter_tensor",),
         unless=(
             ("allow_reduce_scatter", False),
@@ -283,10 +260,7 @@ COMMUNICATOR_DUTIES = (
         only=((("allow_reduce_scatter", True),), ((MAX_LEN, True),)),
         rule="reduced-twice",
     ),
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=PAIR,
-        function="_scatter_hidden_states",
+    _scattering(
         calls=("reduce_scatterv",),
         optional=True,
         only=(((r"should_use_dp_reduce_scatterv\(\)", True),),),
