@@ -41,6 +41,7 @@ LONGEST = (
     ("tests/gpu_tests/test_command.py",),
     ("tests/gpu_tests/test_guards_on_ranks.py",),
     ("tests/verify/checks/prove/test_planned.py",),
+    ("tests/verify/checks/prove/test_source_releases.py",),
     ("tests/verify/checks/prove/test_source.py",),
     ("tests/verify/checks/serve/test_calibrate.py",),
     ("tests/verify/checks/serve/test_environment.py",),

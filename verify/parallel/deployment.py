@@ -204,20 +204,16 @@ def with_every_transport(config: MoeConfig) -> Iterator[MoeConfig]:
 
 
 def _legal_with(config: MoeConfig) -> tuple[Backends, ...]:
-    return _legal(
-        ep_is_one=config.ep_size == 1,
-        ep_is_tp=config.ep_size == config.tp_size,
-        all_to_all=config.moe_a2a_backend != "none",
-    )
+    """Legal backends for the sizes of `config`, with an all-to-all backend where it has one."""
+    has_one = config.moe_a2a_backend != "none"
+    legal = _legal(ep_is_one=config.ep_size == 1, ep_is_tp=config.ep_size == config.tp_size)
+    return tuple(each for each in legal if (each.moe_a2a_backend != "none") == has_one)
 
 
 @lru_cache
-def _legal(*, ep_is_one: bool, ep_is_tp: bool, all_to_all: bool) -> tuple[Backends, ...]:
+def _legal(*, ep_is_one: bool, ep_is_tp: bool) -> tuple[Backends, ...]:
     return tuple(
-        each
-        for each in _all_backends()
-        if (each.moe_a2a_backend != "none") == all_to_all
-        and is_legal(each, ep_is_one=ep_is_one, ep_is_tp=ep_is_tp)
+        each for each in _all_backends() if is_legal(each, ep_is_one=ep_is_one, ep_is_tp=ep_is_tp)
     )
 
 
@@ -225,16 +221,15 @@ def _legal(*, ep_is_one: bool, ep_is_tp: bool, all_to_all: bool) -> tuple[Backen
 def _classes(*, ep_is_one: bool, ep_is_tp: bool) -> tuple[tuple[Backends, int], ...]:
     """Legal backends by what can matter at all: an all-to-all backend, the inputs of FI."""
     classes: dict[tuple[bool, bool], list[Backends]] = {}
-    for backends in _all_backends():
-        if is_legal(backends, ep_is_one=ep_is_one, ep_is_tp=ep_is_tp):
-            may_be_fp4_allgather = (
-                backends.moe_a2a_backend == "none"
-                and backends.moe_runner_backend == "flashinfer_cutlass"
-                and backends.quantization == "modelopt_fp4"
-                and not backends.disable_flashinfer_cutlass_moe_fp4_allgather
-            )
-            key = (backends.moe_a2a_backend != "none", may_be_fp4_allgather)
-            classes.setdefault(key, []).append(backends)
+    for backends in _legal(ep_is_one=ep_is_one, ep_is_tp=ep_is_tp):
+        may_be_fp4_allgather = (
+            backends.moe_a2a_backend == "none"
+            and backends.moe_runner_backend == "flashinfer_cutlass"
+            and backends.quantization == "modelopt_fp4"
+            and not backends.disable_flashinfer_cutlass_moe_fp4_allgather
+        )
+        key = (backends.moe_a2a_backend != "none", may_be_fp4_allgather)
+        classes.setdefault(key, []).append(backends)
     return tuple((members[0], len(members)) for members in classes.values())
 
 

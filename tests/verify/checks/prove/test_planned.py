@@ -18,7 +18,6 @@ from verify.checks.prove.planned import (
     GROUPS,
     PLAN_STEPS,
     Addend,
-    judge_plan,
     layers_of,
     mode_of,
     program,
@@ -124,10 +123,7 @@ def test_corrupting_a_field_is_found_or_changes_nothing(name: str) -> None:
 
 def _verdicts(deployment: Deployment, layer: Layer, plan: Plan) -> set[str]:
     addends = ADDENDS if layer.block == "experts" else ADDENDS[:1]
-    try:
-        return {judge_plan(deployment, layer, plan, addend).kind for addend in addends}
-    except KeyError:
-        return {"no such step"}
+    return {_judged(deployment, layer, plan, addend) for addend in addends}
 
 
 def _equivalent(deployment: Deployment, right: Plan, wrong: Plan, name: str) -> bool:

@@ -1,0 +1,102 @@
+"""Public bugs of releases, found in their sources by the proof, and gone where they were fixed."""
+
+from dataclasses import replace
+
+import pytest
+
+from helper import MoeConfig
+from verify.checks.prove.judge import judge
+from verify.checks.prove.lattice import prove
+from verify.checks.prove.source import read, read_release
+from verify.checks.prove.subject import helper_guards
+from verify.engines.sources import open_source
+from verify.parallel.deployment import Deployment
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "lost"), [("0.5.11", True), ("0.5.18", False)])
+def test_32963_is_in_0_5_11_and_not_in_0_5_18(version, lost):
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(tree)
+    assert len(sourced.subjects) > 15
+    tally = prove(sourced.subjects, max_world_size=4, release=sourced.release)
+    hybrid = [
+        fault
+        for fault in tally.faults.values()
+        if fault.cause.kind == "missing"
+        and fault.cause.reader == "fused norm"
+        and fault.example.config.moe_dp_size == 1
+    ]
+    assert bool(hybrid) is lost
+    assert all(fault.example.config.tp_size == 4 for fault in hybrid), "the smallest such world"
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("version", "fuses"), [("0.5.3", True), ("0.5.4", True), ("0.5.4.post1", False)]
+)
+def test_11632_is_in_0_5_3_and_0_5_4(version, fuses):
+    """The next norm adds the own group's residual to rows of all groups."""
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(tree)
+    tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+    found = [
+        fault
+        for fault in tally.faults.values()
+        if fault.cause.reader == "fused norm" and fault.example.config.enable_dp_attention
+    ]
+    assert bool(found) is fuses
+    # where another group's rows happen to be as many, they are added to each other
+    assert {fault.cause.kind for fault in found} <= {"crash", "mixed"}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "crashes"), [("0.5.16", True), ("0.5.17", False)])
+def test_sizes_shorter_than_the_group_until_0_5_17(version, crashes):
+    with open_source(f"sglang=={version}") as tree:
+        release = read_release(tree)
+    deployment = Deployment(
+        config=MoeConfig(tp_size=4, ep_size=2, attn_dp_size=2, enable_dp_attention=True)
+    )
+    assert deployment.sums_by_scatterv
+    assert release.sums_by_scatterv(deployment.config) is crashes
+    guards = replace(helper_guards("two-site"), allows_reduce_scatter=False)
+    assert (judge(deployment, guards, release=release).kind == "crash") is crashes
+
+
+@pytest.mark.network
+def test_23734_is_in_0_5_10(tmp_path):
+    with open_source("sglang==0.5.10") as tree:
+        sourced = read(tree)
+    guards = next(s.guards for s in sourced.subjects if s.name.startswith("qwen3_moe/"))
+    tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+    assert any(
+        fault.guards == guards and fault.cause.sites == ("ep_all_reduce",)
+        for fault in tally.faults.values()
+        if fault.cause.reader == "dp_reduce_scatter" and fault.cause.kind == "double"
+    )
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "reader", "last", "fixed"),
+    [
+        pytest.param("gpt_oss", "dp_reduce_scatterv", "0.5.19", "0.5.20", id="37199"),
+        pytest.param("glm4_moe", "dp_reduce_scatter", "0.5.3.post3", "0.5.4", id="11665"),
+    ],
+)
+def test_double_sums_until_they_were_fixed(model, reader, last, fixed):
+    found = {}
+    for version in (last, fixed):
+        with open_source(f"sglang=={version}") as tree:
+            sourced = read(tree)
+        blocks = {s.guards for s in sourced.subjects if s.name.startswith(f"{model}/")}
+        assert blocks
+        tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+        found[version] = any(
+            fault.guards in blocks and fault.cause.reader == reader and fault.cause.sites
+            for fault in tally.faults.values()
+            if fault.cause.kind == "double"
+        )
+    assert found == {last: True, fixed: False}
