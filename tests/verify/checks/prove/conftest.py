@@ -1,4 +1,4 @@
-"""The judge on real tensors, and a release, for tests that compare with them."""
+"""The judge on real tensors, a release to compare with, and layers that a sample has not."""
 
 import importlib.util
 from pathlib import Path
@@ -7,6 +7,34 @@ from types import ModuleType
 import pytest
 
 from verify.engines.ledger import Release
+
+EXPERTS = """
+class FusedMoE:
+    def __init__(self, config, reduce_results=False):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x
+"""
+LINEAR = """
+class RowParallelLinear:
+    def __init__(self, n_in, n_out, reduce_results=True, tp_size=None):
+        self.reduce_results = reduce_results
+
+    def forward(self, x):
+        return x, None
+"""
+
+
+@pytest.fixture(scope="session")
+def write_layers():
+    """Give a sample's `srt` folder the engine's experts and linear layers, by their names."""
+
+    def write(srt: Path) -> None:
+        (srt / "layers/moe/fused_moe.py").write_text(EXPERTS)
+        (srt / "layers/linear.py").write_text(LINEAR)
+
+    return write
 
 
 @pytest.fixture(scope="session")

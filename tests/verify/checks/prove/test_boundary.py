@@ -76,26 +76,10 @@ def returned(rows):
         return rows
     return None
 """
-EXPERTS = """
-class FusedMoE:
-    def __init__(self, config, reduce_results=False):
-        self.reduce_results = reduce_results
-
-    def forward(self, x):
-        return x
-"""
-LINEAR = """
-class RowParallelLinear:
-    def __init__(self, n_in, n_out, reduce_results=True):
-        self.reduce_results = reduce_results
-
-    def forward(self, x):
-        return x, None
-"""
 
 
 @pytest.fixture
-def elm(tmp_path, mini_sglang):
+def elm(tmp_path, mini_sglang, write_layers):
     """A source of one model; its boundary sums over the group that `picks` returns."""
 
     def make(*, picks=PICKS, shared="", exits=EXIT, model=ELM):
@@ -106,8 +90,7 @@ def elm(tmp_path, mini_sglang):
         for name in ("oak", "cedar"):
             (srt / f"models/{name}.py").unlink()
         (srt / "models/elm.py").write_text(model.format(shared=shared))
-        (srt / "layers/linear.py").write_text(LINEAR)
-        (srt / "layers/moe/fused_moe.py").write_text(EXPERTS)
+        write_layers(srt)
         boundary = srt / "layers/layer_boundary"
         boundary.mkdir()
         (boundary / "exit.py").write_text(exits)

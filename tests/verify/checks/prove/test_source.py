@@ -39,22 +39,6 @@ def ensure_workspace_initialized(use_attn_tp_group=True):
     return coordinator
 """
 SIZES = "get_parallel().moe_ep_size > 1 and get_parallel().moe_tp_size > 1"
-EXPERTS = """
-class FusedMoE:
-    def __init__(self, config, reduce_results=False):
-        self.reduce_results = reduce_results
-
-    def forward(self, x):
-        return x
-"""
-LINEAR = """
-class RowParallelLinear:
-    def __init__(self, n_in, n_out, reduce_results=True, tp_size=None):
-        self.reduce_results = reduce_results
-
-    def forward(self, x):
-        return x, None
-"""
 AITER = "_use_aiter and enable_aiter_allreduce_fusion()"
 
 
@@ -245,11 +229,10 @@ def test_a_block_of_cpus_is_not_judged_where_rows_move_on_gpus(source, on_gpus_o
         ("RowParallelLinear(8, 8, reduce_results=True)", "none"),
     ],
 )
-def test_how_a_layer_builds_its_shared_experts(source, shared, rule):
+def test_how_a_layer_builds_its_shared_experts(source, write_layers, shared, rule):
     path = source()
     srt = path / "sglang/srt"
-    (srt / "layers/moe/fused_moe.py").write_text(EXPERTS)
-    (srt / "layers/linear.py").write_text(LINEAR)
+    write_layers(srt)
     oak = srt / "models/oak.py"
     text = "from sglang.srt.layers.linear import RowParallelLinear\n" + oak.read_text()
     made, used = "FusedMoE(config, reduce_results=False)\n", "self.experts(hidden_states)\n"
