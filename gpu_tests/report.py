@@ -11,7 +11,6 @@ from verify.report.render.words import counted
 from verify.report.report import Json, Report, Section, TableSection
 
 KINDS = tuple(reversed(SEVERITY))
-MAX_EXAMPLES = 1
 
 
 def make_report(

@@ -70,7 +70,6 @@ class Finding:
 
 
 Cell = Literal["skip", "reduce", "expected", "unexpected", "unreachable"]
-Alignment = Literal["left", "right"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ ENGINE = reading()
 LIBRARY = ENGINE.library
 FLAGS, FLAG_NAMES = LIBRARY.flags, LIBRARY.carriers
 _DIRECT = "|".join(LIBRARY.collectives)
-_DEFINED = re.compile(r"\bdef\s+$")
 _SKIPS = re.compile(r"should_skip\w*")
 
 

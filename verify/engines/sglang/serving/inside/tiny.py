@@ -24,7 +24,6 @@ from verify.engines.sglang.serving.inside.tiny_families import ABSENT, ENTRIES, 
 
 _MODELS = "sglang.srt.models"
 _CONFIGS = ("config", "hf_config", "text_config", "hf_text_config", "configuration")
-_NO_DEFAULT = object()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
