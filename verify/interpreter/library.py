@@ -99,7 +99,8 @@ class Library:
     and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
     What ends in one of `new_values` gives back nothing of what went in.
 
-    Shared decision code: `duties` are what the checks take its functions' names for.
+    Shared decision code: `duties` are what the checks take its functions' names for; `needs` says
+    what it takes for a condition to have a truth.
 
     Conditions: `relevant` finds the atoms that decide about sums, `selects` those that choose how
     a layer runs: a check of the others is passed by every configuration that runs.
@@ -122,6 +123,7 @@ class Library:
     classes: Mapping[str, Build] = field(default_factory=dict)
     calls: Mapping[str, BlockCall] = field(default_factory=dict)
     duties: tuple[Duty, ...] = ()
+    needs: tuple[tuple[str, bool, str], ...] = ()
     method: BlockMethod = _nothing
     attribute: BlockAttribute = _nothing
     scope: Scope = _nothing

@@ -40,6 +40,8 @@ SPARSE = r"is_layer_sparse"
 SLICED: Assumed = (r"^hidden_states_(?:in|out)put_mode == ScatterMode\.SCATTERED", True)
 CP = r"use_prefill_cp\(|cp_active\("
 BEFORE = r"force_layernorm_before_dp_gather"
+# without it what attention's ranks share is gathered as a partial sum
+NORMED_BEFORE = "a layer that puts its norm before attention data parallelism's gather"
 
 _gathering = partial(
     Duty, file=COMMUNICATOR_FILE, cls=NORM, function="_gather_hidden_states_and_residual"
@@ -97,6 +99,13 @@ ATTENTION_DUTIES = (
         function="_dp_gather_via_all_gather",
         calls=("fill_",),
         unless=(("is_partial", True), *FIRST, *ALONE),
+        needs=NORMED_BEFORE,
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_gather",
+        calls=("fill_",),
+        optional=True,
         only=((("is_partial", False),), OTHERS),
     ),
     Duty(
@@ -331,5 +340,22 @@ COMMUNICATOR_DUTIES = (
         knows=DENSE,
         rule="sums-local-rows",
     ),
+)
+# where a condition of shared code has a truth: what a launch, or a layer, must be like
+NEEDS = (
+    (
+        r"_mode == (?:ScatterMode\.)?\s*SCATTERED",
+        True,
+        "rows cut over attention's ranks: an all-to-all backend, or dense MLPs that are whole",
+    ),
+    (BEFORE, True, NORMED_BEFORE),
+    ("allow_reduce_scatter", False, "a layer that does not allow a reduce-scatter"),
+    ("input_scattered", True, "--enable-attn-tp-input-scattered"),
+    (r"prefill_cp\(|cp_active\(", True, "prefill context parallelism"),
+    (r"a2a_backend\(\)\.is_none\(\)", False, "an all-to-all backend"),
+    (r"fp4_allgather\(\)", True, "the FP4 dispatcher"),
+    ("dwdp", True, "data-parallel weights"),
+    (r"^_is_(?:npu|hip)|_use_aiter", True, "another platform's kernels"),
+    ("quant_communications|quantize_communications", True, "--enable-quant-communications"),
 )
 DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *BOUNDARY_DUTIES)
