@@ -224,7 +224,8 @@ COMMUNICATOR_DUTIES = (
         function="_tp_attn_all_reduce_and_layernorm",
         calls=("all_reduce", "attn_tp_all_reduce", *ATTENTION_SUMS),
     ),
-    # which of them serves a layer
+    # which of them serves a layer; the residual's rows are as many before and after wherever the
+    # hidden states' are (`_compute_middle_residual_mode`, `_compute_layer_output_mode`)
     Duty(
         file=COMMUNICATOR_FILE,
         cls=NORM,
@@ -234,7 +235,6 @@ COMMUNICATOR_DUTIES = (
         only=(
             (*ALONE, SLICED),
             (("size.*hidden_states_input_mode, hidden_states_output_mode", True), SLICED),
-            (("size.*residual_input_mode, residual_output_mode", True), SLICED),
         ),
     ),
     Duty(
@@ -243,10 +243,7 @@ COMMUNICATOR_DUTIES = (
         function="get_fn",
         calls=("return _trivial",),
         optional=True,
-        only=(
-            (("is_same_group_size.*hidden_states_input_mode, output_mode", True),),
-            (("is_same_group_size.*residual_input_mode, output_mode", True),),
-        ),
+        only=((("is_same_group_size.*hidden_states_input_mode, output_mode", True),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
