@@ -301,3 +301,50 @@ def test_condition_met_twice_is_the_same() -> None:
     found = {tuple(call.name for call in way.calls): way.answer for way in ways(function)}
     assert set(found) == {("one",), ("two",)}
     assert found[("two",)] is False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("tp_size > 1", "tp_size == 1"),
+        ("x.shape[0] == 0", "x.shape[0] > 0"),
+        ("group is None", "group is not None"),
+        ("group is SumGroup.TP", "group is SumGroup.ATTN_TP"),
+    ],
+)
+def test_way_that_contradicts_itself_is_none(one: str, other: str) -> None:
+    text = f"def f(x):\n    if {one}:\n        one()\n    if {other}:\n        two()\n"
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    assert ("one", "two") not in {tuple(call.name for call in way.calls) for way in ways(function)}
+
+
+def test_number_that_is_not_the_least_contradicts_nothing() -> None:
+    text = (
+        "def f(x):\n    if x.tp_size > 2:\n        one()\n    if x.tp_size != 2:\n        two()\n"
+    )
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    found = {tuple(call.name for call in way.calls) for way in ways(function)}
+    assert {(), ("one",), ("two",), ("one", "two")} == found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "needs"),
+    [
+        ("residual_input_mode == ScatterMode.SCATTERED and", "False and", "rows cut over"),
+        ("allow_reduce_scatter and batch.is_max_len()", "batch.is_max_len()", "does not allow"),
+        # also where it is allowed: batches of another padding show it
+        ("allow_reduce_scatter and batch.is_max_len()", "True", ""),
+        (f"hidden_states = {SUM}", "pass", ""),
+    ],
+)
+def test_broken_duty_says_what_it_takes_to_show(
+    scanned: Callable[..., ScanResult], sample: Any, old: str, new: str, needs: str
+) -> None:
+    name = "layers/communicator.py"
+    broken = {**FILES, name: sample.changed(COMMUNICATOR, old, new)}
+    found = scanned("", library=broken).findings
+    assert found
+    said = [" ".join(one.needs) for one in found]
+    assert all(needs in each for each in said) if needs else "" in said
