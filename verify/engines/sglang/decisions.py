@@ -347,6 +347,7 @@ NEEDS = (
     ),
     (BEFORE, True, NORMED_BEFORE),
     ("allow_reduce_scatter", False, "a layer that does not allow a reduce-scatter"),
+    ("reduces_attention_tp", False, "attention whose output is whole under attention TP"),
     ("input_scattered", True, "--enable-attn-tp-input-scattered"),
     (r"prefill_cp\(|cp_active\(", True, "prefill context parallelism"),
     (r"a2a_backend\(\)\.is_none\(\)", False, "an all-to-all backend"),
