@@ -58,9 +58,11 @@ def _of(launch: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
 
 
 def _laid_out(launch: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
-    """Whether a launch is the deployment that a finding names, where it names one."""
+    """Whether a launch is the deployment that a finding names, where that is all it names: one that
+    says how to start the server is known by the options.
+    """
     named = dict(finding.get("deployment") or {})
-    if not named:
+    if not named or finding.get("launch"):
         return True
     at = layout(launch["layout"])
     ran = {"tp_size": at.tp, "ep_size": at.ep, "dp_size": at.dp}

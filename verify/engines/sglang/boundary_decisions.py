@@ -105,7 +105,7 @@ BOUNDARY_DUTIES = (
             function="_sum_group",
             calls=(f"return {name}",),
             optional=True,
-            only=(tuple((rf"SumGroup\.{group}\b", True) for group in groups),),
+            only=(tuple((rf"is SumGroup\.{group}\b", True) for group in groups),),
         )
         # the experts' output is summed over the same ranks, without copies of the experts
         for name, groups in (("attn_tp_group", ("ATTN_TP",)), ("tp_group", ("TP", "MOE_OUTPUT")))
@@ -115,7 +115,7 @@ BOUNDARY_DUTIES = (
             file=f"{BOUNDARY}/layout.py",
             function="_sum_group",
             calls=calls,
-            unless=tuple((rf"SumGroup\.{name}\b", truth) for name, truth in unless),
+            unless=tuple((rf"is SumGroup\.{name}\b", truth) for name, truth in unless),
         )
         for calls, unless in (
             (("return attn_tp_group",), (("ATTN_TP", False),)),

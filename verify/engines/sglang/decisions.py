@@ -34,6 +34,7 @@ OTHERS: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", False), (r"rank(?:\(\))? 
 MAX_LEN = r"is_max_len\(\)"
 # the whole group is nothing but attention DP
 SAME = r"(?:world_size\(\)|[.]tp_size) == .*dp_size"
+SAME_SIZE = r"process_group_sizes.* == "
 LOCAL = r"get_moe_a2a_backend\(\)\.is_none\(\)"
 FP4 = r"should_use_flashinfer_cutlass_moe_fp4_allgather\(\)"
 DENSE = r"enable_moe_dense_fully_dp\(\)"
@@ -205,7 +206,8 @@ COMMUNICATOR_DUTIES = (
     _gathering(
         calls=("attn_tp_all_gather_into_tensor",),
         unless=(("input_scattered", True), ("residual_input_mode == .*SCATTERED", False), *ALONE),
-        only=((("residual_input_mode == .*SCATTERED", True),),),
+        # no layer has a residual of all ranks' rows
+        only=(((r"residual_input_mode == ScatterMode\.(?:SCATTERED|FULL|MOE_FULL)$", True),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE, cls=NORM, function="_simple", calls=("layernorm",), unless=NO_ROWS
@@ -251,8 +253,8 @@ COMMUNICATOR_DUTIES = (
         file=COMMUNICATOR_FILE,
         cls="CommunicateContext",
         function="is_same_group_size",
-        yes=((("process_group_sizes", True),),),
-        no=((("process_group_sizes", False),),),
+        yes=(((SAME_SIZE, True),),),
+        no=(((SAME_SIZE, False),),),
     ),
     _scattering(
         calls=("reduce_scatterv", "dp_reduce_scatter_tensor", "dp_scatter"),
@@ -337,6 +339,15 @@ COMMUNICATOR_DUTIES = (
         optional=True,
         only=(((SPARSE, True), (DENSE, False)),),
         knows=DENSE,
+        rule="sums-local-rows",
+    ),
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=MODES,
+        function="_compute_mlp_mode",
+        calls=("return MOE_FULL",),
+        optional=True,
+        only=((("moe_cp_allgather|prefill_cp_shards_tokens", True),),),
         rule="sums-local-rows",
     ),
     # a dense MLP sums over ranks of other rows where a prefill is cut over context ranks (#38078)

@@ -234,6 +234,13 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         ("ep_size > 1 and not", "ep_size > 1 and", EXPERT),
         ("return _post_experts_sum(", "return (lambda x, **_: x)(", EXPERT),
         ("if reduce_tp:", "if reduce_ep:", ("lost-sum", "_post_experts_sum")),
+        # what a comparison in other words must not hide
+        ("group is SumGroup.TP:", "not group is SumGroup.TP:", ("lost-sum", "sum_output")),
+        (
+            "return ScatterMode.FULL\n        return",
+            "return ScatterMode.MOE_FULL\n        return",
+            ("sums-local-rows", "_compute_mlp_mode"),
+        ),
         # what yes means
         (" and not self.is_last_layer", "", ("lost-past-end", FUSES)),
         ("not self.is_last_layer", "self.is_last_layer", ("lost-past-end", FUSES)),
