@@ -280,7 +280,9 @@ class Recaller(Follower):
         key = self._question_of(target, positional, keywords)
         if key is None:
             return super().call(target, positional, keywords)
-        recalled = self.memory.calls.setdefault(key, Recalled())
+        recalled = self.memory.calls.get(key)
+        if recalled is None:
+            recalled = self.memory.calls[key] = Recalled()
         effect = recalled.find(self.ask)
         if effect is not None and self._fits(effect.depth, effect.called, target):
             return self._again(effect)
