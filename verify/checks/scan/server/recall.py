@@ -140,6 +140,7 @@ class Recaller(Follower):
         self.shared, self.words = tuple(shared), tuple(words)
         self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
+        self._numbered = tuple(map(Number, range(len(shared))))
         self._heard: list[Heard] = []
         # by function: how many calls of it are in progress
         self._active: dict[Function, int] = {}
@@ -409,5 +410,5 @@ class Recaller(Follower):
         """A value as another launch may have it too; `UNSHARED` where none can."""
         if isinstance(value, Thing):
             number = self._numbers.get(id(value))
-            return UNSHARED if number is None else Number(number)
+            return UNSHARED if number is None else self._numbered[number]
         return plain(value)
