@@ -44,6 +44,8 @@ _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 _OWN_ROWS = re.compile(r"dense_(?:ffn_)?fully_dp\(")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
+# the same of a backend that has a name of its own there
+_MOVES = re.compile(r"a2a_backend(?:\(\))?\.is_(\w+)\(")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
@@ -310,11 +312,16 @@ class Judge:
 
 @lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
-    """The all-to-all backends of this source that some model asks about, by name."""
+    """The all-to-all backends that this source's layers move tokens with, by name.
+
+    Which of them a model asks about says nothing: the one that it does not ask about is the one
+    that it gets wrong. Where no layer asks about any, they are all that there are.
+    """
     module = index.module(ENGINE.files.shared)
     cls = module.lookup(ENGINE.structure.dispatcher) if module else None
     if not isinstance(cls, Class):
         return ()
-    models = filter(None, map(index.module, index.tree.under(ENGINE.library.models)))
-    asked = {name for model in models for name in ASKED.findall(model.text)}
-    return tuple(name for name in _MEMBER.findall(cls.text) if name in asked and name != "none")
+    named = tuple(name for name in _MEMBER.findall(cls.text) if name != "none")
+    layers = filter(None, map(index.module, index.tree.under(ENGINE.library.layers)))
+    asked = {name for layer in layers for name in _MOVES.findall(layer.text)}
+    return tuple(name for name in named if name in asked) or named
