@@ -87,8 +87,6 @@ UNNAMED = {
     "#34887": (("0.5.10.post1", "0.5.17"), "qwen3_moe.py", "mori", "0.5.18"),
     "#40735": (("0.5.18", "0.5.21"), "minimax_m3.py", "ascend_fuseep", "0.5.23"),
 }
-# without it no launch with an all-to-all backend is found in 0.5.10.post1
-ALWAYS = ("deepseek_v2.py",)
 # the releases that the bugs of what layers share came and went with
 RELEASES = sorted(
     {version for bug in SHARED.values() for version in (*bug[0], bug[-1])}, key=Version
@@ -103,7 +101,7 @@ def scanned() -> Scanned:
     @cache
     def scan_some(version: str, file: str) -> ScanResult:
         with open_source(f"sglang=={version}") as tree:
-            return scan(_only(tree, (*_with_imports(tree, file), *ALWAYS)))
+            return scan(_only(tree, _with_imports(tree, file)))
 
     return scan_some
 

@@ -44,8 +44,10 @@ _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 _OWN_ROWS = re.compile(r"dense_(?:ffn_)?fully_dp\(")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
-# the same of a backend that has a name of its own there
-_MOVES = re.compile(r"a2a_backend(?:\(\))?\.is_(\w+)\(")
+# the same of a backend that has a name of its own there, and what is done with it as without any
+_MOVES = re.compile(r"\b(?:\w*a2a_)?backend(?:\(\))?\.is_(\w+)\(")
+_EXPERTS = re.compile(rf"^class (?:{'|'.join(ENGINE.structure.expert_layers)})\b", re.MULTILINE)
+_AS_NONE = re.compile(r"\bis_none\(\)[^:]*:")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
@@ -312,16 +314,20 @@ class Judge:
 
 @lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
-    """The all-to-all backends that this source's layers move tokens with, by name.
+    """The all-to-all backends with which this source's experts move tokens, by name.
 
     Which of them a model asks about says nothing: the one that it does not ask about is the one
-    that it gets wrong. Where no layer asks about any, they are all that there are.
+    that it gets wrong. Where no experts ask about any, they are all that there are.
     """
     module = index.module(ENGINE.files.shared)
     cls = module.lookup(ENGINE.structure.dispatcher) if module else None
     if not isinstance(cls, Class):
         return ()
     named = tuple(name for name in _MEMBER.findall(cls.text) if name != "none")
-    layers = filter(None, map(index.module, index.tree.under(ENGINE.library.layers)))
-    asked = {name for layer in layers for name in _MOVES.findall(layer.text)}
+    asked = {
+        name
+        for layer in filter(None, map(index.module, index.tree.under(ENGINE.library.layers)))
+        if layer.path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(layer.text)
+        for name in _MOVES.findall(_AS_NONE.sub("", layer.text))
+    }
     return tuple(name for name in named if name in asked) or named

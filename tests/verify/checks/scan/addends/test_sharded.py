@@ -37,8 +37,22 @@ def test_shared_expert_that_forgets_a_backend_is_lost_with_it(judged: Judge, cha
     assert "all-to-all backend nixl (which" in result.findings[0].message
 
 
-def test_backend_that_no_model_asks_about_is_not_counted(judged: Judge, change: Any) -> None:
-    assert judged(("            or get_moe_a2a_backend().is_nixl()\n", "")).rules == []
+def test_backend_counts_where_experts_move_tokens_with_it(judged: Judge, change: Any) -> None:
+    """Whether any model asks about it says nothing: one that nobody asks about is forgotten."""
+    forgets = ("            or get_moe_a2a_backend().is_nixl()\n", "")
+    nixl = " or a2a_backend.is_nixl()"
+    path = "layers/moe/token_dispatcher/choice.py"
+    assert nixl in change.library[path]
+    moves = change.library[path].replace(nixl, "")
+    assert judged(forgets).rules == [("lost-addend", "0000")]
+    assert judged(forgets, library={path: moves}).rules == []
+    # moved by what moves them without any backend, tokens are not moved
+    plain = moves.replace(
+        "    if ", "    if a2a_backend.is_none() or a2a_backend.is_nixl():\n        pass\n    elif "
+    )
+    assert judged(forgets, library={path: plain}).rules == []
+    # by experts that do not say so, with any
+    assert judged(forgets, library={path: ""}).rules == [("lost-addend", "0000")]
 
 
 def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> None:
@@ -47,8 +61,7 @@ def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> 
         "            or get_moe_a2a_backend().is_nixl()\n            or should",
         "            should",
     )
-    asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
-    result = judged(model, library=asks_elsewhere)
+    result = judged(model)
     (finding,) = result.findings
     assert (finding.rule, finding.row, finding.reach) == ("lost-addend", "0000", "conditional")
     assert finding.needs == ("an all-to-all backend, of which this model's code says nothing",)
