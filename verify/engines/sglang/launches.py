@@ -30,6 +30,7 @@ BY_CAUSE: Mapping[str, tuple[Options, ...]] = {
     "copies": (COPIES,),
     "own-copies": (COPIES,),
     "split": ({**PLAIN, "ep_size": 2},),
+    "fused": ({**PLAIN, "ep_size": 4},),
 }
 # releases name it one way or the other
 FUSES: tuple[Options, ...] = (

@@ -11,6 +11,7 @@ from verify.checks.scan.findings import handed_over, related, shown_conditions, 
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched
 from verify.checks.scan.server.models import built_for
+from verify.checks.scan.server.platforms import NAMES
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
@@ -39,6 +40,8 @@ UNSAID: Mapping[Cause, str] = {
     "own-copies": "attention context parallelism, of which this model's code says nothing",
     "dense": "a model without routed experts, for which the option is not meant",
 }
+# the device that a launch is for unless it says otherwise
+USUAL = {"cuda"}
 Key = tuple[str, Place]
 
 
@@ -157,6 +160,10 @@ def _with_variables(finding: Finding, broken: Broken) -> Finding:
 def _told(broken: Broken, launched: Finding | None) -> Finding:
     """The finding with all that it takes: what its model's code does not say is a need, too."""
     finding = _with_variables(launched or _finding(broken), broken)
+    devices = set.intersection(*(set(fault.platforms) for _, fault, _ in broken.shown)) - USUAL
+    if devices:
+        needs = tuple(NAMES[device] for device in sorted(devices))
+        finding = replace(finding, needs=(*finding.needs, *needs), reach="conditional")
     if broken.meant:
         return finding
     unsaid = UNSAID[broken.fault.cause]
@@ -258,6 +265,8 @@ def _where(broken: Broken) -> str:
             return "with several copies of the experts (moe_dp_size above 1)"
         case "fused-copies":
             return "with several copies of the experts (moe_dp_size above 1) and a fused next norm"
+        case "fused":
+            return "with shared experts fused into the routed ones and expert parallelism"
     return "where the sum is still owed"
 
 
@@ -275,6 +284,7 @@ TAKES: Mapping[Cause, tuple[str, ...]] = {
     "fused-copies": (ROLES.fuses, "moe_dp_size > 1"),
     "fused-local": (ROLES.fuses, "moe_dense_tp_size == 1"),
     "resummed": ("moe_dense_tp_size == 1",),
+    "fused": ("moe_ep_size > 1",),
 }
 RULES: Mapping[str, str] = {
     "replicated": "replicated-addend",

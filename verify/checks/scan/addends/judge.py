@@ -24,6 +24,7 @@ from verify.logic.diagrams import FALSE, TRUE, Cond
 
 ENGINE = reading()
 FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
+PLATFORMS = ENGINE.constraints.platforms
 Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
 # what makes rows local or leaves them gathered: nothing, a dispatcher that sums in combine, an
 # all-to-all backend, expert weights that every rank holds, or a server flag that runs dense MLPs
@@ -35,7 +36,9 @@ Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 # what sums up rows that only this rank has: a fused norm, or a reduction of its own
 Local = Literal["fused-local", "resummed"]
-Cause = Rows | Group | Local
+# what every expert-parallel rank has among its routed experts
+Fused = Literal["fused"]
+Cause = Rows | Group | Local | Fused
 WIDE = "tp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
@@ -59,7 +62,8 @@ class Fault:
 
     `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
-    needs; `meant`: whether the option is meant for a model that has it.
+    needs; `platforms`: the kinds of device without which it is not; `meant`: whether the option is
+    meant for a model that has it.
     """
 
     kind: Kind
@@ -71,6 +75,7 @@ class Fault:
     conditions: tuple[str, ...]
     environment: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
     meant: bool
 
     @property
@@ -145,9 +150,13 @@ class Judge:
         for part in sink.parts:
             place = self.machine.addends.get(part.origin)
             if place is not None:
-                summed = logic.any_of(sink.sums, *part.reduced.values())
-                when = logic.all_of(sink.when, gathered, part.present, summed)
-                yield from self._fault("replicated", "gathered", (place,), sink, when)
+                fused = part.origin in self.machine.fused
+                sums = (cond for at, cond in part.reduced.items() if "EP" in at.axes or not fused)
+                summed = logic.any_of(sink.sums, *sums)
+                split = logic.atom(SIZE_OF["EP"]) if fused else TRUE
+                when = logic.all_of(sink.when, gathered, part.present, summed, split)
+                cause: Cause = "fused" if fused else "gathered"
+                yield from self._fault("replicated", cause, (place,), sink, when)
             elif part.origin in self.machine.whole - self.machine.inside_block:
                 # a dense MLP that every rank holds, on rows that all ranks have, beside other
                 # layers' experts
@@ -242,10 +251,27 @@ class Judge:
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
-            environment=environment,
+            environment=(*environment, *self._environment(when, reach, places)),
             asks=asks,
+            platforms=self._platforms(when, reach),
             meant=cause != "dense" or self._beside(sink, places),
         )
+
+    def _platforms(self, when: Cond, reach: Cond) -> tuple[str, ...]:
+        """The kinds of device that every case needs."""
+        names = self.logic.support(when)
+        needed = {kind for n in names for kind in PLATFORMS(n) if self._always(n, when, reach)}
+        return tuple(sorted(needed))
+
+    def _environment(self, when: Cond, reach: Cond, places: tuple[Place, ...]) -> tuple[str, ...]:
+        """What the environment is asked for by a file's own names that hold in every case."""
+        module = self.machine.state.index.module(places[-1].file)
+        asked = (
+            re.search(rf"^{name} = (.*)$", module.text, re.MULTILINE)
+            for name in self.logic.support(when)
+            if module and name.isidentifier() and self._always(name, when, reach)
+        )
+        return tuple(read[0] for found in filter(None, asked) for read in READS.finditer(found[1]))
 
     def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
         """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
