@@ -15,6 +15,7 @@ from verify.engines.reading import (
 )
 from verify.engines.sglang import (
     constraints,
+    context_rows,
     fused_shared,
     reduction_groups,
     refusals,
@@ -135,6 +136,7 @@ READING = Reading(
         boundary_rows=rows.boundary_rows,
         communicator_rows=rows.communicator_rows,
         fused_shared=fused_shared.on_every_rank,
+        context_rows=context_rows.context_rows,
     ),
     wiring=Wiring(
         why_not=wiring.why_not,

@@ -25,6 +25,8 @@ UPSTREAM = {
     "MoeA2ABackend",
     "RadixAttention",
     "attention",
+    "attn_cp_all_gather",
+    "attn_cp_reduce_scatter",
     "dp_attention",
     "dp_reduce_scatter_tensor",
     "dp_reduce_scatterv",
@@ -89,13 +91,31 @@ def test_fault_is_found_and_nothing_else(tmp_path: Path, sample: str, seed: int 
     assert found(root) == wanted
 
 
-def test_a_sample_without_its_fault_is_clean(tmp_path: Path) -> None:
-    root = written("fuse_under_attention_dp", tmp_path / "source")
-    file = root / "sglang/srt/layers/communicator.py"
-    text = file.read_text()
-    right = text.replace(
-        "return batch.small", "return not attention_is_data_parallel() and batch.small"
-    )
-    assert right != text
-    file.write_text(right)
+# by sample: a file, what is wrong in it, and what is right there
+RIGHT = {
+    "dense_under_context_parallel": (
+        "layers/communicator.py",
+        "self.sparse and prefill_is_context_parallel()",
+        "prefill_is_context_parallel()",
+    ),
+    "fuse_under_attention_dp": (
+        "layers/communicator.py",
+        "return batch.small",
+        "return not attention_is_data_parallel() and batch.small",
+    ),
+    "unnamed_backend": (
+        "models/hazel.py",
+        "or get_moe_a2a_backend().is_flashinfer()",
+        "or not get_moe_a2a_backend().is_none()",
+    ),
+}
+
+
+@pytest.mark.parametrize("sample", RIGHT)
+def test_a_sample_without_its_fault_is_clean(tmp_path: Path, sample: str) -> None:
+    name, wrong, right = RIGHT[sample]
+    root = written(sample, tmp_path / "source")
+    file = root / "sglang/srt" / name
+    assert wrong in file.read_text()
+    file.write_text(file.read_text().replace(wrong, right))
     assert found(root) == set()

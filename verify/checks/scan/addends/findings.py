@@ -30,6 +30,7 @@ WORDS: Mapping[Cause, re.Pattern[str]] = {
     "backend": ASKED,
     "copies": HOLDS.attention_group,
     "own-copies": HOLDS.copies,
+    "context": HOLDS.copies,
 }
 # what it takes besides where the module does not say it
 UNSAID: Mapping[Cause, str] = {
@@ -38,6 +39,7 @@ UNSAID: Mapping[Cause, str] = {
     "backend": "an all-to-all backend, of which this model's code says nothing",
     "copies": "attention context parallelism, of which this model's code says nothing",
     "own-copies": "attention context parallelism, of which this model's code says nothing",
+    "context": "attention context parallelism, of which this model's code says nothing",
     "dense": "a model without routed experts, for which the option is not meant",
 }
 # the device that a launch is for unless it says otherwise
@@ -174,7 +176,7 @@ def rule_of(fault: Fault) -> str:
     """The id of the rule that the fault breaks."""
     if fault.cause == "dense":
         return "sharded-dense"
-    if fault.cause in ("fused-local", "resummed"):
+    if fault.cause in ("fused-local", "resummed", "context"):
         return "sums-local-rows"
     return RULES[fault.kind]
 
@@ -265,6 +267,8 @@ def _where(broken: Broken) -> str:
             return "with several copies of the experts (moe_dp_size above 1)"
         case "fused-copies":
             return "with several copies of the experts (moe_dp_size above 1) and a fused next norm"
+        case "context":
+            return "where a prompt's tokens are split over the ranks of a context group"
         case "fused":
             return "with shared experts fused into the routed ones and expert parallelism"
     return "where the sum is still owed"
@@ -285,6 +289,7 @@ TAKES: Mapping[Cause, tuple[str, ...]] = {
     "fused-local": (ROLES.fuses, "moe_dense_tp_size == 1"),
     "resummed": ("moe_dense_tp_size == 1",),
     "fused": ("moe_ep_size > 1",),
+    "context": ("attn_cp_size > 1", "enable_prefill_cp"),
 }
 RULES: Mapping[str, str] = {
     "replicated": "replicated-addend",

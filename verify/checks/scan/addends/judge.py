@@ -35,7 +35,7 @@ Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 # engine, by a fused norm or by the model itself
 Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 # what sums up rows that only this rank has: a fused norm, or a reduction of its own
-Local = Literal["fused-local", "resummed"]
+Local = Literal["fused-local", "resummed", "context"]
 # what every expert-parallel rank has among its routed experts
 Fused = Literal["fused"]
 Cause = Rows | Group | Local | Fused
@@ -218,9 +218,16 @@ class Judge:
             yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
     def _fault(
-        self, kind: Kind, cause: Cause, places: tuple[Place, ...], sink: Sink, when: Cond
+        self,
+        kind: Kind,
+        cause: Cause,
+        places: tuple[Place, ...],
+        sink: Sink,
+        when: Cond,
+        *,
+        asked: tuple[str, ...] = (),
     ) -> Iterator[Fault]:
-        """The fault, where some configuration reaches it."""
+        """The fault, where some configuration reaches it; `asked` is asked of the environment."""
         logic = self.logic
         told = {n for n in logic.support(when) if _RANK.search(n) or _EMPTY.search(n)}
         # what the theory says nothing about is free: it need not be carried along
@@ -251,7 +258,7 @@ class Judge:
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
-            environment=(*environment, *self._environment(when, reach, places)),
+            environment=(*environment, *asked, *self._environment(when, reach, places)),
             asks=asks,
             platforms=self._platforms(when, reach),
             meant=cause != "dense" or self._beside(sink, places),
@@ -350,9 +357,10 @@ def known_backends(index: Index) -> tuple[str, ...]:
     if not isinstance(cls, Class):
         return ()
     named = tuple(name for name in _MEMBER.findall(cls.text) if name != "none")
+    folder = f"{ENGINE.library.layers}moe/"
     asked = {
         name
-        for layer in filter(None, map(index.module, index.tree.under(ENGINE.library.layers)))
+        for layer in filter(None, map(index.module, index.tree.under(folder)))
         if layer.path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(layer.text)
         for name in _MOVES.findall(_AS_NONE.sub("", layer.text))
     }
