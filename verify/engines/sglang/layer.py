@@ -74,7 +74,7 @@ def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
     if guards.producer == "dense":
         reaches = not deployment.dense_fully_dp
     else:
-        reaches = config.moe_a2a_backend == "none" or guards.reached_by_all_to_all
+        reaches = config.moe_a2a_backend == "none" or bool(guards.reached_by)
     if not reaches:
         return ()
     return tuple(step for path, step, size in gates if size > 1 and not guards.skips(path, row))
