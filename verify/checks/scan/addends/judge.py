@@ -260,7 +260,8 @@ class Judge:
             conditions=conditions,
             environment=(*environment, *asked, *self._environment(when, reach, places)),
             asks=asks,
-            platforms=self._platforms(when, reach),
+            # where a kernel declines, it is the rule that asks for one, and not the source
+            platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
         )
 
@@ -345,13 +346,23 @@ class Judge:
         return when
 
 
-@lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
-    """The all-to-all backends with which this source's experts move tokens, by name.
+    """The all-to-all backends that this source's experts ask about, by name.
 
     Which of them a model asks about says nothing: the one that it does not ask about is the one
     that it gets wrong. Where no experts ask about any, they are all that there are.
     """
+    return _backends(index, re.compile(r"(?!)"))
+
+
+def moving_backends(index: Index) -> tuple[str, ...]:
+    """Those of them with which the experts do not move tokens as they do without any."""
+    return _backends(index, _AS_NONE)
+
+
+@lru_cache(maxsize=2)
+def _backends(index: Index, unless: re.Pattern[str]) -> tuple[str, ...]:
+    """The backends that experts ask about elsewhere than in `unless`."""
     module = index.module(ENGINE.files.shared)
     cls = module.lookup(ENGINE.structure.dispatcher) if module else None
     if not isinstance(cls, Class):
@@ -362,6 +373,6 @@ def known_backends(index: Index) -> tuple[str, ...]:
         name
         for layer in filter(None, map(index.module, index.tree.under(folder)))
         if layer.path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(layer.text)
-        for name in _MOVES.findall(_AS_NONE.sub("", layer.text))
+        for name in _MOVES.findall(unless.sub("", layer.text))
     }
     return tuple(name for name in named if name in asked) or named
