@@ -153,7 +153,9 @@ class Judge:
                 fused = part.origin in self.machine.fused
                 sums = (cond for at, cond in part.reduced.items() if "EP" in at.axes or not fused)
                 summed = logic.any_of(sink.sums, *sums)
-                split = logic.atom(SIZE_OF["EP"]) if fused else TRUE
+                # where tokens are moved to the experts, each rank's copy has tokens of its own
+                plain = logic.both(logic.atom(SIZE_OF["EP"]), logic.atom(ATOMS.no_dispatch))
+                split = plain if fused else TRUE
                 when = logic.all_of(sink.when, gathered, part.present, summed, split)
                 cause: Cause = "fused" if fused else "gathered"
                 yield from self._fault("replicated", cause, (place,), sink, when)
