@@ -48,6 +48,7 @@ class Around:
     tags_fusion: bool
     knows_last_layer: bool
     shared_experts: SharedRule
+    weighs_fused: bool
     completes_stage: bool = False
 
 
@@ -99,6 +100,7 @@ def _around(facts: Facts, cls: Class) -> Around:
         tags_fusion=any(sink.kind == "fused norm" for sink in run.sinks),
         knows_last_layer=not run.state.past_the_end,
         shared_experts=_shared_experts(run),
+        weighs_fused=not any(fault.cause == "fused" for fault in run.addends.faults),
     )
 
 

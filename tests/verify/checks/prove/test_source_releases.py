@@ -156,3 +156,19 @@ def test_19411_a_last_layer_that_is_not_told(without):
         for fault in tally.faults.values()
     )
     assert lost is without
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "copies"), [("0.5.12", True), ("0.5.15.post1", False)])
+def test_26845_a_shared_expert_that_every_expert_rank_has(version, copies):
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(only(tree, "qwen3_5", "qwen2_moe", "qwen3_moe", "qwen3_vl", "qwen2"))
+    blocks = [s for s in sourced.subjects if s.name.startswith("qwen2_moe/")]
+    assert blocks
+    tally = prove(blocks, max_world_size=2, release=sourced.release)
+    doubled = [
+        fault
+        for fault in tally.faults.values()
+        if fault.example.shared == "fused" and fault.cause.kind == "double"
+    ]
+    assert any(fault.example.config.ep_size == 2 for fault in doubled) is copies
