@@ -77,6 +77,8 @@ def test_an_error_of_the_tool_itself_is_no_verdict(monkeypatch, capsys):
         (("--world-size", "1", "--model", "nope"), "invalid choice: 'nope'"),
         (("--world-size", "0"), "--world-size 0 fits no layout"),
         (("--world-size", "1", "--guard", "foo("), "guard 'foo(' is not a Python expression"),
+        (("--world-size", "1", "--guard", "__import__('os').abort()"), "guard "),
+        (("--world-size", "1", "--backend", "nccl"), "nccl"),
     ],
 )
 def test_a_bad_input_is_said_before_any_rank_starts(words, says, monkeypatch, capsys):
