@@ -41,11 +41,14 @@ LONGEST = (
     ("tests/gpu_tests/test_command.py",),
     ("tests/gpu_tests/test_guards_on_ranks.py",),
     ("tests/verify/checks/prove/test_planned.py",),
+    ("tests/verify/checks/prove/test_planned_reasons.py",),
     ("tests/verify/checks/prove/test_source_releases.py",),
+    ("tests/gpu_tests/test_faults.py",),
     ("tests/verify/checks/prove/test_source.py",),
     ("tests/verify/checks/serve/test_calibrate.py",),
     ("tests/verify/checks/serve/test_environment.py",),
     ("tests/verify/report/test_ending.py",),
+    ("tests/test_skip_reason.py",),
 )
 PLACES = {file: place for place, files in enumerate(LONGEST) for file in files}
 

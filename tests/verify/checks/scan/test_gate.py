@@ -184,7 +184,7 @@ def test_one_number_is_called_finding(capsys):
     """The summary has the findings' number once; a reduction that has one is wrong."""
     assert command_line.main(["scan", str(SAMPLE), "--format", "concise"]) == 1
     said = capsys.readouterr().err
-    assert "1 covered, 1 wrong," in said
+    assert "1 covered, 1 guarded wrongly," in said
     assert re.findall(r"(\d+) findings?\b", said) == ["1"]
 
 
