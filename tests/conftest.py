@@ -61,6 +61,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: PLACES.get(item.nodeid.partition("::")[0], len(LONGEST)))
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores: a test that waits for a process or a clock leaves its core to others."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """One process runs a file's tests, and those of all files in one line of LONGEST."""
