@@ -19,8 +19,8 @@ ALL: dict[str, str] = {
     "the release's own is taken",
     "tuning-keys": "a release may tune a kernel by what is none of its arguments, which later "
     "Tritons refuse on import; such names are left out, as the Triton it was made for does",
-    "interpreter": "Triton's interpreter makes its names ready again at each function that a kernel "
-    "calls, which is most of its time; once a launch for each function",
+    "interpreter": "Triton's interpreter makes its names ready again at each function that a "
+    "kernel calls, which is most of its time; once a launch for each function",
     "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
     "same functions, for CPU as well",
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
