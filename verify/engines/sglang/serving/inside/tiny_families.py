@@ -144,6 +144,11 @@ ENTRIES: dict[str, Entry] = {
         values=_YARN | {"num_key_value_heads": 4},
         drop=("rope_scaling",),
     ),
+    "bailing_moe_v3": Entry(
+        why="a head of its own is bfloat16 whatever the launch says (bailing_moe_v3.py:1409), in "
+        "whose rounding a fault may hide; tied, it is the embedding, in the launch's type",
+        values={"tie_word_embeddings": True},
+    ),
     "exaone_moe": Entry(
         why="the hub's file says which layers have experts, transformers' class does not; with a "
         "pattern the server asks for triton, which then has no window (triton_backend.py:1824)",
