@@ -145,9 +145,14 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_scaling",),
     ),
     "bailing_moe_v3": Entry(
-        why="a head of its own is bfloat16 whatever the launch says (bailing_moe_v3.py:1409), in "
-        "whose rounding a fault may hide; tied, it is the embedding, in the launch's type",
-        values={"tie_word_embeddings": True},
+        why="its head as beam's (bailing_moe_v3.py:1409)",
+        after={"enable_lm_head_fp32": True},
+    ),
+    "beam": Entry(
+        why="heads as for deepseek; its head is bfloat16 whatever the launch says (beam.py:1326), "
+        "and takes products in float32 where the file asks for it (logits_processor.py:471)",
+        values={"num_key_value_heads": 4},
+        after={"enable_lm_head_fp32": True},
     ),
     "exaone_moe": Entry(
         why="the hub's file says which layers have experts, transformers' class does not; with a "
