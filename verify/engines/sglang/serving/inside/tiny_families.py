@@ -144,6 +144,16 @@ ENTRIES: dict[str, Entry] = {
         values=_YARN | {"num_key_value_heads": 4},
         drop=("rope_scaling",),
     ),
+    "bailing_moe_v3": Entry(
+        why="its head as beam's (bailing_moe_v3.py:1409)",
+        after={"enable_lm_head_fp32": True},
+    ),
+    "beam": Entry(
+        why="heads as for deepseek; its head is bfloat16 whatever the launch says (beam.py:1326), "
+        "and takes products in float32 where the file asks for it (logits_processor.py:471)",
+        values={"num_key_value_heads": 4},
+        after={"enable_lm_head_fp32": True},
+    ),
     "exaone_moe": Entry(
         why="the hub's file says which layers have experts, transformers' class does not; with a "
         "pattern the server asks for triton, which then has no window (triton_backend.py:1824)",
