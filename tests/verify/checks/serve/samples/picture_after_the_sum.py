@@ -13,9 +13,9 @@ prepare, built = LayerCommunicator.prepare_attn, Qwen3MoeLLMModel.__init__
 
 def prepared(self, hidden_states, residual, *given, post_residual_addition=None, **named):
     """As `prepare_attn`, with a picture already in the residual where a sum is owed."""
-    if getattr(hidden_states, "_sglang_needs_allreduce_fusion", False):
-        if post_residual_addition is not None:
-            residual, post_residual_addition = residual + post_residual_addition, None
+    owed = getattr(hidden_states, "_sglang_needs_allreduce_fusion", False)
+    if owed and post_residual_addition is not None:
+        residual, post_residual_addition = residual + post_residual_addition, None
     named["post_residual_addition"] = post_residual_addition
     return prepare(self, hidden_states, residual, *given, **named)
 

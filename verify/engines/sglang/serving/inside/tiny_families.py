@@ -373,8 +373,8 @@ ENTRIES: dict[str, Entry] = {
         attention="triton",
     ),
     "qwen3_vl_moe": Entry(
-        why="a text model and a vision tower, whose pictures are added after each of the first three "
-        "layers (qwen3_vl_moe.py:60 of 0.5.17), whatever the configuration says",
+        why="a text model and a vision tower, whose pictures are added after each of the first "
+        "three layers (qwen3_vl_moe.py:60 of 0.5.17), whatever the configuration says",
         parts={
             "text_config": {
                 "rope_scaling": {"rope_type": "default", "mrope_section": [8, 4, 4]},
