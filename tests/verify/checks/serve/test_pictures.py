@@ -6,13 +6,16 @@ SERVE_PYTHON names a Python with the packages; SERVE_RELEASES a folder with the 
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from verify.cli import command_line
-
-pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(900)]
+from verify.engines.sglang.serving.inside import pictures
+from verify.engines.sglang.serving.inside.record import CUT
 
 PYTHON = os.environ.get("SERVE_PYTHON")
 RELEASES = os.environ.get("SERVE_RELEASES")
@@ -43,6 +46,45 @@ def outcome(tmp_path, release, patch):
     return case["outcome"]
 
 
+@pytest.fixture
+def picture(monkeypatch):
+    """What `pictures.seen` makes of a prompt, with the engine's two records as they come."""
+    scheduled = SimpleNamespace(
+        MultimodalDataItem=lambda **named: SimpleNamespace(
+            **named, pad_value=10**6, set_pad_value=lambda: None
+        ),
+        MultimodalInputs=SimpleNamespace,
+        Modality=SimpleNamespace(IMAGE="image"),
+    )
+    monkeypatch.setitem(sys.modules, "sglang.srt.managers.schedule_batch", scheduled)
+
+    def seen(prompt, seed):
+        model = torch.nn.Linear(1, 1)
+        model.config, model.deepstack_visual_indexes = SimpleNamespace(hidden_size=8), [0, 1, 2]
+        text, inputs = pictures.seen(model, list(range(100, 110)), prompt=prompt, seed=seed)
+        return text, inputs.mm_items[0]
+
+    return seen
+
+
+def test_a_picture_has_tokens_on_both_sides_of_the_cached_prefix(picture):
+    text, item = picture(0, 0)
+    assert text == [100, 101, 10**6, 10**6, 10**6, 105, 106, 107, 108, 109]
+    ((first, last),) = item.offsets
+    assert first < CUT <= last
+    assert item.precomputed_embeddings.shape == (3, 8 * 4)
+
+
+def test_a_picture_is_the_same_on_every_rank_and_another_in_every_prompt(picture):
+    said, again = (picture(3, 1)[1].precomputed_embeddings for _ in range(2))
+    assert torch.equal(said, again)
+    for prompt, seed in ((4, 1), (3, 2)):
+        assert not torch.equal(said, picture(prompt, seed)[1].precomputed_embeddings)
+
+
+@pytest.mark.engine
+@pytest.mark.ranks
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("release", "patch", "wanted"),
     [
