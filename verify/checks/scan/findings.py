@@ -166,6 +166,7 @@ def _said(broken: Broken) -> tuple[str, str]:
         case "double":
             return f"where {where}, {place.collective} sums the output", f"{taker} sums it again"
         case "combined" | "backend":
+            where = "an all-to-all backend moves tokens" if fault.kind == "backend" else where
             return (
                 f"where {where}, {place.collective} sums what is complete",
                 "the dispatcher's combine has summed it before",
