@@ -54,7 +54,7 @@ class Duty:
     A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`; where
     `argument` is given it is that argument of `calls` which answers. `rule` is broken by one that
     does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
-    A file in which `knows` is not found owes nothing, nor does a source without the file `beside`.
+    A file in which `knows` is not found owes nothing.
     """
 
     file: str
@@ -72,7 +72,6 @@ class Duty:
     rule: str = "lost-sum"
     needs: str = ""
     knows: str = ""
-    beside: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

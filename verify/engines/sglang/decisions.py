@@ -11,8 +11,6 @@ from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
 
 ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
-# cuts the prefill of any model over context ranks
-CONTEXT_FILE = "sglang/srt/layers/cp/utils.py"
 GROUP_SUMS = ("all_reduce", "reduce_scatter", "reduce_scatterv", "reduce_scatter_tensor")
 GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 ATTENTION_SUMS = (
@@ -349,26 +347,6 @@ COMMUNICATOR_DUTIES = (
         optional=True,
         only=((("moe_cp_allgather|prefill_cp_shards_tokens", True),),),
         rule="sums-local-rows",
-    ),
-    # a dense MLP sums over ranks of other rows where a prefill is cut over context ranks (#38078)
-    Duty(
-        file=COMMUNICATOR_FILE,
-        cls=MODES,
-        function="_compute_mlp_mode",
-        calls=("return FULL",),
-        optional=True,
-        only=(
-            (
-                (SPARSE, True),
-                ("prefill_cp_shards_tokens", False),
-                # these gather in a communicator of their own
-                (r"(?:dsa_enable|mla)_(?:prefill_cp|cp_enabled|prefill_cp_enabled)", True),
-            ),
-        ),
-        beside=CONTEXT_FILE,
-        rule="sums-local-rows",
-        needs="dense layers without MLA, --attn-cp-size 2 --enable-prefill-cp; to 0.5.19 also "
-        "SGLANG_ENABLE_CP_V2=1",
     ),
 )
 # where a condition of shared code has a truth: what a launch, or a layer, must be like

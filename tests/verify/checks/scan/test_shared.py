@@ -355,22 +355,3 @@ def test_broken_duty_says_what_it_takes_to_show(
     assert found
     said = [" ".join(one.needs) for one in found]
     assert all(needs in each for each in said) if needs else "" in said
-
-
-def test_dense_mlp_under_context_parallelism(scanned: Callable[..., ScanResult]) -> None:
-    """#38078: a prefill that is cut over context ranks is put together before a dense MLP."""
-    wrong = ("sums-local-rows", "_compute_mlp_mode")
-    cut = {**FILES, "layers/cp/utils.py": "def split_rows(batch):\n    return batch\n"}
-    assert found(scanned, FILES) == []
-    assert found(scanned, cut) == [wrong]
-    gathered = """\
-        if enable_moe_dense_fully_dp():
-            return ScatterMode.SCATTERED
-        if _generic_prefill_cp_shards_tokens() and not is_mla_cp_enabled():
-            return ScatterMode.MOE_FULL
-        return ScatterMode.FULL
-"""
-    old = COMMUNICATOR[COMMUNICATOR.index("        return ScatterMode.SCATTERED if") :]
-    old = old[: old.index("\n") + 1]
-    name = "layers/communicator.py"
-    assert found(scanned, {**cut, name: COMMUNICATOR.replace(old, gathered)}) == []
