@@ -61,7 +61,7 @@ READING = Reading(
         arguments=ARGUMENTS,
         boundaries=BOUNDARIES,
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
-        imported=re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+"),
+        imported=re.compile(r"sglang(?<!\wsglang)\.srt\.(?:layers|distributed)\.[\w.]+"),
         environment="sglang/srt/environ.py",
         declares=re.compile(r"\n\s+(?P<name>\w+) = EnvBool\((?P<default>True|False)\)"),
         reads=re.compile(

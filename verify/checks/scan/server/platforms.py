@@ -33,7 +33,7 @@ def platform_of(index: Index, backend: str) -> str | None:
         own = path.removeprefix(DISPATCHERS).startswith(backend)
         if path.startswith(DISPATCHERS) and own and _ROCM.search(module.text):
             return NAMES["hip"]
-        for match in asked.finditer(module.text):
+        for match in asked.finditer(module.text) if backend in module.text else ():
             elsewhere = _ELSEWHERE.search(match[0])
             if elsewhere is not None:
                 return NAMES.get(elsewhere[1], elsewhere[1])
