@@ -53,6 +53,7 @@ _EXPERTS = re.compile(rf"^class (?:{'|'.join(ENGINE.structure.expert_layers)})\b
 _AS_NONE = re.compile(r"\bis_none\(\)[^:]*:")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
+_NAMED = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 
 
@@ -276,12 +277,10 @@ class Judge:
     def _environment(self, when: Cond, reach: Cond, places: tuple[Place, ...]) -> tuple[str, ...]:
         """What the environment is asked for by a file's own names that hold in every case."""
         module = self.machine.state.index.module(places[-1].file)
-        asked = (
-            re.search(rf"^{name} = (.*)$", module.text, re.MULTILINE)
-            for name in self.logic.support(when)
-            if module and name.isidentifier() and self._always(name, when, reach)
-        )
-        return tuple(read[0] for found in filter(None, asked) for read in READS.finditer(found[1]))
+        asked = _asks_environment(module.text) if module else {}
+        names = asked.keys() & set(self.logic.support(when))
+        held = (name for name in sorted(names) if self._always(name, when, reach))
+        return tuple(read for name in held for read in asked[name])
 
     def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
         """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
@@ -346,6 +345,13 @@ class Judge:
             if match:
                 when = self.logic.assume(when, name, value=match["sign"] == ">")
         return when
+
+
+@lru_cache(maxsize=100)
+def _asks_environment(text: str) -> dict[str, list[str]]:
+    """By a file's own names: what each asks of the environment."""
+    found = {name: [m[0] for m in READS.finditer(value)] for name, value in _NAMED.findall(text)}
+    return {name: reads for name, reads in found.items() if reads}
 
 
 def known_backends(index: Index) -> tuple[str, ...]:
