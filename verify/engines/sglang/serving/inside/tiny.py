@@ -105,6 +105,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
         values |= _per_layer(default, cls)
         values = {key: value for key, value in values.items() if not _read_only(known, key)}
         values |= entry.values
+        values |= {name: _part(known, name, own) for name, own in entry.parts.items()}
         for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
             if "rope_parameters" in default and name not in entry.values:
                 values.pop(name, None)
@@ -132,6 +133,12 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config["tiny_attention"] = entry.attention
     config["dtype"] = config["torch_dtype"] = SIZES["dtype"]
     return config
+
+
+def _part(known: Any, name: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The configuration `name` within one of class `known`, in the sizes that it has."""
+    default = known.sub_configs[name]().to_dict()
+    return {key: SIZES[key] for key in SIZES if key in {*default, "dtype"}} | own
 
 
 _ALWAYS = {
