@@ -2,8 +2,8 @@
 
 Four ranks run each row in each layout in `tests/gpu_tests/test_guards_on_ranks.py`. What takes more
 is `slow`: each way to communicate and every case on four ranks, all of the plan's layers, and eight
-ranks; `.ci/run` has all of it but the eight. `GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds that
-need more of them are skipped.
+ranks; `.ci/run` has all of it but the eight. `GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds
+that need more of them are skipped.
 """
 
 import os
