@@ -1,8 +1,9 @@
-"""`pytest gpu_tests`: every case on one and two ranks, and each way to communicate on four.
+"""`pytest gpu_tests`: every case on one and two ranks.
 
-What takes minutes is `slow`: every case on four ranks, all of the plan's layers, and eight ranks;
-`.ci/run` has all of it but the eight. `GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds that
-need more of them are skipped.
+Four ranks run each row in each layout in `tests/gpu_tests/test_guards_on_ranks.py`. What takes more
+is `slow`: each way to communicate and every case on four ranks, all of the plan's layers, and eight
+ranks; `.ci/run` has all of it but the eight. `GPU_TESTS_BACKEND=nccl` runs the same on GPUs; worlds
+that need more of them are skipped.
 """
 
 import os
@@ -111,6 +112,7 @@ def test_ranks_and_ledger_agree(world_size: int, dtype: Dtype) -> None:
     assert found == {"helper": []}
 
 
+@SLOW
 def test_four_ranks_and_ledger_agree_on_each_way_to_communicate() -> None:
     every = every_case(world_size=4, guards=("helper",), dtypes=("float32",))
     todo = told_apart(every)

@@ -169,3 +169,9 @@ def test_installs_for_real_beside_a_folder_called_verify(runner):
     done = runner.run(STEPS[1])
     assert done.returncode == 1, done.stderr
     assert "cedar.py,line=22" in done.stdout
+    first = outputs_of(runner)
+    # once more in the same job
+    assert runner.run(STEPS[0], python=sys.executable).returncode == 0
+    assert runner.run(STEPS[1], **{"fail-on": "never"}).returncode == 0
+    assert outputs_of(runner)["directory"] != first["directory"]
+    assert Path(first["sarif"]).is_file()
