@@ -226,6 +226,44 @@ def test_what_was_asked_before_changes_nothing(pieces, asked, misses):
                 }
 
 
+CALLED_BY_TWO = """
+class ServerArgs:
+    def __post_init__(self):
+        if self.tp_size > 1:
+            first(self)
+        else:
+            second(self)
+
+
+def first(args):
+    inner(args)
+
+
+def second(args):
+    inner(args)
+
+
+def inner(args):
+    if args.fuse:
+        raise ValueError("no")
+"""
+
+
+def test_who_calls_what_is_not_remembered_has_asked_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall, "MAX_MISSES", 1)
+    file = tmp_path / "sglang" / "srt" / "server_args.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(CALLED_BY_TWO)
+    with open_source(str(tmp_path)) as tree:
+        known = Arguments(Index(tree, LIBRARY))
+        refused = [
+            known.follow({"tp_size": size, "fuse": fuse}, Model()).refused is not None
+            for size in (4, 1)
+            for fuse in (False, True)
+        ]
+    assert refused == [False, True, False, True]
+
+
 def by_python(record, options, architecture):
     """The options as the source itself settles them, None where it raises."""
     vars(record).update(options)
