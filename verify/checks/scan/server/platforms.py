@@ -14,7 +14,13 @@ DISPATCHERS = ENGINE.files.dispatchers
 # ROCm's own functions, and no word of another platform
 _ROCM = re.compile(r"(?s)\A(?!.*\bis_(?:cuda|npu|xpu)\b).*\bget_hip_\w+\b")
 _ELSEWHERE = re.compile(r"\bhardware_backend\.(\w+)\b")
-NAMES = {"npu": "an NPU", "xpu": "an XPU", "hip": "a ROCm GPU", "mlx": "Apple silicon"}
+NAMES = {
+    "cpu": "a CPU",
+    "npu": "an NPU",
+    "xpu": "an XPU",
+    "hip": "a ROCm GPU",
+    "mlx": "Apple silicon",
+}
 
 
 def platform_of(index: Index, backend: str) -> str | None:
