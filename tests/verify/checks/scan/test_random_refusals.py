@@ -7,10 +7,12 @@ import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from unittest.mock import patch
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from verify.checks.scan.server import recall
 from verify.checks.scan.server.arguments import Arguments
 from verify.checks.scan.server.models import Model
 from verify.engines.sglang.library import LIBRARY
@@ -191,23 +193,27 @@ def test_a_launch_is_refused_exactly_where_python_raises(pieces, asked):
         max_size=4,
     ),
     asked=st.lists(launches, min_size=2, max_size=6),
+    # after so many a call is followed without being remembered
+    misses=st.sampled_from((0, 1, recall.MAX_MISSES)),
 )
 @example(
     pieces=[(REFUSES, "self.fuse", "True"), (REFUSES, "elsewhere()", "True")],
     asked=[({**BOTH, "fuse": fuse}, "OakForCausalLM") for fuse in (True, False)],
+    misses=recall.MAX_MISSES,
 )
 @example(
     pieces=[(RECURS, "self.fuse", "True")],
     asked=[({**OPTIONS, "fuse": fuse}, "OakForCausalLM") for fuse in (True, False)],
+    misses=recall.MAX_MISSES,
 )
-def test_what_was_asked_before_changes_nothing(pieces, asked):
+def test_what_was_asked_before_changes_nothing(pieces, asked, misses):
     body = "\n".join(shape.format(one, other) for shape, one, other in pieces)
     text = SERVER + textwrap.indent(body, " " * 8) + "\n"
     with TemporaryDirectory() as folder:
         file = Path(folder, "sglang", "srt", "server_args.py")
         file.parent.mkdir(parents=True)
         file.write_text(text)
-        with open_source(folder) as tree:
+        with open_source(folder) as tree, patch.object(recall, "MAX_MISSES", misses):
             known = Arguments(Index(tree, LIBRARY))
             for options, architecture in asked:
                 model = Model(architecture=architecture)
@@ -218,6 +224,44 @@ def test_what_was_asked_before_changes_nothing(pieces, asked):
                 assert {name: again.options.get(name) for name in (*OPTIONS, "depth")} == {
                     name: fresh.options.get(name) for name in (*OPTIONS, "depth")
                 }
+
+
+CALLED_BY_TWO = """
+class ServerArgs:
+    def __post_init__(self):
+        if self.tp_size > 1:
+            first(self)
+        else:
+            second(self)
+
+
+def first(args):
+    inner(args)
+
+
+def second(args):
+    inner(args)
+
+
+def inner(args):
+    if args.fuse:
+        raise ValueError("no")
+"""
+
+
+def test_who_calls_what_is_not_remembered_has_asked_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall, "MAX_MISSES", 1)
+    file = tmp_path / "sglang" / "srt" / "server_args.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(CALLED_BY_TWO)
+    with open_source(str(tmp_path)) as tree:
+        known = Arguments(Index(tree, LIBRARY))
+        refused = [
+            known.follow({"tp_size": size, "fuse": fuse}, Model()).refused is not None
+            for size in (4, 1)
+            for fuse in (False, True)
+        ]
+    assert refused == [False, True, False, True]
 
 
 def by_python(record, options, architecture):
