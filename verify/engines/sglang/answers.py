@@ -21,6 +21,7 @@ from verify.engines.sglang.vocabulary import (
     COMMUNICATOR,
     COMMUNICATOR_FILE,
     COMMUNICATOR_FLAGS,
+    GATHERS_CONTEXTS,
     IS_LAST,
     SCATTERS,
 )
@@ -62,7 +63,7 @@ ASKED: Mapping[str, Callable[[_Layer], bool]] = {
         for owner in ("get_global_server_args()", "get_server_args()", "get_parallel()")
     },
     A2A_NONE: lambda layer: layer.deployment.config.moe_a2a_backend == "none",
-    "is_enable_moe_cp_allgather()": lambda layer: layer.deployment.shares_tokens_across_cp,
+    f"{GATHERS_CONTEXTS}()": lambda layer: layer.deployment.shares_tokens_across_cp,
     f"{MODE} == MOE_FULL": lambda layer: layer.mode == "moe_full",
     f"{MODE} == SCATTERED": lambda layer: layer.mode == "scattered",
     f"{COMMUNICATOR}.{IS_LAST}": lambda layer: layer.last,

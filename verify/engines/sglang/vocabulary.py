@@ -91,6 +91,7 @@ COMMUNICATOR_FLAGS = {name: flag.name for flag in SKIP_FLAGS for name in flag.as
 FORWARD_CONTEXT = "get_forward"
 
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
+ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
 NORMS_FILE = "sglang/srt/layers/layernorm.py"
 FACTORIES_FILE = "sglang/srt/layers/layer_boundary/factories.py"
 PARALLEL_STATE_FILE = "sglang/srt/distributed/parallel_state.py"
@@ -101,6 +102,7 @@ ALLOW = "allow_reduce_scatter"
 IS_LAST = "is_last_layer"
 PIPELINE_HANDOFF = "PPProxyTensors("
 FUSION_MARK = "_sglang_needs_allreduce_fusion"
+GATHERS_CONTEXTS = "is_enable_moe_cp_allgather"
 FUSED_NORM = "forward_with_allreduce_fusion"
 
 STAGE_FACTORIES = ("append_stages", "make_stages")

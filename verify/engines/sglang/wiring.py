@@ -7,12 +7,10 @@ from verify.engines.sglang.answers import boundary_sum, read_answers
 from verify.engines.sglang.constraints import EXIT_FILE, published_flags
 from verify.engines.sglang.package import ARGUMENTS, SERVER_FILE
 from verify.engines.sglang.reduction_groups import read_groups
-from verify.engines.sglang.vocabulary import (
-    COMMUNICATOR_FILE,
-)
+from verify.engines.sglang.vocabulary import ATTENTION_FILE, COMMUNICATOR_FILE, GATHERS_CONTEXTS
 from verify.engines.traits import Coverage, ReductionGroups
 from verify.errors import VerifyError
-from verify.interpreter.index import Index, UnreadableError
+from verify.interpreter.index import Function, Index, UnreadableError
 from verify.interpreter.state import CANNOT_FOLLOW
 from verify.logic.diagrams import TRUE, Logic
 from verify.parallel.guards import Producer
@@ -66,7 +64,7 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
         answers=answers,
         boundary=boundary_sum(logic, groups.moe_output) if groups.moe_output else None,
         copies_experts=_takes(tree, "moe_dp_size"),
-        splits_contexts=_takes(tree, "attn_cp_size"),
+        splits_contexts=_takes(tree, "attn_cp_size") and _gathers_contexts(index),
         definitions=None if definitions.unknown("DP") else definitions,
     )
 
@@ -76,6 +74,15 @@ def _summed(declined: Coverage | None) -> UnfusedGroup:
     if declined is None:
         return "none"
     return "tp" if declined.whole == TRUE else "moe_tp"
+
+
+def _gathers_contexts(index: Index) -> bool:
+    """Whether experts can be given the tokens of all context-parallel ranks.
+
+    Where they cannot (0.5.9), a layer with such ranks stops: its gather knows no group for them.
+    """
+    module = index.module(ATTENTION_FILE)
+    return module is None or isinstance(module.lookup(GATHERS_CONTEXTS), Function)
 
 
 def _takes(tree: SourceTree, option: str) -> bool:
