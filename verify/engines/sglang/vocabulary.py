@@ -87,6 +87,14 @@ SKIP_FLAGS = (
 FLAGS = tuple(flag.name for flag in SKIP_FLAGS)
 FLAG_FUNCTIONS = {name: flag.name for flag in SKIP_FLAGS for name in flag.functions}
 FLAG_NAMES = {name: flag.name for flag in SKIP_FLAGS for name in flag.carries}
+# 0.5.21's boundary answers before a layer runs what the communicator's methods do elsewhere: which
+# reduce-scatter follows, whether a sum is left to it, and whether to the next layer
+BOUNDARY = "OutputBoundary"
+BOUNDARY_ANSWERS = (
+    "_postprocess_dp_step",
+    "_ffn_leaves_sum_to_reduce_scatter",
+    "_ffn_sum_moves_to_next_layer",
+)
 COMMUNICATOR_FLAGS = {name: flag.name for flag in SKIP_FLAGS for name in flag.asked}
 FORWARD_CONTEXT = "get_forward"
 

@@ -20,6 +20,8 @@ PRODUCERS: dict[str, Producer] = {
     "tensor_model_parallel_all_reduce": "one-site",
     "moe_expert_parallel_all_reduce": "two-site",
     "moe_tensor_model_parallel_all_reduce": "two-site",
+    "reduce_moe_output": "one-site",
+    "post_experts_all_reduce": "two-site",
 }
 
 
@@ -27,14 +29,9 @@ def why_not(index: Index) -> str:
     """Why the ledger does not know this source's steps; empty where it does."""
     if COMMUNICATOR_FILE in index.tree.paths:
         return ""
-    if EXIT_FILE not in index.tree.paths:
-        return f"has neither {COMMUNICATOR_FILE} nor {EXIT_FILE}: prove knows no other steps"
-    if not published_flags(index):
+    if EXIT_FILE in index.tree.paths:
         return ""
-    return (
-        f"tells its blocks what to leave ({EXIT_FILE} publishes it), by conditions that prove does "
-        "not read; `scan` reads this one"
-    )
+    return f"has neither {COMMUNICATOR_FILE} nor {EXIT_FILE}: prove knows no other steps"
 
 
 def asks_sizes(tree: SourceTree) -> bool:
@@ -63,6 +60,7 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
         unfused_group=_summed(groups.declined),
         answers=answers,
         boundary=boundary_sum(logic, groups.moe_output) if groups.moe_output else None,
+        publishes=bool(published_flags(index)),
         copies_experts=_takes(tree, "moe_dp_size"),
         splits_contexts=_takes(tree, "attn_cp_size") and _gathers_contexts(index),
         definitions=None if definitions.unknown("DP") else definitions,
