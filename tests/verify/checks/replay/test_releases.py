@@ -50,7 +50,7 @@ def test_the_flags_that_prove_reads_are_those_that_the_release_publishes(version
         asked = offered(tuple(executable(ranks)), files, source=version)
     with open_source(location) as tree:
         release = ledger_source.read(tree).release
-    divides = HIDDEN_SIZE % ranks == 0
+    answers = 0
     with Child(location) as child:
         for deployment in asked:
             out = child.run(Case(decoder=decoder, deployment=deployment))
@@ -58,8 +58,10 @@ def test_the_flags_that_prove_reads_are_those_that_the_release_publishes(version
             read = dict(zip(flag_names(), map(int, row_bits(row, len(flag_names()))), strict=True))
             told = out["published"]
             assert told == {flag: read[flag] for flag in told}, (deployment.as_json(), out["why"])
-            # no layer can be built on a number of ranks that its tensors cannot be cut by
-            assert len(told) == len(read) or not divides, (deployment.as_json(), out["why"])
+            assert len(told) == len(read) or out["kind"] == "cannot run", deployment.as_json()
+            answers += len(told) == len(read)
+    # no layer can be built on a number of ranks that its tensors cannot be cut by
+    assert answers or HIDDEN_SIZE % ranks
 
 
 def execute(version, model, deployment):
