@@ -38,7 +38,7 @@ from verify.parallel.guards import Guards, Producer
 from verify.source.source import SourceTree
 
 ENGINE = reading()
-WIRING = ENGINE.wiring
+WIRING, COLLECTIVES = ENGINE.wiring, ENGINE.library.collectives
 LAYER_CLASS = re.compile(r"Layer$")
 
 
@@ -63,7 +63,9 @@ def read(tree: SourceTree) -> Sourced:
         raise VerifyError(f"{tree.name} {tree.version} {why_not}")
     definitions = _definitions(index)
     release = WIRING.release(index, definitions)
-    sites = [site for site in read_sites(index) if site.collective in WIRING.producers]
+    # blocks call helpers of their boundary's, too, and are not judged by them where it takes all
+    known = WIRING.producers.keys() & (WIRING.producers if release.publishes else COLLECTIVES)
+    sites = [site for site in read_sites(index) if site.collective in known]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     by_size = ENGINE.roles.scatters_by_size
     unknown = definitions.unknown(by_size)
