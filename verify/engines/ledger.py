@@ -22,8 +22,13 @@ SummedGroup = Literal["ep", "moe_tp", "tp"]
 class Answers(Protocol):
     """What a source answers its layers; `mode` are the tokens that the MLP is given."""
 
-    def fuses(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
-        """Whether it leaves its sum to the next norm; `last`: it was told that there is none."""
+    def fuses(
+        self, deployment: Deployment, mode: Mode, *, last: bool, scattered: bool = False
+    ) -> bool:
+        """Whether it leaves its sum to the next norm; `last`: it was told that there is none.
+
+        `scattered`: a reduce-scatter follows.
+        """
 
     def scatters(self, deployment: Deployment, mode: Mode, *, allowed: bool, by_size: bool) -> bool:
         """Whether its sum is made by a reduce-scatter, where the layer allows one."""
@@ -50,7 +55,7 @@ class Release:
     the layer sums when the norm has no fused form (`none`: it always calls the fused form).
     `answers`: where a layer leaves its sum to the next norm or to a reduce-scatter, None: where
     `verify.parallel.row` says. `boundary`: over which group a stage's boundary sums; None where
-    blocks and communicators do.
+    blocks and communicators do. `publishes`: it sums what it told the block to leave, else all.
     `definitions`: the flags as the source defines them, none where its communicator does not ask;
     None: as the helper does. `copies_experts` and `splits_contexts`: the server takes MoE data
     parallelism, and attention context parallelism.
@@ -61,6 +66,7 @@ class Release:
     unfused_group: UnfusedGroup = "moe_tp"
     answers: Answers | None = None
     boundary: Callable[[MoeConfig], SummedGroup] | None = None
+    publishes: bool = False
     definitions: FlagDefinitions | None = None
     copies_experts: bool = True
     splits_contexts: bool = True

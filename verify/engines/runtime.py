@@ -11,10 +11,11 @@ class Runtime:
 
     Modules: `models` is the folder of model files; `state` makes the groups, `attention` lays
     tokens out, `flags` computes the flags (`published`: each one's function) and lists all-to-all
-    backends in the class `backends`; `arguments` and what is in `fields` hold the server's options,
-    `batch` has a forward pass's batch and what is sent between stages (`stage_output`), `context`
-    what is in force while it runs, `settings` what every process is told at its start, with the
-    function `sizes`; `older_settings` did so before.
+    backends in the class `backends`, `communicator` answers a layer the other flags (`answered`:
+    each one's method); `arguments` and what is in `fields` hold the server's options, `batch` has a
+    forward pass's batch and what is sent between stages (`stage_output`), `context` what is in
+    force while it runs, `settings` what every process is told at its start, with the function
+    `sizes`; `older_settings` did so before.
 
     Code: what matches `experts` builds experts, `boundary` is a module that moves tensors between
     layers. `core_attention` and `linear_attention` compute no more than attention, `embedding` is
@@ -31,6 +32,8 @@ class Runtime:
     attention: str
     flags: str
     published: Mapping[str, str]
+    communicator: str
+    answered: Mapping[str, str]
     backends: str
     arguments: str
     fields: str

@@ -8,19 +8,22 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
+from helper import Path
 from verify.checks.scan.layers import Facts, LayerRun, run_layer
 from verify.checks.scan.roots import Roots, find_roots
 from verify.checks.scan.side_by_side import side_by_side
 from verify.checks.scan.sites import GuardedSite
 from verify.engines.sources import reading
 from verify.interpreter.index import Class
+from verify.interpreter.values import Axis
 from verify.logic.diagrams import FALSE, Cond
 from verify.parallel.guards import SharedRule
 
 ENGINE = reading()
 Line = tuple[str, int]
 ATTENTION_DP, COMBINES = ENGINE.atoms.attention_dp, ENGINE.roles.combines
-ALL, NONE = "all", "none"
+ALL, NONE, REDUCES = "all", "none", "reduces before its boundary"
+PATHS: Mapping[Path, Axis] = {"EP": "EP", "TP": "MOE_TP"}
 REFUSABLE = (ATTENTION_DP, COMBINES)
 
 
@@ -28,10 +31,11 @@ REFUSABLE = (ATTENTION_DP, COMBINES)
 class Around:
     """A layer, as one run of it shows; it knows places only, so that a process can send it.
 
-    `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what no
-    server can be in there, `never` in the whole layer; `reached`: behind the combine of which
-    all-to-all backends one runs. `communicates`: whether what it leaves goes to what moves tokens
-    between attention groups; `boundary`: whether a stage's boundary sums what
+    `told`: each line with a reduction that ran, and the flags that decide there; `reduces`: the
+    rows in which one of its reductions can be made there, by path; `refused`: what no server can be
+    in there, `never` in the whole layer; `reached`: behind the combine of which all-to-all backends
+    one runs. `communicates`: whether what it leaves goes to what moves tokens between attention
+    groups; `boundary`: whether a stage's boundary sums what
     its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The
     others as in `verify.parallel.guards.Guards`.
     """
@@ -39,6 +43,7 @@ class Around:
     name: str
     file: str
     told: Mapping[Line, frozenset[str]]
+    reduces: Mapping[Line, Mapping[Path, int]]
     refused: Mapping[Line, frozenset[str]]
     never: frozenset[str]
     reached: Mapping[Line, frozenset[str]]
@@ -84,13 +89,19 @@ def _around(facts: Facts, cls: Class) -> Around:
     run = run_layer(facts, cls)
     logic, flags = run.state.logic, frozenset(ENGINE.flags)
     when: dict[Line, Cond] = {}
+    reduces: dict[Line, dict[Path, int]] = {}
     for reduction in run.reductions:
         line = (reduction.place.file, reduction.place.line)
         when[line] = logic.either(when.get(line, FALSE), reduction.when)
+        for path, axis in PATHS.items():
+            if axis in reduction.place.axes:
+                rows = reduces.setdefault(line, {})
+                rows[path] = rows.get(path, 0) | logic.table(reduction.when, ENGINE.flags)
     return Around(
         name=cls.name,
         file=cls.module.path,
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
+        reduces=reduces,
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
         never=frozenset(_refused(run, FALSE)),
         reached=_reached(run),
@@ -132,7 +143,7 @@ def _boundary(run: LayerRun) -> str:
         return NONE
     if run.cls.has((ENGINE.wiring.own_sum,)):
         return "its boundary is given a sum of its own"
-    return "reduces before its boundary" if run.reductions else ALL
+    return REDUCES if run.reductions else ALL
 
 
 def _shared_experts(run: LayerRun) -> SharedRule:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePosixPath
 
+from helper import Path
 from verify.checks.prove.around import (
     ALL,
     ATTENTION_DP,
     COMBINES,
     NONE,
+    REDUCES,
     Around,
     Line,
     layers_around,
@@ -36,7 +38,7 @@ from verify.parallel.guards import Guards, Producer
 from verify.source.source import SourceTree
 
 ENGINE = reading()
-WIRING = ENGINE.wiring
+WIRING, COLLECTIVES = ENGINE.wiring, ENGINE.library.collectives
 LAYER_CLASS = re.compile(r"Layer$")
 
 
@@ -61,12 +63,14 @@ def read(tree: SourceTree) -> Sourced:
         raise VerifyError(f"{tree.name} {tree.version} {why_not}")
     definitions = _definitions(index)
     release = WIRING.release(index, definitions)
-    sites = [site for site in read_sites(index) if site.collective in WIRING.producers]
+    # blocks call helpers of their boundary's, too, and are not judged by them where it takes all
+    known = WIRING.producers.keys() & (WIRING.producers if release.publishes else COLLECTIVES)
+    sites = [site for site in read_sites(index) if site.collective in known]
     sites.sort(key=lambda site: (site.file, str(site.cls), site.method, site.line))
     by_size = ENGINE.roles.scatters_by_size
     unknown = definitions.unknown(by_size)
     left_out = [f"the source's own {by_size} flag, it depends on {unknown}"] if unknown else []
-    at_boundary = release.boundary is not None
+    at_boundary = release.boundary is not None and not release.publishes
     around = layers_around(read_facts(index), () if at_boundary else sites)
     subjects = [_at_boundary(layer) for layer in around if at_boundary and layer.boundary == ALL]
     left_out += [
@@ -77,13 +81,13 @@ def read(tree: SourceTree) -> Sourced:
     for _, members in groupby(sites, key=lambda site: (site.file, site.cls, site.method)):
         block = tuple(members)
         lines = {(site.file, site.line) for site in block}
-        layers = [one for one in around if one.communicates and lines & one.told.keys()]
+        layers = [one for one in around if lines & one.told.keys() and _takes_over(one, release)]
         block = _one_a_path(block)
-        why = _unjudged(block, layers)
+        why = _unjudged(block, layers, release)
         if why:
             left_out.append(f"{_name(block)}: {why}")
         else:
-            subjects += _in_layers(block, layers, lines)
+            subjects += _in_layers(block, layers, lines, release)
     index.unread |= broken(index)
     unread = (*tree.skipped, *sorted(index.unread.values()))
     return Sourced(
@@ -103,13 +107,21 @@ def _definitions(index: Index) -> FlagDefinitions:
     return ledger().definitions(ENGINE.constraints.texts(index) if asked else {})
 
 
+def _takes_over(layer: Around, release: Release) -> bool:
+    """Whether what the block leaves goes to something that asks where it goes."""
+    return layer.boundary == REDUCES if release.publishes else layer.communicates
+
+
 def _in_layers(
-    block: Sequence[GuardedSite], layers: Iterable[Around], lines: Collection[Line]
+    block: Sequence[GuardedSite],
+    layers: Iterable[Around],
+    lines: Collection[Line],
+    release: Release,
 ) -> Iterator[Subject]:
     """The block in each kind of layer that it is in."""
     kinds: dict[Guards, list[str]] = {}
     for layer in layers:
-        guards = _guards(block, layer, lines)
+        guards = _guards(block, layer, lines, release)
         kinds.setdefault(guards, []).append(layer.name)
     for guards, names in kinds.items():
         name = _name(block) if len(kinds) == 1 else f"{_name(block)} in {' and '.join(names)}"
@@ -140,28 +152,36 @@ def _name(block: Sequence[GuardedSite]) -> str:
     return block[0].id.rpartition("/")[0]
 
 
-def _guards(block: Sequence[GuardedSite], layer: Around, lines: Collection[Line]) -> Guards:
+def _guards(
+    block: Sequence[GuardedSite], layer: Around, lines: Collection[Line], release: Release
+) -> Guards:
     names = flag_names()
     full = truth.full(len(names))
     told = frozenset[str]().union(*(layer.told.get(line, ()) for line in lines))
     refused = [layer.refused[line] for line in lines if line in layer.refused]
     never = frozenset[str]().union(*refused).intersection(*refused)
-    skip = {site.path: full ^ site.reduces for site in block}
+    skip: dict[Path, int] = {site.path: full ^ site.reduces for site in block}
+    if release.publishes and _producer(block) == "two-site":
+        # one call for both groups
+        skip = {path: full ^ rows for line in lines for path, rows in layer.reduces[line].items()}
     heard = {flag for site in block for flag in site.accepts}
     for flag in argument_flags():
         at = names.index(flag)
         if any(truth.depends_on(table, at, len(names)) for table in skip.values()):
             heard.add(flag)
-            if flag not in told:
+            if flag not in told and not release.publishes:
                 # the layer never says so: what forward() takes stays at its default, false
                 skip = {p: truth.where_false(table, at, len(names)) for p, table in skip.items()}
                 heard.discard(flag)
+    if release.publishes:
+        # whatever the block asks, its boundary goes by them
+        heard.update(argument_flags())
     return Guards(
         producer=_producer(block),
         skip_ep=skip.get("EP", 0),
         skip_tp=skip.get("TP", 0),
         accepts=frozenset(heard),
-        allows_reduce_scatter=layer.allows_scatter,
+        allows_reduce_scatter=None if release.publishes else layer.allows_scatter,
         tags_fusion=layer.tags_fusion,
         knows_last_layer=layer.knows_last_layer,
         shared_experts=layer.shared_experts,
@@ -178,7 +198,7 @@ def _one_a_path(sites: Iterable[GuardedSite]) -> tuple[GuardedSite, ...]:
     return tuple({(site.path, site.reduces): site for site in sites}.values())
 
 
-def _unjudged(block: Sequence[GuardedSite], layers: Sequence[Around]) -> str:
+def _unjudged(block: Sequence[GuardedSite], layers: Sequence[Around], release: Release) -> str:
     """Why these reductions are not a block of a layer that the ledger knows; empty if they are."""
     first = block[0]
     paths = {site.path for site in block}
@@ -187,7 +207,9 @@ def _unjudged(block: Sequence[GuardedSite], layers: Sequence[Around]) -> str:
         f"no layer around it has a {WIRING.communicator}": not layers,
         "not a method": first.cls is None,
         "several reductions of one path, by different guards": len(block) > len(paths),
-        "one of two reductions only": _producer(block) == "two-site" and len(block) == 1,
+        "one of two reductions only": _producer(block) == "two-site"
+        and len(block) == 1
+        and not release.publishes,
         "a layer's own, and no flag decides": in_layer and not any(s.skips_on for s in block),
         "completes a pipeline stage": any("is_last_rank" in site.guard for site in block),
     }

@@ -6,6 +6,7 @@ flags. Both are asked about the source that was executed; neither sees the resul
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from verify.checks.prove import source as ledger_source
@@ -154,11 +155,13 @@ def _by_decoder(results: Sequence[Result]) -> list[tuple[Decoder, list[Result]]]
 def _executed_guards(decoder: Decoder, subjects: Iterable[Subject]) -> Guards | None:
     """The guards of the method that runs on a GPU without a second stream.
 
-    None where the layer reduces too: `prove` judges each alone, and what runs is both.
+    None where the layer reduces too: `prove` judges each alone, and what runs is both. Of layers of
+    one name that of its own file comes first.
     """
+    home = PurePosixPath(decoder.file).stem
     own = {
         subject.name.partition(" in ")[0]: subject.guards
-        for subject in subjects
+        for subject in sorted(subjects, key=lambda one: not one.name.startswith(f"{home}/"))
         if decoder.cls in subject.layers
     }
     if any(f"/{decoder.cls}." in name for name in own):

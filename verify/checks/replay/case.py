@@ -42,7 +42,7 @@ class Source:
     `told` is what earlier cases have said that was replaced and executed, `learned` are names of
     configurations, `references` results on one rank, `failures` why there is none, `servers` the
     started ranks of the last server, `attempts` a rank on which models are tried, `published` the
-    flags of each server by the release's own functions.
+    flags of each server by the release's own functions, `answered` those of the last layer.
     """
 
     files: SourceFiles
@@ -53,6 +53,12 @@ class Source:
     servers: dict[Execution, Servers] = field(default_factory=dict)
     attempts: Servers = field(default_factory=dict)
     published: dict[Execution, dict[str, bool]] = field(default_factory=dict)
+    answered: dict[str, bool] = field(default_factory=dict)
+
+    def flags(self, server: Execution) -> dict[str, bool] | None:
+        """All that the release said of itself in the last run; None where it did not start."""
+        published = self.published.get(server)
+        return None if published is None else {**published, **self.answered}
 
     def take_servers(self, server: Execution) -> Servers:
         """Ranks that an earlier case of this server started; others than one rank end."""
@@ -76,6 +82,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
             return _result(decoder, judged, replaced, executed, source.published.get(server))
         if decoder not in source.references:
             source.references[decoder] = _reference(source, decoder)
+        source.answered = {}
         ranks = _kept(source, decoder, deployment)
         judged = judge([seen for seen, _ in ranks], reference=source.references[decoder])
         tree = ranks[0][1]
@@ -84,7 +91,7 @@ def run_case(source: Source, decoder: Decoder, deployment: Execution) -> dict[st
         source.told.update(tree.replaced.items(), tree.loaded)
     except RanksError as error:
         judged = _failed(error, source)
-    return _result(decoder, judged, replaced, executed, source.published.get(server))
+    return _result(decoder, judged, replaced, executed, source.flags(server))
 
 
 def _reference(source: Source, decoder: Decoder) -> Seen:
@@ -93,6 +100,7 @@ def _reference(source: Source, decoder: Decoder) -> Seen:
         return _learn(source, decoder)
     except RanksError as error:
         source.failures[decoder] = _failed(error, source)
+        source.answered = {}
         raise
 
 
@@ -170,6 +178,8 @@ def _run(
         model = server.model
         witness.watch(model, reference.slots if reference else None)
         batch = environment.make_batch(tree, deployment, tokens)
+        if rank.rank == 0:
+            source.answered = environment.answered(tree, model, batch)
         marks = batch.input_ids.clone()
         hidden = stack.run(tree, model, batch, pipeline=pipeline)
         # an earlier stage ends with no tokens

@@ -47,6 +47,11 @@ class Execution(Deployment):
         return replace(self, padding="max_len", tokens="even")
 
     @property
+    def scattered(self) -> bool:
+        """Fetched experts, too, compute a rank's own tokens."""
+        return self.dwdp or super().scattered
+
+    @property
     def is_proved(self) -> bool:
         """Whether `prove` knows it."""
         return not (self.all_to_all or self.dwdp or self.stages > 1)
@@ -132,10 +137,8 @@ def tokens_of(deployment: Deployment) -> tuple[int, ...]:
 def row_of(deployment: Execution, published: Mapping[str, bool] | None = None) -> str:
     """The row that this deployment is in, where the model asks for every flag.
 
-    `published` are flags as the release's own functions answered when it ran, which then hold; a
-    release that has no such function has none of them.
+    `published` are flags as the release's own code answered when it ran, which then hold; a release
+    that has no such code has none of them.
     """
-    # experts that are fetched compute a rank's own tokens
-    mode = "scattered" if deployment.dwdp else mode_of(deployment, dense=False)
-    flags = flags_of(deployment, mode=mode)
+    flags = flags_of(deployment, mode=mode_of(deployment, dense=False))
     return row_bits(number_of({**flags, **(published or {})}), len(flag_names()))

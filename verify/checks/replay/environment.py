@@ -6,7 +6,7 @@ by name, and only those that the release's signature knows.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -182,6 +182,31 @@ def published(tree: Tree) -> dict[str, bool]:
         flag: module.binds(name) and bool(module[name]())
         for flag, name in RUNTIME.published.items()
     }
+
+
+def answered(tree: Tree, model: Any, batch: Any) -> dict[str, bool]:
+    """The flags that the release's own communicator answers the first layer with experts.
+
+    All False where the release has no communicators; none are there where the layer has none.
+    """
+    if _optional(tree, RUNTIME.communicator) is None:
+        return dict.fromkeys(RUNTIME.answered, False)
+    with forward_pass(tree, batch):
+        for owner in _communicators(model):
+            return {
+                flag: hasattr(owner, name) and bool(getattr(owner, name)(batch))
+                for flag, name in RUNTIME.answered.items()
+            }
+    return {}
+
+
+def _communicators(model: Any) -> Iterator[Any]:
+    """What moves tensors around the layers with experts, in their order."""
+    for part in model.modules():
+        if any(RUNTIME.experts.match(type(inner).__name__) for inner in part.modules()):
+            for value in vars(part).values():
+                if any(hasattr(value, name) for name in RUNTIME.answered.values()):
+                    yield value
 
 
 def attention_dp_rank(tree: Tree) -> int:

@@ -7,6 +7,7 @@ import base64
 import importlib
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,27 @@ REFERENCE = "reference.rows"
 
 Said = Iterable[tuple[str, int, Any]]
 """Step, prompt and log-probabilities, a float32 tensor."""
+
+
+def prepare(
+    drive: Any,
+    case: dict[str, Any],
+    folder: Path,
+    *,
+    value: Callable[..., Any],
+    answers: Callable[..., Said],
+) -> Any:
+    """`drive.prepare`, and the checkpoint and transformers' answer for a case with `write`."""
+    prepared = drive.prepare(case, folder)
+    if "write" in case:
+        seed = case["seed"]
+        save(
+            Path(case["into"]),
+            seed=seed,
+            value=partial(value, seed=seed),
+            answers=partial(answers, seed=seed),
+        )
+    return prepared
 
 
 def save(

@@ -13,20 +13,29 @@ from typing import NamedTuple
 
 from helper import MoeConfig
 from verify.engines.ledger import SummedGroup
-from verify.engines.sglang.constraints import CONTEXT_PARALLEL, CUDA, when
+from verify.engines.sglang.constraints import (
+    CONTEXT_PARALLEL,
+    CUDA,
+    EXIT_FILE,
+    published_flags,
+    when,
+)
 from verify.engines.sglang.refusals import ATTENTION_DP, INPUT_SCATTERED
 from verify.engines.sglang.vocabulary import (
     A2A_NONE,
     ALLOW,
+    BOUNDARY,
+    BOUNDARY_ANSWERS,
     COMMUNICATOR,
     COMMUNICATOR_FILE,
     COMMUNICATOR_FLAGS,
+    GATHERS_CONTEXTS,
     IS_LAST,
     SCATTERS,
 )
 from verify.engines.traits import Coverage
-from verify.interpreter.index import Class, Index
-from verify.interpreter.state import started
+from verify.interpreter.index import Class, Definition, Index
+from verify.interpreter.state import State, started
 from verify.interpreter.values import Instance, Routine
 from verify.logic.diagrams import FALSE, Cond, Logic
 from verify.parallel.deployment import Deployment
@@ -38,7 +47,11 @@ AITER = "_use_aiter"
 FLASHINFER = re.compile(rf"{CUDA.pattern}|^_is_flashinfer_available$")
 # contexts with communicators of their own, which are not read, and inputs that stay scattered,
 # which are no deployment here
-ELSEWHERE = re.compile(rf"{CONTEXT_PARALLEL.pattern}|_cp_|{re.escape(INPUT_SCATTERED)}")
+ELSEWHERE = re.compile(
+    rf"{CONTEXT_PARALLEL.pattern}|_cp_|{re.escape(INPUT_SCATTERED)}|enable_lora|SHARED_EXPERT_TP1"
+    r"|output_move_completes_sum"
+)
+NO_STEP = "dp_step is None"
 
 
 class _Layer(NamedTuple):
@@ -47,6 +60,7 @@ class _Layer(NamedTuple):
     last: bool = False
     allowed: bool = False
     by_size: bool = False
+    scattered: bool = False
 
 
 ASKED: Mapping[str, Callable[[_Layer], bool]] = {
@@ -62,7 +76,7 @@ ASKED: Mapping[str, Callable[[_Layer], bool]] = {
         for owner in ("get_global_server_args()", "get_server_args()", "get_parallel()")
     },
     A2A_NONE: lambda layer: layer.deployment.config.moe_a2a_backend == "none",
-    "is_enable_moe_cp_allgather()": lambda layer: layer.deployment.shares_tokens_across_cp,
+    f"{GATHERS_CONTEXTS}()": lambda layer: layer.deployment.shares_tokens_across_cp,
     f"{MODE} == MOE_FULL": lambda layer: layer.mode == "moe_full",
     f"{MODE} == SCATTERED": lambda layer: layer.mode == "scattered",
     f"{COMMUNICATOR}.{IS_LAST}": lambda layer: layer.last,
@@ -72,6 +86,19 @@ ASKED: Mapping[str, Callable[[_Layer], bool]] = {
         lambda layer: layer.deployment.padding == "max_len"
     ),
     "DP": lambda layer: layer.by_size,
+    "FI": lambda layer: layer.deployment.fp4_allgather,
+    "mlp_reduce_scatter": lambda layer: layer.scattered,
+    f"{BOUNDARY}.plan.terminal": lambda layer: layer.last,
+    "steps.output.group is None": lambda layer: layer.mode == "scattered",
+    "steps.returns_over_dp": lambda layer: scatters(layer.deployment, layer.mode),
+    "steps.output.leaves_for_reduce_scatter": lambda layer: layer.allowed,
+    "steps.output.leaves_for_reduce_scatterv": lambda layer: layer.allowed,
+    "get_parallel().moe_ep_group is get_parallel().tp_group": (
+        lambda layer: layer.deployment.config.ep_size == layer.deployment.config.tp_size
+    ),
+    "get_parallel().moe_tp_group is get_parallel().tp_group": (
+        lambda layer: layer.deployment.config.moe_tp_size == layer.deployment.config.tp_size
+    ),
 }
 
 
@@ -96,7 +123,9 @@ class Answers:
     flashinfer: _Table
     scattering: _Table
 
-    def fuses(self, deployment: Deployment, mode: Mode, *, last: bool) -> bool:
+    def fuses(
+        self, deployment: Deployment, mode: Mode, *, last: bool, scattered: bool = False
+    ) -> bool:
         """`mode` are the tokens that the MLP is given, `last` whether it was told it is that."""
         on_rocm = deployment.fusion.startswith("aiter")
         # kernels of the FP4 dispatcher are CUDA's
@@ -110,25 +139,60 @@ class Answers:
         return self.scattering.holds(_Layer(deployment, mode, allowed=allowed, by_size=by_size))
 
 
+class Published(Answers):
+    """The tables of a boundary that tells its blocks what to leave, whatever kernel there is."""
+
+    def fuses(
+        self, deployment: Deployment, mode: Mode, *, last: bool, scattered: bool = False
+    ) -> bool:
+        """A sum is left to the next layer with a fused kernel or without."""
+        return deployment.fusion == "off" and self.flashinfer.holds(
+            _Layer(deployment, mode, last=last, scattered=scattered)
+        )
+
+
+def _followed(state: State, cls: Definition | None, name: str) -> Cond | None:
+    """When a method answers yes; None where it cannot be followed, never where there is none."""
+    method = cls.method(name) if isinstance(cls, Class) else None
+    if not isinstance(cls, Class) or method is None:
+        return FALSE
+    yes = when(state, Routine(method, Instance(cls)))
+    if yes is None:
+        return None
+    unasked = [atom for atom in state.logic.support(yes) if atom not in ASKED]
+    elsewhere = filter(ELSEWHERE.search, unasked)
+    return state.logic.fix(yes, [(atom, atom.endswith(" is None")) for atom in elsewhere])
+
+
+def _published(state: State) -> Published | None:
+    module, logic = state.index.module(EXIT_FILE), state.logic
+    cls = module.lookup(BOUNDARY) if module else None
+    step, left, moved = (_followed(state, cls, name) for name in BOUNDARY_ANSWERS)
+    if step is None or left is None or moved is None:
+        return None
+    none = logic.assume(left, NO_STEP, value=True)
+    left = logic.either(none, logic.both(step, logic.assume(left, NO_STEP, value=False)))
+    # a step is a reduce-scatter, which is asked for as well
+    fuses = _table(logic, logic.assume(moved, NO_STEP, value=True), [])
+    return Published(aiter=fuses, flashinfer=fuses, scattering=_table(logic, left, []))
+
+
 def read_answers(index: Index) -> Answers | None:
     """The source's own conditions; None where one cannot be followed.
 
     One that the source does not have is never true.
     """
-    module = index.module(COMMUNICATOR_FILE)
-    cls = module.lookup(COMMUNICATOR) if module else None
     state = started(index, theory=True)
-    logic, found = state.logic, dict[str, Cond]()
+    if published_flags(index):
+        return _published(state)
+    module, logic = index.module(COMMUNICATOR_FILE), state.logic
+    cls = module.lookup(COMMUNICATOR) if module else None
+    found = dict[str, Cond]()
     for name, flag in COMMUNICATOR_FLAGS.items():
-        method = cls.method(name) if isinstance(cls, Class) else None
-        yes: Cond | None = FALSE
-        if isinstance(cls, Class) and method is not None:
-            yes = when(state, Routine(method, Instance(cls)))
+        yes = _followed(state, cls, name)
         if yes is None:
             return None
-        unasked = [atom for atom in logic.support(yes) if atom not in ASKED]
-        elsewhere = filter(ELSEWHERE.search, unasked)
-        found[flag] = logic.fix(yes, [(atom, atom.endswith(" is None")) for atom in elsewhere])
+        found[flag] = yes
     neither = [(name, False) for name in logic.support(found["AF"]) if FLASHINFER.search(name)]
     return Answers(
         aiter=_table(logic, found["AF"], [(AITER, True), *neither]),

@@ -7,10 +7,9 @@ The scan takes these functions by their names; a duty is what it takes for grant
 from functools import partial
 
 from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES, KERNEL
-from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
+from verify.engines.sglang.vocabulary import ATTENTION_FILE, COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
 
-ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
 GROUP_SUMS = ("all_reduce", "reduce_scatter", "reduce_scatterv", "reduce_scatter_tensor")
 GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 ATTENTION_SUMS = (

@@ -31,16 +31,17 @@ def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
     last = deployment.position == "last" and traits.knows_last_layer
     allowed = traits.may_reduce_scatter and deployment.allow_reduce_scatter
+    scattered = answers is not None and answers.scatters(
+        deployment, mode, allowed=allowed, by_size=by_size
+    )
     flags = flags_of(
         deployment,
         mode=mode,
         hears_fusion=traits.hears_fusion,
         may_reduce_scatter=traits.may_reduce_scatter,
         knows_last_layer=traits.knows_last_layer,
-        fuses=answers.fuses(deployment, mode, last=last) if answers else None,
-        reduce_scatters=answers.scatters(deployment, mode, allowed=allowed, by_size=by_size)
-        if answers
-        else None,
+        fuses=answers.fuses(deployment, mode, last=last, scattered=scattered) if answers else None,
+        reduce_scatters=scattered if answers else None,
         sums_by_scatterv=by_size,
     )
     if release.boundary is not None:

@@ -5,6 +5,7 @@ import re
 from verify.engines.runtime import Runtime
 from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
+    COMMUNICATOR_FLAGS,
     EXPERT_FACTORY,
     EXPERT_LAYERS,
     FLAG_FUNCTIONS,
@@ -21,6 +22,8 @@ RUNTIME = Runtime(
     attention=f"{ROOT}layers.dp_attention",
     flags=f"{ROOT}layers.moe.utils",
     published={flag: function for function, flag in FLAG_FUNCTIONS.items()},
+    communicator=f"{ROOT}layers.communicator",
+    answered={flag: method for method, flag in COMMUNICATOR_FLAGS.items()},
     backends=A2A_BACKEND,
     arguments=f"{ROOT}server_args",
     fields=f"{ROOT}arg_groups.fields",

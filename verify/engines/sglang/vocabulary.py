@@ -87,10 +87,19 @@ SKIP_FLAGS = (
 FLAGS = tuple(flag.name for flag in SKIP_FLAGS)
 FLAG_FUNCTIONS = {name: flag.name for flag in SKIP_FLAGS for name in flag.functions}
 FLAG_NAMES = {name: flag.name for flag in SKIP_FLAGS for name in flag.carries}
+# 0.5.21's boundary answers before a layer runs what the communicator's methods do elsewhere: which
+# reduce-scatter follows, whether a sum is left to it, and whether to the next layer
+BOUNDARY = "OutputBoundary"
+BOUNDARY_ANSWERS = (
+    "_postprocess_dp_step",
+    "_ffn_leaves_sum_to_reduce_scatter",
+    "_ffn_sum_moves_to_next_layer",
+)
 COMMUNICATOR_FLAGS = {name: flag.name for flag in SKIP_FLAGS for name in flag.asked}
 FORWARD_CONTEXT = "get_forward"
 
 COMMUNICATOR_FILE = "sglang/srt/layers/communicator.py"
+ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
 NORMS_FILE = "sglang/srt/layers/layernorm.py"
 FACTORIES_FILE = "sglang/srt/layers/layer_boundary/factories.py"
 PARALLEL_STATE_FILE = "sglang/srt/distributed/parallel_state.py"
@@ -101,6 +110,7 @@ ALLOW = "allow_reduce_scatter"
 IS_LAST = "is_last_layer"
 PIPELINE_HANDOFF = "PPProxyTensors("
 FUSION_MARK = "_sglang_needs_allreduce_fusion"
+GATHERS_CONTEXTS = "is_enable_moe_cp_allgather"
 FUSED_NORM = "forward_with_allreduce_fusion"
 
 STAGE_FACTORIES = ("append_stages", "make_stages")

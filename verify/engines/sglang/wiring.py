@@ -7,12 +7,10 @@ from verify.engines.sglang.answers import boundary_sum, read_answers
 from verify.engines.sglang.constraints import EXIT_FILE, published_flags
 from verify.engines.sglang.package import ARGUMENTS, SERVER_FILE
 from verify.engines.sglang.reduction_groups import read_groups
-from verify.engines.sglang.vocabulary import (
-    COMMUNICATOR_FILE,
-)
+from verify.engines.sglang.vocabulary import ATTENTION_FILE, COMMUNICATOR_FILE, GATHERS_CONTEXTS
 from verify.engines.traits import Coverage, ReductionGroups
 from verify.errors import VerifyError
-from verify.interpreter.index import Index, UnreadableError
+from verify.interpreter.index import Function, Index, UnreadableError
 from verify.interpreter.state import CANNOT_FOLLOW
 from verify.logic.diagrams import TRUE, Logic
 from verify.parallel.guards import Producer
@@ -22,6 +20,8 @@ PRODUCERS: dict[str, Producer] = {
     "tensor_model_parallel_all_reduce": "one-site",
     "moe_expert_parallel_all_reduce": "two-site",
     "moe_tensor_model_parallel_all_reduce": "two-site",
+    "reduce_moe_output": "one-site",
+    "post_experts_all_reduce": "two-site",
 }
 
 
@@ -29,14 +29,9 @@ def why_not(index: Index) -> str:
     """Why the ledger does not know this source's steps; empty where it does."""
     if COMMUNICATOR_FILE in index.tree.paths:
         return ""
-    if EXIT_FILE not in index.tree.paths:
-        return f"has neither {COMMUNICATOR_FILE} nor {EXIT_FILE}: prove knows no other steps"
-    if not published_flags(index):
+    if EXIT_FILE in index.tree.paths:
         return ""
-    return (
-        f"tells its blocks what to leave ({EXIT_FILE} publishes it), by conditions that prove does "
-        "not read; `scan` reads this one"
-    )
+    return f"has neither {COMMUNICATOR_FILE} nor {EXIT_FILE}: prove knows no other steps"
 
 
 def asks_sizes(tree: SourceTree) -> bool:
@@ -65,8 +60,9 @@ def release_of(index: Index, definitions: FlagDefinitions) -> Release:
         unfused_group=_summed(groups.declined),
         answers=answers,
         boundary=boundary_sum(logic, groups.moe_output) if groups.moe_output else None,
+        publishes=bool(published_flags(index)),
         copies_experts=_takes(tree, "moe_dp_size"),
-        splits_contexts=_takes(tree, "attn_cp_size"),
+        splits_contexts=_takes(tree, "attn_cp_size") and _gathers_contexts(index),
         definitions=None if definitions.unknown("DP") else definitions,
     )
 
@@ -76,6 +72,15 @@ def _summed(declined: Coverage | None) -> UnfusedGroup:
     if declined is None:
         return "none"
     return "tp" if declined.whole == TRUE else "moe_tp"
+
+
+def _gathers_contexts(index: Index) -> bool:
+    """Whether experts can be given the tokens of all context-parallel ranks.
+
+    Where they cannot (0.5.9), a layer with such ranks stops: its gather knows no group for them.
+    """
+    module = index.module(ATTENTION_FILE)
+    return module is None or isinstance(module.lookup(GATHERS_CONTEXTS), Function)
 
 
 def _takes(tree: SourceTree, option: str) -> bool:

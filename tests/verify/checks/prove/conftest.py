@@ -49,8 +49,8 @@ def real_tensors() -> ModuleType:
 class _RefusesHybrid:
     """As flashinfer's route in 0.5.11, but not where both groups have several ranks."""
 
-    def fuses(self, deployment, mode, *, last):
-        del mode
+    def fuses(self, deployment, mode, *, last, scattered=False):
+        del mode, scattered
         config = deployment.config
         hybrid = config.ep_size > 1 and config.moe_tp_size > 1
         elsewhere = config.enable_dp_attention or deployment.shares_tokens_across_cp

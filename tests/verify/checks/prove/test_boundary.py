@@ -8,7 +8,6 @@ from helper import MoeConfig
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read
 from verify.engines.sources import open_source
-from verify.errors import VerifyError
 
 ELM = """
 from sglang.srt.distributed import tensor_model_parallel_all_reduce
@@ -156,9 +155,109 @@ def test_a_layer_that_reduces_before_its_boundary_is_not_judged(elm):
     assert "elm/ElmDecoderLayer: reduces before its boundary" in sourced.left_out
 
 
-def test_a_boundary_that_tells_its_blocks_what_to_leave_is_refused(elm):
-    published = "    with get_forward().scoped(fuse_mlp_allreduce=fuses):\n"
-    assert "    if should" in EXIT
-    exits = EXIT.replace("    if should", f"{published}        rows = 1\n    if should")
-    with pytest.raises(VerifyError, match="tells its blocks what to leave"):
-        elm(exits=exits)
+TOLD = """
+
+def should_skip_mlp_all_reduce():
+    forward = get_forward()
+    return forward.fuse_mlp_allreduce or forward.mlp_reduce_scatter
+
+
+def reduce_moe_output(hidden_states):
+    complete = should_use_flashinfer_cutlass_moe_fp4_allgather()
+    if get_parallel().tp_size > 1 and not should_skip_mlp_all_reduce() and not complete:
+        return tensor_model_parallel_all_reduce(hidden_states)
+    return hidden_states
+
+
+def post_experts_all_reduce(hidden_states):
+    left = should_skip_mlp_all_reduce() or should_use_flashinfer_cutlass_moe_fp4_allgather()
+    if get_parallel().moe_ep_size > 1 and not left:
+        hidden_states = moe_expert_parallel_all_reduce(hidden_states)
+    if get_parallel().moe_tp_size > 1 and not left:
+        hidden_states = moe_tensor_model_parallel_all_reduce(hidden_states)
+    return hidden_states
+"""
+TELLS = """
+from sglang.srt.layers.dp_attention import is_enable_moe_cp_allgather
+
+
+class OutputBoundary:
+    def ffn(self, batch, steps):
+        step = self._postprocess_dp_step(batch, steps)
+        scatters = self._ffn_leaves_sum_to_reduce_scatter(steps, step)
+        fuses = self._ffn_sum_moves_to_next_layer(
+            batch, steps, mlp_reduce_scatter=scatters, dp_step=step
+        )
+        return get_forward().scoped(fuse_mlp_allreduce=fuses, mlp_reduce_scatter=scatters)
+
+    def _postprocess_dp_step(self, forward_batch, steps):
+        if not steps.returns_over_dp:
+            return None
+        if should_use_dp_reduce_scatterv() and steps.output.leaves_for_reduce_scatterv:
+            return varying
+        if steps.output.leaves_for_reduce_scatter and forward_batch.dp_padding_mode.is_max_len():
+            return equal
+        return None
+
+    def _ffn_leaves_sum_to_reduce_scatter(self, steps, dp_step):
+        return dp_step is not None
+
+    def _ffn_sum_moves_to_next_layer(self, batch, steps, *, mlp_reduce_scatter, dp_step):
+        return (
+            get_parallel().tp_size > 1
+            and not self.plan.terminal
+            and not is_enable_moe_cp_allgather()
+            and steps.output.group is not None
+            and post_experts_reduction_group() is get_parallel().tp_group
+            and not mlp_reduce_scatter
+        )
+"""
+
+
+ROWS = {0b0000, 0b0010, 0b0011, 0b0100, 0b0110, 0b1000, 0b1010}
+OWN, CALLED = "self.experts(hidden_states)", "        hidden_states = self.mlp(hidden_states)\n"
+SCOPE = """        with self.after.exit(batch) as ffn_exit:
+            hidden_states = self.mlp(hidden_states)
+        return ffn_exit.finish(hidden_states)
+"""
+
+
+def told(elm, *, by="post_experts_all_reduce", tells=TELLS, helpers=TOLD):
+    start, _, _ = ELM.partition(CALLED)
+    model = start.replace(OWN, f"{by}({OWN})") + SCOPE
+    imported = f"from sglang.srt.layers.moe.utils import {by}\n"
+    return elm(model=imported + model, exits=tells, picks=PICKS + helpers)
+
+
+@pytest.mark.parametrize("by", ["reduce_moe_output", "post_experts_all_reduce"])
+def test_what_a_boundary_tells_its_blocks_to_leave_is_counted_once(elm, by):
+    sourced = told(elm, by=by)
+    assert [subject.name for subject in sourced.subjects] == ["elm/ElmBlock.forward"]
+    assert sourced.left_out == ()
+    # where there are several copies of the experts it is another sum that has to be made
+    copies = {("double", "routed", "nothing"), ("mixed", "routed", "nothing")}
+    assert faults(sourced) == (copies if by == "reduce_moe_output" else set())
+    tally = prove(sourced.subjects, max_world_size=4, release=sourced.release)
+    assert {row for (_, row), kinds in tally.kinds.items() if kinds["exact"]} == ROWS
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new", "fault"),
+    [
+        ("helpers", "forward.fuse_mlp_allreduce or ", "", ("double", "routed", "boundary")),
+        (
+            "helpers",
+            " or forward.mlp_reduce_scatter",
+            "",
+            ("double", "routed", "dp_reduce_scatter"),
+        ),
+        ("tells", "return dp_step is not None", "return True", ("missing", "routed", "dp_scatter")),
+        ("tells", "and not self.plan.terminal", "", ("missing", "routed", "final norm")),
+        ("tells", "and not is_enable_moe_cp_allgather()", "", ("crash", "routed", "boundary")),
+    ],
+)
+def test_a_boundary_or_a_block_that_forgets_the_other_is_found(elm, part, old, new, fault):
+    texts = {"helpers": TOLD, "tells": TELLS}
+    assert texts[part].count(old) == 1
+    texts[part] = texts[part].replace(old, new)
+    assert fault in faults(told(elm, **texts))

@@ -10,7 +10,7 @@ from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read, read_release
 from verify.checks.prove.subject import Subject, helper_guards
-from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE
+from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, GATHERS_CONTEXTS
 from verify.engines.sources import ledger, open_source
 from verify.errors import VerifyError
 from verify.parallel.deployment import Deployment, layouts
@@ -318,6 +318,15 @@ def test_sizes_that_the_server_does_not_take_are_not_judged(source):
     some = prove(subjects, max_world_size=2, release=replace(release, answers=None))
     assert some.deployments < everything.deployments
     assert all(fault.example.config.moe_dp_size == 1 for fault in some.faults.values())
+
+
+@pytest.mark.parametrize(("name", "taken"), [("gathers", True), ("other", False)])
+def test_context_parallel_ranks_are_judged_where_their_tokens_can_be_gathered(source, name, taken):
+    """Without it (0.5.9) the server takes the option and every layer stops."""
+    path = source()
+    attention = path / "sglang/srt/layers/dp_attention.py"
+    attention.write_text(f"def {name}():\n    return True\n".replace("gathers", GATHERS_CONTEXTS))
+    assert release_of(path).splits_contexts is taken
 
 
 def test_the_guard_that_does_not_know_dp_is_found(mini_sglang):

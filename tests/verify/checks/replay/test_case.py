@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from helper import MoeConfig
 from verify.checks.replay import case
 from verify.checks.replay.case import Source, run_case
 from verify.checks.replay.decoders import Models
-from verify.checks.replay.deployments import ONE_RANK, executable
+from verify.checks.replay.deployments import ONE_RANK, Execution, executable, row_of
 from verify.emulator.ranks import RanksError
 from verify.emulator.tree import SourceFiles
 from verify.engines.sources import open_source
@@ -92,3 +93,27 @@ def by_server(deployments):
     for deployment in deployments:
         groups.setdefault(deployment.server, []).append(deployment)
     return groups
+
+
+ANSWERS = "\n    def should_use_reduce_scatter(self, forward_batch):\n        return {}\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "rows"),
+    [
+        ("self.will_reduce_scatter(forward_batch)", {"max_len": True, "sum_len": False}),
+        ("not self.will_reduce_scatter(forward_batch)", {"max_len": False, "sum_len": True}),
+    ],
+)
+def test_what_a_layer_is_told_is_asked_of_the_releases_own_communicator(altered, answer, rows):
+    """Answered wrongly, it is reported wrongly: nothing but the source decides."""
+    head = "class LayerCommunicator:"
+    root = altered("layers/communicator.py", head, head + ANSWERS.format(answer))
+    source = Source(files=SourceFiles(open_source(str(root), below="")))
+    models = Models(source.files)
+    (decoder, *_) = models.decoders(models.names[0])
+    scattering = Execution(config=MoeConfig(tp_size=2, attn_dp_size=2, enable_dp_attention=True))
+    for padding, told in rows.items():
+        out = run_case(source, decoder, replace(scattering, padding=padding))
+        assert out["published"] == {"DP": False, "FI": False, "AF": False, "RS": told}
+        assert row_of(scattering, out["published"])[1] == str(int(told))

@@ -111,7 +111,7 @@ def test_a_python_has_to_be_named_and_an_engine_served_there(capsys, tmp_path):
 
 def test_nothing_of_the_cpu_s_is_put_in_the_place_of_a_kernel():
     assert "sgl_kernel" in stubs.STUBBED
-    assert "sgl_kernel" not in stubs.UNUSED
+    assert "sgl_kernel" not in stubs.ON_GPUS
     assert GPU.precision == BFLOAT16
     launch = tables.gpu_command_line("m", "folder", ["--tp-size", "2"])
     assert {"--device=cuda", "--dtype=bfloat16", "--attention-backend=triton"} <= set(launch)

@@ -10,7 +10,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from verify.engines.inside.checkpoint import Said, save
+from verify.engines.inside import checkpoint
+from verify.engines.inside.checkpoint import Said
 from verify.engines.sglang.serving.inside import drive, record
 
 load = drive.load
@@ -19,24 +20,15 @@ rank = drive.rank
 
 
 def prepare(case: dict[str, Any], folder: Path) -> Any:
-    """`drive.prepare`, and the checkpoint and transformers' answer for a case with `write`."""
-    prepared = drive.prepare(case, folder)
-    if "write" in case:
-        seed = case["seed"]
-        weights = importlib.import_module("verify.engines.sglang.serving.inside.weights")
+    """`drive.prepare`, and the second opinion of a case with `write`."""
+    return checkpoint.prepare(drive, case, folder, value=_value, answers=_answers)
 
-        def value(name: str, tensor: Any) -> Any:
-            # the router's correction is a buffer here
-            spec = {"shape": list(tensor.shape), "kind": _kind(name, tensor)}
-            return weights.full_tensor(name, spec, seed=seed, dtype=tensor.dtype)
 
-        save(
-            Path(case["into"]),
-            seed=seed,
-            value=value,
-            answers=lambda model: _answers(model, seed=seed),
-        )
-    return prepared
+def _value(name: str, tensor: Any, *, seed: int) -> Any:
+    weights = importlib.import_module("verify.engines.sglang.serving.inside.weights")
+    # the router's correction is a buffer here
+    spec = {"shape": list(tensor.shape), "kind": _kind(name, tensor)}
+    return weights.full_tensor(name, spec, seed=seed, dtype=tensor.dtype)
 
 
 def _kind(name: str, tensor: Any) -> str:

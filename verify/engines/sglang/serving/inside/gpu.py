@@ -28,7 +28,7 @@ STAND_INS = {
     "the release's own is taken",
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
     "each its own, as in later releases",
-    "unused": f"modules that no case needs are mocks that raise: {', '.join(stubs.UNUSED)}",
+    "unused": f"modules that no case needs are mocks that raise: {', '.join(stubs.ON_GPUS)}",
 }
 
 # Widths that the engine's kernels are made for; those of a CPU's tiny models are narrower. And
@@ -79,7 +79,7 @@ def about() -> dict[str, Any]:
         "gpus": len(found),
         "device": f"{len(found)} x {found[0]}",
         "stand_ins": STAND_INS,
-        "stubs": list(stubs.UNUSED),
+        "stubs": list(stubs.ON_GPUS),
     }
 
 

@@ -13,33 +13,21 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-STUBBED = (
-    "sgl_kernel",
-    "torchvision",
-    "torchaudio",
-    "decord2",
-    "torch_memory_saver",
-    "torchao",
-    "quack",
-    "flash_attn",
-    "soundfile",
-    "av",
-    "deep_gemm",
-    "deep_ep",
-)
-# beside GPUs the engine has its own kernels; these no case of ours needs
+# what no case needs
 UNUSED = (
+    "decord2",
     "torch_memory_saver",
     "torchao",
     "quack",
     "flash_attn",
     "soundfile",
     "av",
-    "decord2",
-    "decord",
     "deep_gemm",
     "deep_ep",
 )
+STUBBED = ("sgl_kernel", "torchvision", "torchaudio", *UNUSED)
+# beside GPUs the engine has its own kernels
+ON_GPUS = (*UNUSED, "decord")
 # the engine has a fallback of its own for these
 ABSENT = frozenset({"sgl_kernel.scalar_type"})
 
@@ -107,8 +95,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install_unused() -> None:
-    """Put the mocks of `UNUSED` before everything else that is importable, and no others."""
-    sys.meta_path.insert(0, _Finder(UNUSED))
+    """Put the mocks of `ON_GPUS` before everything else that is importable, and no others."""
+    sys.meta_path.insert(0, _Finder(ON_GPUS))
 
 
 def install() -> None:

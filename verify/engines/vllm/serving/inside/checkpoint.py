@@ -10,7 +10,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from verify.engines.inside.checkpoint import Said, save
+from verify.engines.inside import checkpoint
+from verify.engines.inside.checkpoint import Said
 from verify.engines.vllm.serving.inside import drive
 
 load = drive.load
@@ -18,23 +19,13 @@ rank = drive.rank
 
 
 def prepare(case: dict[str, Any], folder: Path) -> Any:
-    """`drive.prepare`, and the checkpoint and transformers' answer for a case with `write`."""
-    prepared = drive.prepare(case, folder)
-    if "write" in case:
-        seed = case["seed"]
-        weights = importlib.import_module("verify.engines.vllm.serving.inside.weights")
+    """`drive.prepare`, and the second opinion of a case with `write`."""
+    return checkpoint.prepare(drive, case, folder, value=_value, answers=_answers)
 
-        def value(name: str, tensor: Any) -> Any:
-            shape = list(tensor.shape)
-            return weights.full_tensor(name, shape, seed=seed, dtype=tensor.dtype)
 
-        save(
-            Path(case["into"]),
-            seed=seed,
-            value=value,
-            answers=lambda model: _answers(model, seed=seed),
-        )
-    return prepared
+def _value(name: str, tensor: Any, *, seed: int) -> Any:
+    weights = importlib.import_module("verify.engines.vllm.serving.inside.weights")
+    return weights.full_tensor(name, list(tensor.shape), seed=seed, dtype=tensor.dtype)
 
 
 def _answers(model: Any, *, seed: int) -> Said:
