@@ -37,6 +37,8 @@ Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 Local = Literal["fused-local", "resummed"]
 Cause = Rows | Group | Local
 WIDE = "tp_size > 1"
+# where ranks have rows of their own
+OWN_ROWS = "attn_dp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
@@ -55,7 +57,8 @@ class Fault:
 
     `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
-    needs; `meant`: whether the option is meant for a model that has it.
+    needs; `meant`: whether the option is meant for a model that has it; `summed`: the layer's own
+    reduction that completes it, where the consumer does not.
     """
 
     kind: Kind
@@ -68,6 +71,7 @@ class Fault:
     environment: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     meant: bool
+    summed: Place | None = None
 
     @property
     def row(self) -> str:
@@ -141,9 +145,12 @@ class Judge:
         for part in sink.parts:
             place = self.machine.addends.get(part.origin)
             if place is not None:
-                summed = logic.any_of(sink.sums, *part.reduced.values())
-                when = logic.all_of(sink.when, gathered, part.present, summed)
-                yield from self._fault("replicated", "gathered", (place,), sink, when)
+                there = logic.all_of(sink.when, gathered, part.present)
+                for by, sums in ((None, sink.sums), *part.reduced.items()):
+                    when = logic.both(there, sums)
+                    yield from self._fault(
+                        "replicated", "gathered", (place,), sink, when, summed=by
+                    )
             elif part.origin in self.machine.whole - self.machine.inside_block:
                 # a dense MLP that every rank holds, on rows that all ranks have, beside other
                 # layers' experts
@@ -205,14 +212,21 @@ class Judge:
             yield "dense", logic.all_of(local.dense, logic.negation(routed), plain)
 
     def _fault(
-        self, kind: Kind, cause: Cause, places: tuple[Place, ...], sink: Sink, when: Cond
+        self,
+        kind: Kind,
+        cause: Cause,
+        places: tuple[Place, ...],
+        sink: Sink,
+        when: Cond,
+        *,
+        summed: Place | None = None,
     ) -> Iterator[Fault]:
         """The fault, where some configuration reaches it."""
         logic = self.logic
-        told = {n for n in logic.support(when) if _RANK.search(n) or _EMPTY.search(n)}
+        when = self._with_tokens(when)
+        told = {n for n in logic.support(when) if _RANK.search(n)}
         # what the theory says nothing about is free: it need not be carried along
-        seen = logic.shadow(when, self.known | told)
-        seen = self._with_tokens(self._on_every_rank(seen))
+        seen = self._on_every_rank(logic.shadow(when, self.known | told))
         reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
         backends: tuple[str, ...] = ()
         if cause == "backend" and reach != FALSE:
@@ -230,6 +244,8 @@ class Judge:
             tuple(n for n in conditions if said.fullmatch(n) and self._always(n, when, reach))
             for said in (READS, _ASKS)
         )
+        if self._own_rows(when, reach):
+            asks = (*asks, OWN_ROWS)
         yield Fault(
             kind=kind,
             cause=cause,
@@ -241,6 +257,7 @@ class Judge:
             environment=environment,
             asks=asks,
             meant=cause != "dense" or self._beside(sink, places),
+            summed=summed,
         )
 
     def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
@@ -290,6 +307,13 @@ class Judge:
         atom = logic.atom(name)
         wanted = atom if name == condition else logic.negation(atom)
         return logic.implies(logic.fix(when, launched), wanted)
+
+    def _own_rows(self, when: Cond, reach: Cond) -> bool:
+        """Whether every case of the smallest row has ranks with rows of their own."""
+        logic = self.logic
+        bits = zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True)
+        case = logic.fix(when, [(flag, bit == "1") for flag, bit in bits])
+        return logic.implies(case, logic.atom(OWN_ROWS))
 
     def _on_every_rank(self, when: Cond) -> Cond:
         """The condition where it holds on every rank: what one rank alone adds counts once."""

@@ -345,6 +345,35 @@ def test_a_row_of_flags_has_its_launch_in_words_that_the_server_has(
     assert (finding.row, finding.launch) == ("0100", launch)
 
 
+def test_a_whole_value_in_a_sum_is_launched_into_the_rows_that_leave_the_sum(request: Any) -> None:
+    sample = request.getfixturevalue("sample")
+    adds = "        out = out + identity_part(x)\n        return out\n"
+    block = sample.changed(sample.block, "        return out\n", adds)
+    whole = "from sglang.srt.layers.moe.identity import identity_part\n"
+    given = {"layers/moe/identity.py": "def identity_part(x):\n    return x * 2\n"}
+    result = request.getfixturevalue("scanned")(
+        whole, block, sample.layer, library={**server("pass"), **given}
+    )
+    (finding,) = [one for one in result.findings if one.rule == "replicated-addend"]
+    # the fused norm has no option in this server
+    assert (finding.row, finding.reach) == ("0010", "default")
+    attention = ("--dp-size", "4", "--enable-dp-attention")
+    assert finding.launch == ("--tp-size", "4", *attention, "--ep-size", "4")
+    assert finding.counts
+
+
+def test_a_sum_for_ranks_with_rows_of_their_own_is_launched_with_such(
+    judged: Judge, change: Any
+) -> None:
+    guarded = "        if get_parallel().attn_dp_size > 1:\n            out = out + x\n"
+    result = judged(OAK, change.before_the_sum(guarded), library=server("pass"))
+    (finding,) = [one for one in result.findings if one.rule == "replicated-addend"]
+    assert finding.launch == ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")
+    anywhere = judged(OAK, change.before_the_sum(), library=server("pass"))
+    (finding,) = [one for one in anywhere.findings if one.rule == "replicated-addend"]
+    assert finding.launch == ("--tp-size", "4")
+
+
 LOADER = """
 def _load_strict(owner, weights):
     params_dict = dict(owner.named_parameters())

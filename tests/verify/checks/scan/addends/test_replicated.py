@@ -23,6 +23,12 @@ def test_complete_value_added_before_the_sum_counts_once_a_rank(judged: Judge, c
     assert finding.fix is not None
 
 
+def test_who_sums_it_up_is_named(judged: Judge, change: Any) -> None:
+    """The block's own reduction does, and not the communicator that takes its output."""
+    (finding,) = judged(change.before_the_sum()).findings
+    assert finding.sums.startswith("tensor_model_parallel_all_reduce in models/")
+
+
 @pytest.mark.parametrize(
     "addition",
     [
