@@ -32,6 +32,7 @@ from verify.interpreter.named import Named
 from verify.interpreter.values import (
     NONE,
     Axis,
+    Choice,
     Const,
     Items,
     Primitive,
@@ -210,7 +211,16 @@ def _fused_norm(machine: Named, _: ast.Call, positional: Arguments, keywords: Ke
 
 
 def _stages(machine: Named, _: ast.Call, positional: Arguments, __: Keywords) -> Value:
-    return Items(tuple(boundary(machine, item) for item in positional))
+    def boundaries(items: Arguments) -> Value:
+        return Items(tuple(boundary(machine, item) for item in items))
+
+    match positional:
+        case [Choice() as lists]:
+            # some layers have more of them than others
+            return machine.over(
+                lists, lambda one: boundaries(one.values if isinstance(one, Items) else (one,))
+            )
+    return boundaries(positional)
 
 
 FUNCTIONS: Mapping[str, Call] = {
