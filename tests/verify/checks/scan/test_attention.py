@@ -88,3 +88,27 @@ def test_layer_whose_communicator_prepares_no_mlp(
     layer = sample.changed(sample.layer, start, built)
     layer = sample.changed(layer, "self.comm.prepare_mlp(", "self.comm.prepare_attn(")
     assert scanned(ATTENTION, sample.block, layer).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("latent", "needs"),
+    [
+        ('getattr(config, "kind", "latent") == "latent"', 1),
+        ('getattr(config, "kind", "latent") != "latent"', 0),
+        ("config.kind == 1", 0),
+    ],
+)
+def test_attention_that_only_another_checkpoint_than_the_usual_has(
+    scanned: Callable[..., ScanResult], sample: Any, latent: str, needs: int
+) -> None:
+    start = "        self.norm ="
+    built = f"""        self.latent = {latent}
+        if self.latent:
+            self.self_attn = Attention(config, reduce_results=False)
+        else:
+            self.self_attn = Attention(config)
+"""
+    layer = sample.changed(sample.layer, start, built + start)
+    (finding,) = scanned(ATTENTION, sample.block, layer).findings
+    assert len(finding.needs) == needs
+    assert all("kind is not 'latent'" in need for need in finding.needs)

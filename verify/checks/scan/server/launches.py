@@ -148,8 +148,8 @@ class Launcher:
                 replace(
                     finding,
                     launch=launch.words,
-                    needs=needs,
-                    reach="conditional" if needs else plain_reach(launch.options),
+                    needs=(*finding.needs, *needs),
+                    reach="conditional" if finding.needs or needs else plain_reach(launch.options),
                 ),
                 steps,
                 launch.options,
