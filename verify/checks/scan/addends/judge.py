@@ -14,7 +14,7 @@ from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
-from verify.checks.scan.judge import SIZE_OF, smallest_row
+from verify.checks.scan.judge import SIZE_OF, smallest_row, with_tokens
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
@@ -48,7 +48,6 @@ _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
-_EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +222,7 @@ class Judge:
     ) -> Iterator[Fault]:
         """The fault, where some configuration reaches it."""
         logic = self.logic
-        when = self._with_tokens(when)
+        when = with_tokens(logic, when)
         told = {n for n in logic.support(when) if _RANK.search(n)}
         # what the theory says nothing about is free: it need not be carried along
         seen = self._on_every_rank(logic.shadow(when, self.known | told))
@@ -321,14 +320,6 @@ class Judge:
             if _RANK.search(name):
                 fixed = (self.logic.assume(when, name, value=value) for value in (False, True))
                 when = self.logic.all_of(*fixed)
-        return when
-
-    def _with_tokens(self, when: Cond) -> Cond:
-        """The condition where the batch is not empty: else there is nothing to sum."""
-        for name in self.logic.support(when):
-            match = _EMPTY.search(name)
-            if match:
-                when = self.logic.assume(when, name, value=match["sign"] == ">")
         return when
 
 
