@@ -421,3 +421,51 @@ def test_a_strict_loader_refuses_a_checkpoint_with_names_of_its_own(
         assert lines[found.line - 1].strip() == "raise KeyError(name)"
     else:
         assert found is None
+
+
+FACTORY = """
+class FusedMoE:
+    def forward(self, x, topk_output=None):
+        return x
+
+
+class Dispatched:
+    def forward(self, x, TAKES):
+        return x
+
+
+def get_moe_impl_class():
+    if get_moe_a2a_backend().is_deepep():
+        return Dispatched
+    return FusedMoE
+"""
+
+
+@pytest.mark.parametrize(
+    ("takes", "rules"),
+    [
+        ("ids, weights, batch", []),
+        ("ids, weights=None, batch=None", ["reduces-after-combine"]),
+    ],
+)
+def test_experts_that_cannot_be_called_so_are_not_summed(
+    request: Any, takes: str, rules: list[str]
+) -> None:
+    """The class that a backend picks wants more than the block gives: the call ends there."""
+    sample = request.getfixturevalue("sample")
+    block = sample.changed(sample.block, "FusedMoE(num", "get_moe_impl_class()(num")
+    block = sample.changed(block, "self.experts(x)", "self.experts(x, self.topk(x))")
+    asks = "        self.experts = get_moe"
+    block = sample.changed(
+        block, asks, "        self.deep = get_moe_a2a_backend().is_deepep()\n" + asks
+    )
+    utils = sample.library["layers/moe/utils.py"]
+    named = sample.changed(utils, "Backend:\n", 'Backend:\n    DEEPEP = "deepep"\n')
+    library = {
+        **server("pass"),
+        "layers/moe/experts.py": FACTORY.replace("TAKES", takes),
+        "layers/moe/utils.py": named,
+    }
+    imports = "from sglang.srt.layers.moe.experts import get_moe_impl_class\n"
+    result = request.getfixturevalue("scanned")(imports, block, sample.layer, library=library)
+    assert [one.rule for one in result.findings] == rules
