@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from verify.checks.scan.roots import Roots, mixes_tokens, shown_layers
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, UnreadableError
 from verify.report.report import Finding
 
 RULE = "producer-ignores-consumer"
 REDUCES_UNASKED = True  # what a row-parallel layer does that is told nothing
+ATTENTION_DP = reading().atoms.attention_dp
 # the ranks that it is split over; where it is told of one, nothing is owed
 SIZE = "tp_size"
 ROW = "0000"
@@ -157,6 +159,9 @@ def _reduces(made: ast.Call, argument: str, names: Known) -> bool | None:
     match given[argument]:
         case ast.Constant(value=bool(answer)):
             return answer
+        case ast.UnaryOp(op=ast.Not(), operand=asked) if ast.unparse(asked) == ATTENTION_DP:
+            # the row that is judged is one without
+            return True
     return None
 
 
@@ -198,6 +203,9 @@ def _returns(function: ast.AST, called: str) -> bool:
         match node:
             case ast.Assign(targets=[target], value=value) if _is_call(value, called):
                 first = target.elts[0] if isinstance(target, ast.Tuple) else target
+                if isinstance(first, ast.Subscript):
+                    # what it is handed to be written to
+                    return True
                 names.add(ast.unparse(first))
             case ast.Return(value=ast.expr() as value):
                 if _is_call(value, called):

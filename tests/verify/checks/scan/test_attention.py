@@ -112,3 +112,27 @@ def test_attention_that_only_another_checkpoint_than_the_usual_has(
     (finding,) = scanned(ATTENTION, sample.block, layer).findings
     assert len(finding.needs) == needs
     assert all("kind is not 'latent'" in need for need in finding.needs)
+
+
+@pytest.mark.parametrize(
+    ("reduces", "found"),
+    [
+        ("", WRONG),
+        ("reduce_results=not is_dp_attention_enabled()", WRONG),
+        ("reduce_results=False", []),
+    ],
+)
+def test_mixer_that_writes_into_what_it_is_handed(
+    scanned: Callable[..., ScanResult], sample: Any, reduces: str, found: list[Any]
+) -> None:
+    """A sum that is made but under attention data parallelism is made in a plain launch."""
+    attention = f"""
+class Attention:
+    def __init__(self, config):
+        self.attn = RadixAttention(config)
+        self.o_proj = RowParallelLinear(1, 1, {reduces})
+
+    def forward(self, hidden_states, output):
+        output[: len(hidden_states)], _ = self.o_proj(self.attn(hidden_states))
+"""
+    assert places(scanned, sample, "self.mix = Attention(config)", attention) == found
