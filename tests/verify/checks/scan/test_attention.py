@@ -67,7 +67,6 @@ def test_class_that_hands_it_on(scanned: Callable[..., ScanResult], sample: Any)
         # one rank has the whole of it
         ("RowParallelLinear(1, 1, reduce_results", "RowParallelLinear(1, 1, tp_size=1, r_r"),
         # nobody can tell
-        ("reduce_results=reduce_results)", "reduce_results=not is_dp_attention_enabled())"),
         ("reduce_results=reduce_results)", "**config.more)"),
         # not what it returns
         ("return output", "return hidden_states"),
