@@ -144,9 +144,10 @@ def test_every_release_has_verdicts_with_an_argument():
     assert {entry["verdict"] for entry in RELEASES["findings"]} <= VERDICTS
     assert {entry["argument"] for entry in RELEASES["findings"]} == RELEASES["arguments"].keys()
     at = [
-        (entry["rule"], entry["file"], entry["at"], entry["argument"], version)
+        (entry["rule"], entry["file"], entry["at"], row, entry["argument"], version)
         for entry in RELEASES["findings"]
         for version in covered(entry)
+        for row in entry["rows"]
     ]
     assert max(Counter(at).values()) == 1
 
