@@ -41,11 +41,14 @@ LONGEST = (
     ("tests/gpu_tests/test_command.py",),
     ("tests/gpu_tests/test_guards_on_ranks.py",),
     ("tests/verify/checks/prove/test_planned.py",),
+    ("tests/verify/checks/prove/test_planned_reasons.py",),
     ("tests/verify/checks/prove/test_source_releases.py",),
+    ("tests/gpu_tests/test_faults.py",),
     ("tests/verify/checks/prove/test_source.py",),
     ("tests/verify/checks/serve/test_calibrate.py",),
     ("tests/verify/checks/serve/test_environment.py",),
     ("tests/verify/report/test_ending.py",),
+    ("tests/test_skip_reason.py",),
 )
 PLACES = {file: place for place, files in enumerate(LONGEST) for file in files}
 
@@ -56,6 +59,14 @@ def pytest_collection_modifyitems(items):
     if gone:
         raise pytest.UsageError(f"tests/conftest.py names files that are not there: {gone}")
     items.sort(key=lambda item: PLACES.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores: a test that waits for a process or a clock leaves its core to others."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

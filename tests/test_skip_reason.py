@@ -33,8 +33,8 @@ def add_line(path: Path, line: str, *, before: str) -> None:
 def copied(folder: Path, *, told: bool) -> Path:
     """The packages with the helper's line, and the engine's where it is `told`."""
     for package in ("helper", "oracles", "verify", "gpu_tests"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored)
+        # with what is compiled already: only the changed files are compiled again
+        shutil.copytree(ROOT / package, folder / package)
     add_line(folder / "helper" / "reasons.py", REASON, before="\n)\n\n\ndef any_reason(")
     if told:
         flags = folder / "verify" / "engines" / "sglang" / "vocabulary.py"

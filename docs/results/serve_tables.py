@@ -21,7 +21,10 @@ from verify.checks.serve.results import read
 
 Row = Mapping[str, Any]
 NEEDED = ("tp2", "tp2.ep2", "tp4")
-SHOWN = (*NEEDED, "tp4.ep2", "tp2.dp2.ep2", "tp4.dp2.ep4")
+SHOWN = (*NEEDED, "tp2.dp2.ep2", "tp4.ep2", "tp4.dp2.ep2", "tp4.dp2.ep4")
+REPAIRED = " repaired"
+CONTROL = 20
+"""A model that was run in more layouts than these is in a table of all layouts."""
 SEEN = ("diverged", "in-module", "unused", "sizes-differ", "cannot-run")
 
 
@@ -67,6 +70,7 @@ def section(release: str, rows: Sequence[Row], *, argued: Sequence[str]) -> Iter
     yield "Made with " + "; ".join(f"{with_} ({n})" for with_, n in sorted(made.items())) + ".\n"
     for seed in sorted({row["seed"] for row in rows}):
         yield from _models([row for row in rows if row["seed"] == seed], seed, argued)
+    yield from _controls(rows)
     yield from _reasons(rows)
     yield from _corruptions(rows)
     yield from _times(rows)
@@ -81,9 +85,7 @@ def _made(versions: Mapping[str, str]) -> str:
 def _models(rows: Sequence[Row], seed: int, argued: Sequence[str]) -> Iterator[str]:
     """A row a model."""
     layouts = [each for each in SHOWN if any(row["layout"] == each for row in rows)]
-    by_model: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_model[row["model"]].append(row)
+    by_model = _by_model(rows)
     verdicts = {model: covered(own, argued=model in argued) for model, own in by_model.items()}
     whole = sum(not why for why in verdicts.values())
     yield f"Seed {seed}: {whole} of {len(by_model)} models covered.\n"
@@ -104,9 +106,17 @@ def _models(rows: Sequence[Row], seed: int, argued: Sequence[str]) -> Iterator[s
     )
 
 
+def _by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each model, those of a repaired one apart."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["model"] + (REPAIRED if row["patch_digest"] else "")].append(row)
+    return found
+
+
 def covered(rows: Sequence[Row], *, argued: bool) -> str:
     """Why a model is not covered by its rows of one seed, "" where it is."""
-    plain = {row["layout"]: row for row in rows if not row["patch_digest"] and not row["arguments"]}
+    plain = {row["layout"]: row for row in rows if not row["arguments"]}
     fine = ("exact", "diverged") if argued else ("exact",)
     for layout in NEEDED:
         if layout not in plain:
@@ -152,6 +162,28 @@ def _seen(rows: Sequence[Row]) -> str:
     """How many corruptions of exact cases were seen of those that were tried."""
     tried = [each for row in rows if row["outcome"] == "exact" for each in row["corruptions"]]
     return f"{sum(each['seen'] in SEEN for each in tried)} of {len(tried)}"
+
+
+def _controls(rows: Sequence[Row]) -> Iterator[str]:
+    """A row a layout, for models that were run in (nearly) all."""
+    by_model = _by_model(row for row in rows if row["seed"] == 0 and not row["arguments"])
+    shown = {
+        model.removesuffix(REPAIRED)
+        for model, own in by_model.items()
+        if len({row["layout"] for row in own}) > CONTROL
+    }
+    columns = [model for model in by_model if model.removesuffix(REPAIRED) in shown]
+    if not columns:
+        return
+    layouts = sorted({_order(row) for model in columns for row in by_model[model]})
+    yield "All layouts, seed 0:\n"
+    yield from _table(
+        ["layout", *columns],
+        (
+            [each, *(_cell([row for row in by_model[m] if row["layout"] == each]) for m in columns)]
+            for _, each in layouts
+        ),
+    )
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:

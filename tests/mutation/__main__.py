@@ -12,8 +12,8 @@ from tests.mutation import table
 from tests.mutation.ask import COMMANDS, Asker
 from tests.mutation.draw import draw, mutant
 from tests.mutation.engine import opened
-from tests.mutation.judge import control, models_of, verdict
-from tests.mutation.reach import reach
+from tests.mutation.judge import control, models_of, ranks_of, verdict
+from tests.mutation.reach import reached_once
 from tests.mutation.strata import STRATA
 
 
@@ -28,6 +28,7 @@ def main() -> None:
     one.add_argument("--part", default="1/1", metavar="K/N", help="every Nth mutant from the Kth")
     one.add_argument("--output", type=Path, required=True, help="JSON lines; what it has is kept")
     one.add_argument("--seconds", type=float, default=1e9, help="start no mutant after that long")
+    one.add_argument("--reached", type=Path, metavar="FOLDER", help="what parts need only once")
     one.add_argument("--ask", choices=COMMANDS, action="append", default=[], help="meanwhile")
     one.set_defaults(run=_judge)
     two = stages.add_parser("ask", help="ask a check about judged mutants, where it was not yet")
@@ -60,7 +61,7 @@ def _judge(arguments: argparse.Namespace) -> None:
             Asker(release=arguments.release.resolve(), scratch=Path(scratch), check=check)
             for check in arguments.ask
         ]
-        reached = list(reach(judge, arguments.release, stratum))
+        reached = reached_once(judge, arguments.release, stratum, arguments.reached)
         for row in reached:
             _say(stream, {"launch": [row.model, row.layout, row.outcome, row.nats, row.reason]})
         _say(stream, {"control": control(judge, arguments.release, stratum.judges[0][0])})
@@ -97,7 +98,7 @@ def _ask(arguments: argparse.Namespace) -> None:
         and arguments.check not in row
     ]
     # a part asks about as few models as may be: each is asked for the release as it is too
-    rows.sort(key=lambda row: (models_of(row), row["id"]))
+    rows.sort(key=lambda row: (models_of(row), ranks_of(row), row["id"]))
     first, last = ((each * len(rows)) // parts for each in (part - 1, part))
     with (
         tempfile.TemporaryDirectory(prefix="mutation-") as scratch,
@@ -108,7 +109,7 @@ def _ask(arguments: argparse.Namespace) -> None:
         )
         for row in rows[first:last]:
             if row["id"] not in had:
-                said = asker.ask(mutant(row), models=models_of(row))
+                said = asker.ask(mutant(row), models=models_of(row), ranks=ranks_of(row))
                 _say(stream, {"id": row["id"], arguments.check: said})
                 print(
                     row["id"], row["truth"], len(said.get("new", ())), said.get("error"), flush=True

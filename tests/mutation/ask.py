@@ -1,16 +1,19 @@
 """What a check says of a mutant that it did not say of the release: new findings, and lost ones."""
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.mutation.draw import Mutant
+from tests.mutation.strata import LAYOUTS, SHARED_JUDGES
+from verify.engines.layout import parse
 
 LIMIT_S = 240.0
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +22,8 @@ COMMANDS = {
     "prove": ("prove", "--source", "{tree}", "--max-ranks", "4"),
     "replay": ("replay", "{tree}", "--jobs", "1"),
 }
+# all else that replay lays out is as a launch of the judge has it
+PLAIN = "moe_dp_size=1,attn_cp_size=1,pp_size=1,moe_a2a_backend=none"
 KEY = ("file", "line", "rule", "kind", "cls", "method")
 
 
@@ -31,14 +36,15 @@ class Asker:
     check: str = "scan"
     _base: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
-    def ask(self, mutant: Mutant, *, models: Sequence[str] = ()) -> dict[str, Any]:
+    def ask(self, mutant: Mutant, *, models: Sequence[str] = (), ranks: int = 2) -> dict[str, Any]:
         """`new`, `lost` findings; `vanished` and `appeared` sites; or the `error` that it ended on.
 
-        Replay is asked for `models` only. Findings are known by file, line, rule, kind, class and
-        method: mutants keep their lines.
+        Replay is asked for `models` only, and for those layouts of `ranks` ranks that the engine
+        judges. Findings are known by file, line, rule, kind, class and method: mutants keep their
+        lines; those of no file by their subject.
         """
         tree = self._tree()
-        words = [w for m in models for w in ("--model", m)] if self.check == "replay" else []
+        words = list(_asked(models, ranks)) if self.check == "replay" else []
         key = tuple(words)
         if key not in self._base:
             self._base[key] = self._run(tree, words)
@@ -84,6 +90,17 @@ class Asker:
         return dict(json.loads(output.read_text("utf-8")))
 
 
+def _asked(models: Sequence[str], ranks: int) -> Iterator[str]:
+    """Replay's options: the models, and the layouts of so many ranks that the judge runs."""
+    for model in models:
+        yield from ("--model", model)
+    yield from ("--world-size", str(ranks))
+    layouts = [parse(word) for word in {*LAYOUTS, *itertools.chain(*SHARED_JUDGES.values())}]
+    sizes = {f"tp_size={at.tp},ep_size={at.ep},dp_size={at.dp}" for at in layouts if at.tp == ranks}
+    for each in sorted(sizes):
+        yield from ("--deployment", f"{each},{PLAIN}")
+
+
 def compared(base: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The second report against the first."""
     if "error" in base or "error" in said:
@@ -103,7 +120,11 @@ def compared(base: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _findings(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {json.dumps([each.get(name) for name in KEY]): each for each in report["findings"]}
+    return {json.dumps(_key(each)): each for each in report["findings"]}
+
+
+def _key(finding: Mapping[str, Any]) -> list[Any]:
+    return [finding.get(name) for name in (*KEY, *(() if finding.get("file") else ("subject",)))]
 
 
 def _content(finding: Mapping[str, Any]) -> list[Any]:

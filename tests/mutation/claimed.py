@@ -8,6 +8,7 @@ or for a model that it did not run, has no verdict there.
 from collections.abc import Mapping
 from typing import Any
 
+from tests.mutation.engine import layout
 from tests.mutation.strata import ROOT
 
 # what the judge's launches set
@@ -15,6 +16,8 @@ OPTIONS = {"--tp-size", "--dp-size", "--enable-dp-attention", "--ep-size", "--mo
 TAKES = {"moe_dense_tp_size == 1", "moe_ep_size > 1"}
 # by option of a finding, what a layout's words have that it ran in
 WORDS = {"--dp-size": "dp2", "--moe-dense-tp-size": "dense1"}
+# of a deployment, what a batch is like
+BATCH = ("padding", "tokens", "allow_reduce_scatter")
 # conditions that hold on an accelerator only
 ELSEWHERE = ("get_is_capture_mode()", "alt_stream is not None", "_is_cuda", "_is_hip", "_is_npu")
 
@@ -37,6 +40,7 @@ def judged_there(
         and not set(finding.get("conditions", ())) & set(ELSEWHERE)
         and any(
             _of(each, finding)
+            and _laid_out(each, finding)
             and all(WORDS[option] in each["layout"] for option in options & set(WORDS))
             for each in ran
         )
@@ -46,4 +50,21 @@ def judged_there(
 def _of(launch: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
     """Whether a launch runs what the finding is of: a model's file, or shared code."""
     file = finding.get("file") or ""
+    if not file and "/" in (finding.get("subject") or ""):
+        return any(
+            each.partition("/")[0] == launch["model"] for each in finding["subject"].split(", ")
+        )
     return not file.startswith(f"{ROOT}/models/") or file == f"{ROOT}/models/{launch['model']}.py"
+
+
+def _laid_out(launch: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
+    """Whether a launch is the deployment that a finding names, where it names one."""
+    named = dict(finding.get("deployment") or {})
+    if not named:
+        return True
+    at = layout(launch["layout"])
+    ran = {"tp_size": at.tp, "ep_size": at.ep, "dp_size": at.dp}
+    told = {name: named.pop(name, 1) for name in ran}
+    # what a batch is like is no part of the launch; all else was at its default
+    others = {value for name, value in named.items() if name not in BATCH}
+    return told == ran and others <= {1, "none", False}

@@ -72,6 +72,12 @@ def models_of(row: dict) -> list[str]:
     return wrong[:1] or sorted({each["model"] for each in row["launches"]})
 
 
+def ranks_of(row: dict) -> int:
+    """The fewest ranks on which it was seen to be wrong, or two."""
+    wrong = [layout(each["layout"]).tp for each in row["launches"] if each["outcome"] == "diverged"]
+    return min(wrong, default=2)
+
+
 def truth(launches: Sequence[dict]) -> str:
     """The word for what launches ended with; that of one rank is among them where one diverged."""
     ended = [each["outcome"] for each in launches if each["layout"] != "tp1"]

@@ -1,7 +1,9 @@
 """Which lines of decision code an unmutated release runs, by model and layout."""
 
+import fcntl
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.mutation.engine import Judge, layout
@@ -40,3 +42,31 @@ def reach(judge: Judge, release: Path, stratum: Stratum) -> Iterator[Reached]:
                 reason=answer.reason,
                 lines={file: frozenset(n) for file, n in lines.items()} if exact else {},
             )
+
+
+def reached_once(
+    judge: Judge, release: Path, stratum: Stratum, folder: Path | None
+) -> list[Reached]:
+    """As `reach`, kept in `folder`: the parts of a draw run the release as it is only once."""
+    if folder is None:
+        return list(reach(judge, release, stratum))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{release.name}-{stratum.name}.json"
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            rows = [
+                {**asdict(row), "lines": _sorted(row)} for row in reach(judge, release, stratum)
+            ]
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(rows), encoding="utf-8")
+            part.replace(file)
+    rows = json.loads(file.read_text("utf-8"))
+    return [
+        Reached(**{**row, "lines": {name: frozenset(n) for name, n in row["lines"].items()}})
+        for row in rows
+    ]
+
+
+def _sorted(row: Reached) -> dict[str, list[int]]:
+    return {file: sorted(numbers) for file, numbers in row.lines.items()}

@@ -13,7 +13,7 @@ from tests.mutation.claimed import judged_there
 from tests.mutation.draw import draw, mutant
 from tests.mutation.engine import Answer, layout
 from tests.mutation.operators import OPERATORS, mutated, mutations
-from tests.mutation.reach import Reached, reach
+from tests.mutation.reach import Reached, reach, reached_once
 from tests.mutation.strata import STRATA, Stratum
 
 SOURCE = """\
@@ -294,6 +294,37 @@ def test_a_finding_is_judged_where_the_engine_ran_what_it_speaks_of(said, there)
     row = {"launches": [launched("exact"), launched("cannot-run", "tp2.dp2.dense1")]}
     assert judged_there(row, finding(**said)) is there
     assert not judged_there(row, finding(**said), outcomes=("diverged",))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "there"),
+    [
+        ({"tp_size": 2, "ep_size": 1, "dp_size": 2, "padding": "sum_len", "moe_dp_size": 1}, True),
+        ({"tp_size": 2, "ep_size": 2, "dp_size": 2}, False),
+        ({"tp_size": 2, "ep_size": 1, "dp_size": 2, "moe_a2a_backend": "deepep"}, False),
+    ],
+)
+def test_a_deployment_is_judged_where_the_engine_ran_it(deployment, there):
+    row = {"launches": [launched("diverged", "tp2.dp2")]}
+    said = finding(file=None, subject="oak/Layer", deployment=deployment)
+    assert judged_there(row, said) is there
+    assert not judged_there(row, {**said, "subject": "elm/Layer"})
+
+
+def test_findings_of_no_file_are_known_by_their_subject():
+    base = {"findings": [finding(file=None, subject="oak/Layer")]}
+    said = {"findings": [*base["findings"], finding(file=None, subject="elm/Layer")]}
+    assert [each["subject"] for each in compared(base, said)["new"]] == ["elm/Layer"]
+
+
+def test_parts_run_the_release_as_it_is_once(release, tmp_path):
+    says = Says("exact")
+    stratum = STRATA["qwen3_moe"]
+    first = reached_once(says, release, stratum, tmp_path)
+    asked = len(says.asked)
+    assert asked == len(stratum.judges[0][1])
+    assert reached_once(says, release, stratum, tmp_path) == first
+    assert len(says.asked) == asked
 
 
 def test_an_edit_that_two_parts_drew_counts_once(tmp_path):

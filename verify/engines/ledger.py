@@ -128,6 +128,7 @@ class LayerTraits:
     knows_last_layer: bool
     completes_stage: bool
     adds_shared: Literal["before", "after"]
+    weighs_fused: bool = True
 
     @classmethod
     def of(cls, guards: Guards) -> "LayerTraits":
@@ -140,6 +141,7 @@ class LayerTraits:
             knows_last_layer=guards.knows_last_layer,
             completes_stage=guards.completes_stage,
             adds_shared=guards.adds_shared,
+            weighs_fused=guards.weighs_fused,
         )
 
 

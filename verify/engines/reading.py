@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from verify.engines.ledger import FlagDefinitions, Release
-from verify.engines.traits import LocalRows, ReductionGroups
+from verify.engines.traits import ContextRows, LocalRows, ReductionGroups
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import State
-from verify.interpreter.values import Value
+from verify.interpreter.values import Primitive, Value
 from verify.logic.diagrams import Cond, Logic
 from verify.parallel.guards import Producer
 from verify.source.source import SourceTree
@@ -180,9 +180,10 @@ class Constraints:
     may reduce-scatter; `general(state)`: what holds in every source; `of_atoms(state, known)`: for
     the atoms that came up since `known`; `refused(index, cls, handed, logic)`: what cannot be where
     a layer of this class runs. `published(index)` are the flags that a boundary publishes,
-    `texts(index)` the flags' functions as expressions. `parts` are the sizes that divide the whole
-    group. `attention_group` and `copies` find words of a module that is built for attention groups,
-    and for several copies of the experts.
+    `texts(index)` the flags' functions as expressions. `platforms(name)` are the kinds of device
+    that an atom speaks of. `parts` are the sizes that divide the whole group. `attention_group` and
+    `copies` find words of a module that is built for attention groups, and for several copies of
+    the experts.
     """
 
     definitions: Callable[[State], tuple[Cond, Cond]]
@@ -191,6 +192,7 @@ class Constraints:
     refused: Callable[[Index, Class, frozenset[str], Logic], Cond]
     published: Callable[[Index], tuple[str, ...]]
     texts: Callable[[Index], dict[str, str]]
+    platforms: Callable[[str], tuple[str, ...]]
     parts: tuple[str, ...]
     attention_group: re.Pattern[str]
     copies: re.Pattern[str]
@@ -202,13 +204,17 @@ class Traits:
 
     `groups(index, logic)`: over which group each step sums; `takes_the_picked_group(index, norm)`:
     whether a norm hands that choice on; `boundary_rows(machine, sparse, dense_size)` and
-    `communicator_rows(machine, sparse)`: where an MLP runs on rank-local rows.
+    `communicator_rows(machine, sparse)`: where an MLP runs on rank-local rows;
+    `fused_shared(index)`: the argument that says of how many experts every rank has one;
+    `context_rows(machine, layer, communicator, sparse)`: where it runs on a context rank's rows.
     """
 
     groups: Callable[[Index, Logic], ReductionGroups]
     takes_the_picked_group: Callable[[Index, Value | None], bool]
     boundary_rows: Callable[[Machine, Value | None, Value], LocalRows]
     communicator_rows: Callable[[Machine, Value | None], LocalRows]
+    fused_shared: Callable[[Index], str | None]
+    context_rows: Callable[[Machine, Class, Primitive, Value | None], ContextRows | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,17 @@ class ReductionGroups:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContextRows:
+    """When an MLP is left with rows that only its rank of a context group has.
+
+    `environment` is what is asked of the environment before a prompt's tokens are split at all.
+    """
+
+    left: Cond
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalRows:
     """When a sparse and a dense FFN run on rank-local rows; None where the source does not say."""
 

@@ -54,7 +54,7 @@ class Duty:
     A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`; where
     `argument` is given it is that argument of `calls` which answers. `rule` is broken by one that
     does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
-    A file in which `knows` is not found owes nothing.
+    A file in which `knows` is not found owes nothing, nor does a source without the file `beside`.
     """
 
     file: str
@@ -72,6 +72,7 @@ class Duty:
     rule: str = "lost-sum"
     needs: str = ""
     knows: str = ""
+    beside: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ class Library:
     and what those make (`Primitive`) by their kind in `calls`, by name in `method`, `attribute`.
     What ends in one of `new_values` gives back nothing of what went in.
 
-    Shared decision code: `duties` are what the checks take its functions' names for.
+    Shared decision code: `duties` are what the checks take its functions' names for; `needs` says
+    what it takes for a condition to have a truth.
 
     Conditions: `relevant` finds the atoms that decide about sums, `selects` those that choose how
     a layer runs: a check of the others is passed by every configuration that runs.
@@ -122,6 +124,7 @@ class Library:
     classes: Mapping[str, Build] = field(default_factory=dict)
     calls: Mapping[str, BlockCall] = field(default_factory=dict)
     duties: tuple[Duty, ...] = ()
+    needs: tuple[tuple[str, bool, str], ...] = ()
     method: BlockMethod = _nothing
     attribute: BlockAttribute = _nothing
     scope: Scope = _nothing

@@ -203,6 +203,12 @@ def with_every_transport(config: MoeConfig) -> Iterator[MoeConfig]:
     yield from (replace(config, **asdict(each)) for each in first.values())
 
 
+def with_transport(config: MoeConfig, name: str) -> MoeConfig:
+    """`config` with that all-to-all backend; one that 0.5.11 has not is a plug-in for it."""
+    legal = {each.moe_a2a_backend: each for each in with_every_transport(config)}
+    return legal.get(name, replace(config, moe_a2a_backend="customized"))
+
+
 def _legal_with(config: MoeConfig) -> tuple[Backends, ...]:
     """Legal backends for the sizes of `config`, with an all-to-all backend where it has one."""
     has_one = config.moe_a2a_backend != "none"

@@ -22,9 +22,10 @@ class Guards:
     reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
     layer, whether it knows that it is the last, whether its model completes a fused sum before a
     pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
-    it adds them before its own reductions or after, whether an all-to-all backend reaches these
-    sites, and whether the block can be where attention groups hold different tokens, and where an
-    FP4 dispatcher sums.
+    it adds them before its own reductions or after, whether it weighs what every expert-parallel
+    rank has of them by its share, the all-to-all backends with which these sites are reached, and
+    whether the block can be where attention groups hold different tokens,
+    and where an FP4 dispatcher sums.
     """
 
     producer: Producer
@@ -37,7 +38,8 @@ class Guards:
     completes_stage: bool = False
     shared_experts: SharedRule = "any"
     adds_shared: Literal["before", "after"] = "before"
-    reached_by_all_to_all: bool = False
+    weighs_fused: bool = True
+    reached_by: frozenset[str] = frozenset()
     attention_dp: bool = True
     fp4_allgather: bool = True
 

@@ -6,6 +6,7 @@ none: as somebody types them who has not read anything.
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from verify.cli.command_line import RENDERERS, main
+from verify.source.source import MAX_FILE_BYTES
 
 TIME_LIMIT_S = 60
 
@@ -87,9 +89,104 @@ def fifo(place):
     os.mkfifo(place / "ff")
 
 
-def broken_syntax(place):
-    with (models(place) / "cedar.py").open("a") as file:
-        file.write("\n)(\n")
+def python_file(place):
+    (place / "a.py").write_text("x = 1\n")
+
+
+def wheel_of_m(place, *, name="a.whl", prefix="", **others):
+    """The small source as an archive, with other members."""
+    with zipfile.ZipFile(place / name, "w") as archive:
+        for file in sorted((place / "M").rglob("*.py")):
+            archive.write(file, f"{prefix}{file.relative_to(place / 'M')}")
+        for member, content in others.items():
+            archive.writestr(member, content)
+
+
+def flipped_bytes(place):
+    wheel_of_m(place)
+    with zipfile.ZipFile(place / "a.whl") as archive:
+        start = archive.getinfo("sglang/srt/models/cedar.py").header_offset
+    raw = bytearray((place / "a.whl").read_bytes())
+    raw[start + 80 : start + 120] = bytes(byte ^ 0xFF for byte in raw[start + 80 : start + 120])
+    (place / "a.whl").write_bytes(raw)
+
+
+def zip_slip(place):
+    wheel_of_m(place, **{"../slipped.py": "x = 1", "/slipped.py": "x = 1"})
+
+
+def zip_bomb(place):
+    wheel_of_m(place, **{"sglang/srt/models/bomb.py": b"#" * (MAX_FILE_BYTES + 1)})
+
+
+def forge_zip(place):
+    wheel_of_m(place, name="main.zip", prefix="sglang-main/python/")
+
+
+def renamed_zip(place):
+    wheel_of_m(place, name="sglang-0.5.98-py3-none-any.whl")
+
+
+def plain_tar(place):
+    with tarfile.open(place / "a.tar", "w") as archive:
+        archive.add(place / "M" / "sglang", "sglang")
+
+
+def shelf(place):
+    """A folder that pip may look into, with two versions."""
+    (place / "shelf").mkdir()
+    for version in ("0.5.97", "0.5.98"):
+        info = f"sglang-{version}.dist-info"
+        about = {
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\n",
+            f"{info}/RECORD": "",
+        }
+        wheel_of_m(place, name=f"shelf/sglang-{version}-py3-none-any.whl", **about)
+
+
+def at_end_of_cedar(line):
+    def made(place):
+        with (models(place) / "cedar.py").open("a") as file:
+            file.write(line)
+
+    return made
+
+
+broken_syntax = at_end_of_cedar("\n)(\n")
+broken_syntax.__name__ = "broken_syntax"
+python_2 = at_end_of_cedar("\nprint 'x'\n")
+python_2.__name__ = "python_2"
+nul = at_end_of_cedar("\n# \0\n")
+nul.__name__ = "nul"
+brackets = at_end_of_cedar(f"\nx = {'(' * 5000}{')' * 5000}\n")
+brackets.__name__ = "brackets"
+
+
+def other_python_2(place):
+    (models(place) / "other.py").write_text("print 'tensor_model_parallel_all_reduce(x)'\n")
+
+
+def newer_python(place):
+    (models(place) / "other.py").write_text("type X[T] = list[T]\n")
+
+
+def latin_1_declared(place):
+    cedar = models(place) / "cedar.py"
+    cedar.write_bytes(b"# coding: latin-1\n# caf\xe9\n" + cedar.read_bytes())
+
+
+def link_to_zeros(place):
+    (models(place) / "zeros.py").symlink_to("/dev/zero")
+
+
+def sparse_file(place):
+    with (models(place) / "sparse.py").open("wb") as file:
+        file.truncate(3 << 30)
+
+
+def odd_name(place):
+    Path(os.fsdecode(os.fsencode(models(place)) + b"/c\xff\xfe.py")).write_text("x = 1\n")
 
 
 def merge_marker(place):
@@ -134,14 +231,17 @@ def saved(place):
     (place / "nan.json").write_text('{"findings": [{"rule": "a-b", "file": "x", "line": NaN}]}')
     (place / "line.json").write_text('{"findings": [{"rule": "a-b", "file": "x", "line": "22"}]}')
     (place / "future.json").write_text('{"schema_version": 99, "findings": []}')
+    stale = {**wrong, "command": "scan"}
+    (place / "stale.json").write_text(json.dumps(stale))
 
 
 def nothing(_place):
     pass
 
 
-def case(words, code, says, *, made=nothing):
-    return pytest.param((words, code, says, made), id=f"{words} {made.__name__}".strip())
+def case(words, code, says, *, made=nothing, **environment):
+    name = " ".join((words, made.__name__, *map("=".join, environment.items())))
+    return pytest.param((words, code, says, made, environment), id=name)
 
 
 CASES = [
@@ -164,7 +264,17 @@ CASES = [
     case("prove --max-ranks 0", 2, "choose from 1 to 256"),
     case("prove --subject= --max-ranks 2", 2, "--subject is empty"),
     case("replay M --jobs 0", 2, "at least one child process"),
+    case("replay M --jobs -3", 2, "at least one child process"),
+    case("prove --max-ranks -1", 2, "choose from 1 to 256"),
+    case("prove --max-ranks 1000000000", 2, "choose from 1 to 256"),
     case("prove --max-ranks abc", 2, "invalid int value"),
+    *(case(f"replay M --world-size {n}", 2, "--world-size") for n in ("0", "-1", "1000")),
+    case("replay M --deployment foo", 2, "--deployment foo"),
+    case("replay M --deployment foo=1", 2, "--deployment foo=1"),
+    case("replay M --deployment =1", 2, "--deployment =1"),
+    case("replay M --deployment dp_size=abc", 2, "--deployment dp_size=abc"),
+    case("replay M --deployment dp_size=1,,", 2, "--deployment dp_size=1,,"),
+    case("replay M --model nope", 2, "no model nope"),
     case("prove --subject zzz --max-ranks 2", 2, "zzz"),
     # what is no source
     case("scan nowhere", 2, "no such file or directory: nowhere"),
@@ -197,9 +307,15 @@ CASES = [
     case("serve M", 2, "say which --model"),
     case("scan a.txt", 2, "neither a directory, a wheel nor a sdist", made=text_file),
     case("scan a.whl", 2, "neither a directory, a wheel nor a sdist", made=piece_of_a_wheel),
+    case("scan a.py", 2, "neither a directory, a wheel nor a sdist", made=python_file),
+    case("scan M/sglang/srt/models/cedar.py", 2, "neither a directory, a wheel nor a sdist"),
     case("scan a.whl", 2, "not an archive of sglang", made=other_wheel),
     case("scan sglang==0.5.1*", 2, "nor a requirement like sglang==0.5.11"),
     case("scan sglang[all]", 2, "only a name and versions"),
+    case("scan sglnag==0.5.11", 2, "by name only sglang"),
+    case("scan 'sglang==0.5.11\n'", 2, "nor a requirement like sglang==0.5.11"),
+    case("""scan 'sglang; python_version > "3"'""", 2, "only a name and versions"),
+    case("scan -- -r", 2, "nor a requirement like sglang==0.5.11"),
     case("scan sglang==99", 2, "pip found no wheel for sglang==99"),
     case("scan sglang==0.5.*", 2, "pip found no wheel for sglang==0.5.*"),
     case("scan sglang==0.5.11 --offline", 2, "not in the cache"),
@@ -214,7 +330,31 @@ CASES = [
     case("scan M", 1, "not read", made=latin_1),
     case("scan M", 1, "not read", made=fifo_inside),
     case("scan M --fail-on default --select lost-sum", 1, "not read", made=latin_1),
+    case("scan M", 1, "not read", made=python_2),
+    case("scan M", 1, "not read", made=nul),
+    case("scan M", 1, "not read", made=brackets),
+    case("scan M", 1, "not read", made=other_python_2),
+    case("scan M", 1, "not read", made=link_to_zeros),
+    case("scan M", 1, "not read", made=sparse_file),
+    case("scan a.whl", 1, "not read", made=flipped_bytes),
+    case("scan a.whl", 1, "not read", made=zip_bomb),
     # odd, and read
+    case("scan a.whl", 1, "2 not read", made=zip_slip),
+    case("scan main.zip", 1, "1 finding", made=forge_zip),
+    case("scan a.tar", 1, "1 finding", made=plain_tar),
+    case("scan sglang-0.5.98-py3-none-any.whl", 1, "1 finding", made=renamed_zip),
+    case("scan M", 1, "1 finding", made=newer_python),
+    case("scan M", 1, "1 finding", made=latin_1_declared),
+    case("scan M --format json", 1, "1 finding", made=odd_name),
+    case("scan M", 1, "1 finding", HOME=""),
+    case("scan M", 1, "1 finding", HOME="/nowhere"),
+    case("scan M", 1, "1 finding", TERM="dumb", NO_COLOR="1"),
+    case("scan sglang", 1, "sglang 0.5.98", made=shelf, PIP_FIND_LINKS="shelf"),
+    case("scan sglang<0.5.98", 1, "sglang 0.5.97", made=shelf, PIP_FIND_LINKS="shelf"),
+    case("scan sglang===0.5.97", 1, "sglang 0.5.97", made=shelf, PIP_FIND_LINKS="shelf"),
+    # a cache that cannot be one
+    case("scan sglang==0.5.98", 2, "cannot keep", made=shelf, XDG_CACHE_HOME="/dev/null"),
+    case("scan sglang==0.5.98", 2, "cannot keep", made=shelf, XDG_CACHE_HOME="/proc"),
     case("scan M/sglang/srt", 1, "1 finding"),
     case("scan M", 1, "1 finding", made=loop_of_links),
     case("scan M", 1, "1 finding", made=bom_and_crlf),
@@ -238,6 +378,7 @@ CASES = [
     case("scan M --expect nan.json", 2, "NaN is no JSON", made=saved),
     case("scan M --expect line.json", 2, "'line' is str, not int", made=saved),
     case("scan M --expect future.json", 2, "schema_version 99", made=saved),
+    case("scan M --expect stale.json", 1, "1 stale", made=saved),
     case("scan M --expect missing.json", 2, "cannot read missing.json"),
     case("scan M --expect M", 2, "cannot read M: Is a directory"),
     case("diff report.json M", 2, "compare reports of one command", made=saved),
@@ -257,17 +398,19 @@ def test_help_holds_80_columns_and_says_formats_and_exit_codes(name, capsys, mon
 
 
 @pytest.mark.parametrize("bad", CASES)
-def test_a_bad_input_is_one_line_and_its_exit_code(bad, place, capsys):
+def test_a_bad_input_is_one_line_and_its_exit_code(bad, place, capsys, monkeypatch):
     """In this process, as the command's entry point is called: a process a case is a minute."""
-    words, code, says, made = bad
+    words, code, says, made, environment = bad
     made(place)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     try:
-        ended = main(["" if word == "''" else word for word in words.split()])
+        ended = main(shlex.split(words))
     except SystemExit as left:
         ended = left.code
     out, err = capsys.readouterr()
-    assert (ended, says in err) == (code, True), err
-    assert "Traceback" not in err
+    assert (ended, says in out + err) == (code, True), err
+    assert "Traceback" not in out + err
     if code == 2:
         assert out == ""
         said = [line for line in err.splitlines() if not line.startswith((" ", "usage:"))]
@@ -292,13 +435,47 @@ def test_shells_complete_commands_and_options(place, shell):
 
 @pytest.mark.parametrize(
     ("shell", "code", "says"),
-    [(">&-", 2, "standard output is closed"), (">&- --output x", 1, "1 finding"), ("2>&-", 1, "")],
+    [
+        (">&-", 2, "standard output is closed"),
+        (">&- --output x", 1, "1 finding"),
+        ("2>&-", 1, ""),
+        ("<&-", 1, "1 finding"),
+    ],
 )
 def test_a_closed_stream_is_said_and_no_finding(shell, code, says, place):
     done = verify("scan", "M", cwd=place, shell=shell)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LANG": "C", "PYTHONIOENCODING": "ascii"},
+        {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
+    ],
+)
+def test_surroundings_change_no_verdict(environment, place):
+    done = verify("scan", "M", cwd=place, environment=environment)
+    assert (done.returncode, "1 finding" in done.stderr) == (1, True), done.stderr
+    assert "cedar.py:22" in done.stdout
+
+
+def test_two_that_fetch_at_once_keep_one_file(place):
+    shelf(place)
+    words = [sys.executable, "-m", "verify", "scan", "sglang==0.5.98", "--format", "concise"]
+    path = os.pathsep.join((str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "PYTHONPATH": path, "PIP_FIND_LINKS": "shelf"}
+    both = [
+        subprocess.Popen(words, cwd=place, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    one, other = (each.communicate(timeout=TIME_LIMIT_S)[0] for each in both)
+    assert [each.returncode for each in both] == [1, 1]
+    assert one == other
+    kept = sorted(file.name for file in (place.parent / "cache").rglob("sglang-*"))
+    assert [name.startswith("sglang-0.5.98") for name in kept] == [True, True], kept
 
 
 def test_with_standard_error_closed_no_source_is_still_2(place):

@@ -29,8 +29,9 @@ class Around:
     """A layer, as one run of it shows; it knows places only, so that a process can send it.
 
     `told`: each line with a reduction that ran, and the flags that decide there; `refused`: what no
-    server can be in there, `never` in the whole layer. `communicates`: whether what it leaves goes
-    to what moves tokens between attention groups; `boundary`: whether a stage's boundary sums what
+    server can be in there, `never` in the whole layer; `reached`: behind the combine of which
+    all-to-all backends one runs. `communicates`: whether what it leaves goes to what moves tokens
+    between attention groups; `boundary`: whether a stage's boundary sums what
     its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The
     others as in `verify.parallel.guards.Guards`.
     """
@@ -40,12 +41,14 @@ class Around:
     told: Mapping[Line, frozenset[str]]
     refused: Mapping[Line, frozenset[str]]
     never: frozenset[str]
+    reached: Mapping[Line, frozenset[str]]
     communicates: bool
     boundary: str
     allows_scatter: bool
     tags_fusion: bool
     knows_last_layer: bool
     shared_experts: SharedRule
+    weighs_fused: bool
     completes_stage: bool = False
 
 
@@ -90,12 +93,14 @@ def _around(facts: Facts, cls: Class) -> Around:
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
         never=frozenset(_refused(run, FALSE)),
+        reached=_reached(run),
         communicates=run.state.communicators > 0,
         boundary=_boundary(run),
         allows_scatter=run.state.allows,
         tags_fusion=any(sink.kind == "fused norm" for sink in run.sinks),
         knows_last_layer=not run.state.past_the_end,
         shared_experts=_shared_experts(run),
+        weighs_fused=not any(fault.cause == "fused" for fault in run.addends.faults),
     )
 
 
@@ -109,6 +114,16 @@ def _refused(run: LayerRun, when: Cond) -> Iterator[str]:
         there = logic.both(when, logic.atom(name))
         if logic.both(run.theory, logic.atom(name) if there == FALSE else there) == FALSE:
             yield name
+
+
+def _reached(run: LayerRun) -> dict[Line, frozenset[str]]:
+    """By line: the all-to-all backends behind whose combine a reduction runs."""
+    found: dict[Line, frozenset[str]] = {}
+    for fault in run.faults:
+        for place in fault.places:
+            line = (place.file, place.line)
+            found[line] = found.get(line, frozenset()) | frozenset(fault.backends)
+    return found
 
 
 def _boundary(run: LayerRun) -> str:

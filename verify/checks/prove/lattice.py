@@ -19,7 +19,7 @@ from verify.checks.prove.subject import Subject
 from verify.engines.ledger import LayerTraits, Plan, Release, Step
 from verify.engines.sources import ledger
 from verify.parallel.counts import Family, ImpossibleError, State
-from verify.parallel.deployment import Deployment, layers, layouts, with_backends
+from verify.parallel.deployment import Deployment, layers, layouts, with_backends, with_transport
 from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
 from verify.report.ending import end_with_parent
@@ -284,6 +284,9 @@ class _Sweep:
         own = case.program[len(case.plan.before) : -len(case.plan.last + case.plan.after)]
         cause = Cause(*verdict, case.plan.reader, own, case.plan.before, case.plan.after)
         weight = case.weight * stands_for
+        if own and guards.reached_by and config.moe_a2a_backend != "none":
+            # the class's first backend may be one that the block knows
+            config = with_transport(config, min(guards.reached_by))
         known = self.tally.faults.get((cause, guards))
         self.tally.faults[cause, guards] = (
             replace(known, weight=known.weight + weight)

@@ -166,6 +166,8 @@ def _guards(block: Sequence[GuardedSite], layer: Around, lines: Collection[Line]
         knows_last_layer=layer.knows_last_layer,
         shared_experts=layer.shared_experts,
         completes_stage=layer.completes_stage,
+        weighs_fused=layer.weighs_fused,
+        reached_by=frozenset[str]().union(*(layer.reached.get(line, ()) for line in lines)),
         attention_dp=ATTENTION_DP not in never,
         fp4_allgather=COMBINES not in never,
     )

@@ -13,8 +13,9 @@ from verify.report.report import Json
 
 LOCAL_SIZE = runtime().local_size
 TOKENS = 4
-# of one vendor's GPUs; the others' are not the machine that is imitated
-ALL_TO_ALL = ("deepep", "mooncake", "nixl", "flashinfer", "pplx")
+# what moves tokens is imitated, the machine is one vendor's: where a model asks for another's, what
+# it does there is not seen
+ALL_TO_ALL = ("deepep", "mooncake", "nixl", "flashinfer", "pplx", "mori", "ascend_fuseep")
 
 
 @dataclass(frozen=True, kw_only=True)

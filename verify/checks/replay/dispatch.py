@@ -37,7 +37,26 @@ def run_experts(self: Any, dispatch_output: Any, **options: Any) -> Any:
     return self.quant_method.apply(layer=self, dispatch_output=dispatch_output)
 
 
+def fused_exchange(
+    layer: Any, hidden_states: torch.Tensor, topk_output: Any, **options: Any
+) -> torch.Tensor:
+    """A kernel that moves tokens, runs the experts and moves their sums back."""
+    exchange = AllToAll()
+    moved = exchange.dispatch(hidden_states, topk_output)
+    return exchange.combine(run_experts(layer, moved))
+
+
 def dispatchers() -> dict[str, Any]:
     """By the names under which releases know them."""
-    names = ("MaybeTboDeepEPDispatcher", "FlashinferDispatcher", "DeepEPDispatcher")
-    return {**dict.fromkeys(names, AllToAll), "DeepEPMoE.run_moe_core": run_experts}
+    names = (
+        "MaybeTboDeepEPDispatcher",
+        "FlashinferDispatcher",
+        "DeepEPDispatcher",
+        "NpuFuseEPDispatcher",
+    )
+    return {
+        **dict.fromkeys(names, AllToAll),
+        "DeepEPMoE.run_moe_core": run_experts,
+        "NpuFuseEPMoE.forward": fused_exchange,
+        "forward_fuseep": fused_exchange,
+    }

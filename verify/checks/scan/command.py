@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> Report:
 
 def report(result: ScanResult) -> Report:
     """The scan's result for renderers."""
-    names = {"finding": "wrong"}  # a site's verdict; a finding may be of several sites or none
+    names = {"finding": "guarded wrongly"}  # the site; a finding may be of several or none
     counts = ", ".join(f"{n} {names.get(name, name)}" for name, n in result.counts.items())
     total = sum(result.counts.values())
     unread = f"; {len(result.unread)} not read" if result.unread else ""

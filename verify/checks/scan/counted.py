@@ -46,6 +46,7 @@ ADDENDS: Mapping[Cause, Steps] = {
     "resummed": Steps(names=("dense_mlp_fully_dp",), mode="scattered"),
     "copies": Steps(names=("routed_experts", "shared_sharded", *OWN_GROUP)),
     "own-copies": Steps(names=("routed_experts", "tp_all_reduce")),
+    "fused": Steps(names=("routed_experts", "shared_replicated", *OWN_GROUP)),
     "split": Steps(names=("routed_experts", "ep_all_reduce")),
 }
 AXES: Mapping[Axis, str] = {"EP": "ep_all_reduce", "MOE_TP": "moe_tp_all_reduce"}

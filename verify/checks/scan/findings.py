@@ -81,12 +81,18 @@ class Broken:
     layers: frozenset[str]
 
     def joined(self, other: "Broken") -> "Broken":
-        """Both together, shown by the one with the smaller row."""
-        first = min((self, other), key=lambda one: (one.fault.row.count("1"), one.fault.row))
+        """Both together, shown by the one with the smaller row, then by what asks for less."""
+        first = min((self, other), key=Broken._asks)
         backends = tuple(sorted({*self.fault.backends, *other.fault.backends}))
         fault = replace(first.fault, backends=backends)
         rows, layers = self.rows | other.rows, self.layers | other.layers
         return replace(first, fault=fault, rows=rows, layers=layers)
+
+    def _asks(self) -> tuple[int, str, int, int]:
+        """Flags, then conditions that hold: what does not hold mostly asks for nothing."""
+        row, conditions = self.fault.row, self.fault.conditions
+        held = sum(not name.startswith("not ") for name in conditions)
+        return row.count("1"), row, held, len(conditions)
 
 
 def finding(broken: Broken) -> Finding:
@@ -160,6 +166,7 @@ def _said(broken: Broken) -> tuple[str, str]:
         case "double":
             return f"where {where}, {place.collective} sums the output", f"{taker} sums it again"
         case "combined" | "backend":
+            where = "an all-to-all backend moves tokens" if fault.kind == "backend" else where
             return (
                 f"where {where}, {place.collective} sums what is complete",
                 "the dispatcher's combine has summed it before",

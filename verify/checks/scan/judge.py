@@ -142,11 +142,9 @@ def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[F
         return
     over_axis = {place: cond for place, cond in part.reduced.items() if axis in place.axes}
     done = logic.either(part.arrives, logic.any_of(*over_axis.values()))
-    # tokens are dispatched over ranks only where a communicator or a boundary scatters them
-    combined = part.arrives if scene.sink.kind != "return" else FALSE
     for place, cond in over_axis.items():
         yield from _fault(scene, "double", (place,), axis, logic.all_of(owed, cond, sums))
-        again = logic.all_of(owed, cond, combined)
+        again = logic.all_of(owed, cond, part.arrives)
         yield from _fault(scene, "combined", (place,), axis, logic.both(again, scene.plain))
         other = logic.both(again, logic.negation(scene.plain))
         yield from _fault(scene, "backend", (place,), axis, other)
@@ -172,7 +170,7 @@ def _fault(
     if reach == FALSE:
         return
     backends = tuple(_backends(scene, case)) if kind == "backend" else ()
-    if kind == "backend" and scene.backends and not backends:
+    if kind == "backend" and not backends:
         return
     table = logic.table(reach, FLAGS)
     bits = _bits(smallest_row(table))

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from verify.checks.scan.addends.context_sums import context_sums
 from verify.checks.scan.addends.groups import wrong_groups
-from verify.checks.scan.addends.judge import Addends, judged, known_backends
+from verify.checks.scan.addends.judge import Addends, judged, moving_backends
 from verify.checks.scan.addends.local_sums import local_sums
 from verify.checks.scan.addends.machine import AddendMachine
 from verify.checks.scan.judge import Fault, faults, past_the_end
@@ -106,10 +107,14 @@ def run_layer(facts: Facts, cls: Class) -> LayerRun:
         handed = frozenset(machine.handed)
         theory = state.logic.both(theory, HOLDS.refused(facts.index, cls, handed, state.logic))
         run.theory = theory
-        run.faults = (*faults(state, theory, known_backends(facts.index)), *past_the_end(state))
+        run.faults = (*faults(state, theory, moving_backends(facts.index)), *past_the_end(state))
         addends = judged(machine, theory)
         groups = facts.groups
-        others = (*wrong_groups(machine, theory, groups), *local_sums(machine, theory, groups))
+        others = (
+            *wrong_groups(machine, theory, groups),
+            *local_sums(machine, theory, groups),
+            *context_sums(machine, theory, cls),
+        )
         run.addends = replace(addends, faults=(*addends.faults, *others))
     except CANNOT_FOLLOW as error:
         facts.index.give_up(f"{cls.module.path}:{cls.line}", cls.name, error)

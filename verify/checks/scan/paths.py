@@ -1,8 +1,9 @@
 """Every way through one function: what it assumes and what it calls, in order.
 
 A condition that is no local constant is an assumption, known by its text and the same wherever a
-way meets it. A loop's body is passed once. A way that raises is none. A name that is returned and
-what is added in place are calls too, of `return NAME` and `NAME += VALUE`.
+way meets it, also in other words (`x_size > 1`, `x_size == 1`); what contradicts it is no way.
+A loop's body is passed once. A way that raises is none. A name that is returned and what is added
+in place are calls too, of `return NAME` and `NAME += VALUE`.
 """
 
 import ast
@@ -11,6 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 MAX_WAYS = 4096
+# comparisons that say the same, and those that say the opposite
+_ALIKE = (
+    ((ast.Is,), (ast.IsNot,)),
+    ((ast.In,), (ast.NotIn,)),
+    ((ast.Eq,), (ast.NotEq,)),
+)
+# with the least that a group's size, or a number of rows or a rank, may be
+_LEAST = ((ast.Eq, ast.LtE), (ast.NotEq, ast.Gt))
+_SIZE = re.compile(r"_size(?:\(\))?$")
+_COUNT = re.compile(r"rank(?:\(\))?$|shape\[0\]$|^len\(")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +164,50 @@ def truths(test: ast.expr, way: Way) -> Iterator[tuple[bool, Way]]:
                 yield way.assumed[text], way
             else:
                 called = _called([test], way)
-                for truth in (True, False):
-                    yield truth, replace(called, assumed={**way.assumed, text: truth})
+                for truth in (False,) if _another_is_it(test, way) else (True, False):
+                    yield (
+                        truth,
+                        replace(called, assumed={**way.assumed, **_told(test, truth=truth)}),
+                    )
+
+
+def _told(test: ast.expr, *, truth: bool) -> dict[str, bool]:
+    """What a condition's truth says, in all words of the same comparison."""
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        left, right = test.left, test.comparators[0]
+        for same, other in (_LEAST, *_ALIKE) if _is_least(left, right) else _ALIKE:
+            if isinstance(test.ops[0], (*same, *other)):
+                holds = truth is isinstance(test.ops[0], same)
+                words = dict.fromkeys(same, holds) | dict.fromkeys(other, not holds)
+                return {_compared(left, op, right): said for op, said in words.items()}
+    return {ast.unparse(test): truth}
+
+
+def _compared(left: ast.expr, op: type[ast.cmpop], right: ast.expr) -> str:
+    return ast.unparse(ast.Compare(left=left, ops=[op()], comparators=[right]))
+
+
+def _is_least(left: ast.expr, right: ast.expr) -> bool:
+    if not isinstance(right, ast.Constant) or right.value not in (0, 1):
+        return False
+    return bool((_SIZE if right.value == 1 else _COUNT).search(ast.unparse(left)))
+
+
+def _another_is_it(test: ast.expr, way: Way) -> bool:
+    """Whether the way assumes of what is compared that it is another member of the same kind."""
+    match test:
+        case ast.Compare(
+            left=left,
+            ops=[ast.Is() | ast.Eq() as op],
+            comparators=[ast.Attribute(value=kind, attr=member)],
+        ) if member.isupper():
+            start = f"{ast.unparse(left)} {'is' if isinstance(op, ast.Is) else '=='} "
+            start += f"{ast.unparse(kind)}."
+            return any(
+                known and text.startswith(start) and text[len(start) :].isupper()
+                for text, known in way.assumed.items()
+            )
+    return False
 
 
 def _is_condition(value: ast.expr) -> bool:

@@ -141,7 +141,9 @@ def _scan(index: Index) -> ScanResult:
     shared = [(one, None) for one in everywhere]
     found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in (*sums, *shared)]
     never = [one for one in found if one.refused and not one.launch]
-    found = [one for one in found if one.launch or one.rule != COMBINED]
+    if launcher.arguments.server is not None:
+        # nobody starts a server with such a backend
+        found = [one for one in found if one.launch or one.rule != COMBINED]
     return ScanResult(
         name=tree.name,
         version=tree.version,

@@ -22,7 +22,8 @@ _EITHER = re.compile(r"\(\?:([^()|]*)(?:\|[^()]*)?\)\??")
 _MARKS = str.maketrans("", "", "\\^$?")
 LOST, DOUBLE, UNASKED = "lost-sum", "reduced-twice", "replicated-addend"
 
-Broken: TypeAlias = tuple[str, int, str]
+# rule, line, what happens, and the conditions with which it does
+Broken: TypeAlias = tuple[str, int, str, tuple[Assumed, ...]]
 
 
 def unkept(index: Index) -> Iterator[Finding]:
@@ -30,20 +31,22 @@ def unkept(index: Index) -> Iterator[Finding]:
 
     A function with more ways than are followed is said to be unread: `index.unread`.
     """
-    seen: set[tuple[str, int, str]] = set()
+    found: dict[tuple[str, int, str], Finding] = {}
     followed: dict[tuple[str, str | None, str], list[Way]] = {}
     for duty in index.library.duties:
         key = (duty.file, duty.cls, duty.function)
         if key not in followed:
             followed[key] = _ways(index, duty)
         text = _text(index, duty.file)
-        if not re.search(duty.knows, text):
+        if not re.search(duty.knows, text) or index.module(duty.beside or duty.file) is None:
             continue
         for way in followed[key]:
-            for rule, line, message in _broken(way, duty, text):
-                if (duty.file, line, rule) not in seen:
-                    seen.add((duty.file, line, rule))
-                    yield _finding(duty, rule, line, message)
+            for rule, line, message, case in _broken(way, duty, text):
+                one = _finding(duty, rule, line, message, needs=_needs(index, duty, case))
+                known = found.setdefault((duty.file, line, rule), one)
+                if len(one.needs) < len(known.needs):
+                    found[(duty.file, line, rule)] = one
+    yield from found.values()
 
 
 def _text(index: Index, file: str) -> str:
@@ -82,7 +85,7 @@ def _function(index: Index, duty: Duty) -> ast.FunctionDef | None:
 
 
 def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
-    """Rule, line and what happens, where a way leaves the duty undone; `text` is the file's."""
+    """Where a way leaves the duty undone; `text` is the file's."""
     name = duty.function
     if not duty.argument:
         yield from _answers(way, duty, text, f"{name} says")
@@ -97,23 +100,45 @@ def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
         for clause in duty.only:
             if not _kept(clause, way):
                 message = f"{name} makes the call {call.name} also where not {_shown(clause)}"
-                yield duty.rule, call.line, message
+                yield duty.rule, call.line, message, _case(way, clause)
         if not re.search(duty.over, ast.unparse(call.node)):
-            yield LOST, call.line, f"{name} calls {call.name} for something else than {duty.over}"
+            message = f"{name} calls {call.name} for something else than {duty.over}"
+            yield LOST, call.line, message, _case(way)
     if duty.argument:
         return
     if len(calls) > 1 and not duty.again:
-        yield DOUBLE, calls[-1].line, f"one way through {name} sums or moves rows twice"
+        yield DOUBLE, calls[-1].line, f"one way through {name} sums or moves rows twice", _case(way)
     if duty.calls and not calls and not duty.optional and not _kept(duty.unless, way):
         what = " or ".join(duty.calls[:2])
-        yield LOST, way.line, f"one way through {name} makes no call of {what}"
+        yield (
+            LOST,
+            way.line,
+            f"one way through {name} makes no call of {what}",
+            _case(way, duty.unless),
+        )
 
 
 def _answers(way: Way, duty: Duty, text: str, said: str) -> Iterator[Broken]:
     for clause in duty.yes if way.answer else duty.no if way.answer is False else ():
         if _said_of(clause, text) and not _kept(clause, way):
             word = "yes" if way.answer else "no"
-            yield duty.rule, way.line, f"{said} {word} also where not {_shown(clause)}"
+            message = f"{said} {word} also where not {_shown(clause)}"
+            yield duty.rule, way.line, message, _case(way, clause)
+
+
+def _case(way: Way, clause: Sequence[Assumed] = ()) -> tuple[Assumed, ...]:
+    """What a way assumes, and that nothing of a clause holds."""
+    return (*way.assumed.items(), *((_plain(pattern), not truth) for pattern, truth in clause))
+
+
+def _needs(index: Index, duty: Duty, case: Sequence[Assumed]) -> tuple[str, ...]:
+    """What a launch, or a layer, must have for the conditions of a case."""
+    said = (
+        need
+        for pattern, truth, need in index.library.needs
+        if any(known is truth and re.search(pattern, text) for text, known in case)
+    )
+    return (*((duty.needs,) if duty.needs else ()), *said)
 
 
 def _kept(clause: Sequence[Assumed], way: Way) -> bool:
@@ -137,7 +162,7 @@ def _plain(pattern: str) -> str:
     return first.replace(".*", " ").replace(r"\b", "").translate(_MARKS)
 
 
-def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
+def _finding(duty: Duty, rule: str, line: int, message: str, *, needs: tuple[str, ...]) -> Finding:
     doubled = rule in (DOUBLE, UNASKED)
     return Finding(
         rule=rule,
@@ -154,5 +179,5 @@ def _finding(duty: Duty, rule: str, line: int, message: str) -> Finding:
         method=duty.function,
         row=ROW,
         rows=(ROW,),
-        needs=(duty.needs,) if duty.needs else (),
+        needs=needs,
     )

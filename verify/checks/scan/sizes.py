@@ -18,7 +18,7 @@ BOUNDARIES = PurePosixPath(ENGINE.files.boundaries).name
 RULE = "group-too-narrow"
 ROW = "0000"
 _GIVEN = re.compile(
-    r"\b(?:self\.|cls\.)?_?(?P<name>attn_tp_size|moe_tp_size|(?:moe_)?ep_size|tp_size)"
+    r"\b_?(?P<name>attn_tp_size|moe_tp_size|(?:moe_)?ep_size|tp_size)"
     r"[ \t]*=(?!=)[ \t]*[(\s]*(?P<size>get_\w+\(\)(?:\.\w+)?|parallel\.\w+)[)\s]*(?=[,;\n#]|$)"
 )
 # a block is told under this name whose ranks its own layers are split over

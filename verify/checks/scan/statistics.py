@@ -14,7 +14,7 @@ from verify.report.report import Finding
 
 LOST, DOUBLE = "lost-sum", "reduced-twice"
 ROW = "0000"
-_SQUARES = re.compile(r"\w*sum_?sq\w*\(|\.pow\(2\)\.(?:mean|sum)\(")
+_SQUARES = re.compile(r"sum_?sq\w*\(|\.pow\(2\)\.(?:mean|sum)\(")
 _SIZE = r"(?:tp|attn_tp|world)_?(?:size|world)?(?:\(\))?"
 # what is divided by the number of ranks, or handed on together with it
 _DIVIDED = re.compile(rf"/ (?:\w+\.)*_?{_SIZE}\b")

@@ -7,6 +7,7 @@ to the case's log.
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -61,6 +62,8 @@ def main(name: str) -> None:
         hello = {**drive.load(), "network": network}
     except BaseException:
         hello = {"error": traceback.format_exc()}
+    # what was imported stays: no rank has to look through it for garbage, which copies its pages
+    gc.freeze()
     _say(answers, hello)
     for line in sys.stdin:
         request = json.loads(line)

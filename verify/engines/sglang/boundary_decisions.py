@@ -105,9 +105,10 @@ BOUNDARY_DUTIES = (
             function="_sum_group",
             calls=(f"return {name}",),
             optional=True,
-            only=(((rf"SumGroup\.{group}\b", True),),),
+            only=(tuple((rf"SumGroup\.{group}\b", True) for group in groups),),
         )
-        for name, group in (("attn_tp_group", "ATTN_TP"), ("tp_group", "TP"))
+        # the experts' output is summed over the same ranks, without copies of the experts
+        for name, groups in (("attn_tp_group", ("ATTN_TP",)), ("tp_group", ("TP", "MOE_OUTPUT")))
     ),
     *(
         Duty(
@@ -124,7 +125,7 @@ BOUNDARY_DUTIES = (
     # the sum that an output owes
     Duty(file=OPS, function="attn_tp_all_reduce", calls=ATTENTION_SUMS),
     _sum_output(
-        calls=("attn_tp_all_reduce",),
+        calls=("attn_tp_all_reduce", *ATTENTION_SUMS),
         unless=((ATTN, False), (TP, True), (MOE, True), ("attn_tp_size == 1", True)),
         only=(((ATTN, True),),),
     ),
@@ -239,7 +240,7 @@ BOUNDARY_DUTIES = (
     Duty(
         file=PREPARE,
         function="_reduce_update_read",
-        calls=("attn_tp_all_reduce", WHOLE, "all_reduce"),
+        calls=("attn_tp_all_reduce", *ATTENTION_SUMS, WHOLE, "all_reduce"),
         unless=(("result is not None", True), ("group is not None", False)),
     ),
     Duty(

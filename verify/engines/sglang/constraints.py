@@ -188,7 +188,7 @@ def _one_platform(state: State, names: frozenset[str]) -> list[Cond]:
     logic = state.logic
     kinds: dict[str, list[str]] = {}
     for name in sorted(names):
-        for platform in _platforms(name):
+        for platform in platforms_of(name):
             kinds.setdefault(platform, []).append(name)
     features = {kind: logic.any_of(*map(logic.atom, names)) for kind, names in kinds.items()}
     rules = [logic.at_most_one(*features.values())]
@@ -210,7 +210,7 @@ def _needs_gpus(index: Index) -> Iterator[tuple[str, bool]]:
 
 
 @lru_cache(maxsize=10_000)
-def _platforms(name: str) -> tuple[str, ...]:
+def platforms_of(name: str) -> tuple[str, ...]:
     """The kinds of device that an atom speaks of."""
     return tuple(platform for platform, words in _PLATFORMS.items() if words.search(name))
 

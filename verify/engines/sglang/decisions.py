@@ -11,6 +11,8 @@ from verify.engines.sglang.vocabulary import COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
 
 ATTENTION_FILE = "sglang/srt/layers/dp_attention.py"
+# cuts the prefill of any model over context ranks
+CONTEXT_FILE = "sglang/srt/layers/cp/utils.py"
 GROUP_SUMS = ("all_reduce", "reduce_scatter", "reduce_scatterv", "reduce_scatter_tensor")
 GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 ATTENTION_SUMS = (
@@ -40,6 +42,8 @@ SPARSE = r"is_layer_sparse"
 SLICED: Assumed = (r"^hidden_states_(?:in|out)put_mode == ScatterMode\.SCATTERED", True)
 CP = r"use_prefill_cp\(|cp_active\("
 BEFORE = r"force_layernorm_before_dp_gather"
+# without it what attention's ranks share is gathered as a partial sum
+NORMED_BEFORE = "a layer that puts its norm before attention data parallelism's gather"
 
 _gathering = partial(
     Duty, file=COMMUNICATOR_FILE, cls=NORM, function="_gather_hidden_states_and_residual"
@@ -97,6 +101,13 @@ ATTENTION_DUTIES = (
         function="_dp_gather_via_all_gather",
         calls=("fill_",),
         unless=(("is_partial", True), *FIRST, *ALONE),
+        needs=NORMED_BEFORE,
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_gather",
+        calls=("fill_",),
+        optional=True,
         only=((("is_partial", False),), OTHERS),
     ),
     Duty(
@@ -215,7 +226,8 @@ COMMUNICATOR_DUTIES = (
         function="_tp_attn_all_reduce_and_layernorm",
         calls=("all_reduce", "attn_tp_all_reduce", *ATTENTION_SUMS),
     ),
-    # which of them serves a layer
+    # which of them serves a layer; the residual's rows are as many before and after wherever the
+    # hidden states' are (`_compute_middle_residual_mode`, `_compute_layer_output_mode`)
     Duty(
         file=COMMUNICATOR_FILE,
         cls=NORM,
@@ -225,7 +237,6 @@ COMMUNICATOR_DUTIES = (
         only=(
             (*ALONE, SLICED),
             (("size.*hidden_states_input_mode, hidden_states_output_mode", True), SLICED),
-            (("size.*residual_input_mode, residual_output_mode", True), SLICED),
         ),
     ),
     Duty(
@@ -234,10 +245,7 @@ COMMUNICATOR_DUTIES = (
         function="get_fn",
         calls=("return _trivial",),
         optional=True,
-        only=(
-            (("is_same_group_size.*hidden_states_input_mode, output_mode", True),),
-            (("is_same_group_size.*residual_input_mode, output_mode", True),),
-        ),
+        only=((("is_same_group_size.*hidden_states_input_mode, output_mode", True),),),
     ),
     Duty(
         file=COMMUNICATOR_FILE,
@@ -331,5 +339,43 @@ COMMUNICATOR_DUTIES = (
         knows=DENSE,
         rule="sums-local-rows",
     ),
+    # a dense MLP sums over ranks of other rows where a prefill is cut over context ranks (#38078)
+    Duty(
+        file=COMMUNICATOR_FILE,
+        cls=MODES,
+        function="_compute_mlp_mode",
+        calls=("return FULL",),
+        optional=True,
+        only=(
+            (
+                (SPARSE, True),
+                ("prefill_cp_shards_tokens", False),
+                # these gather in a communicator of their own
+                (r"(?:dsa_enable|mla)_(?:prefill_cp|cp_enabled|prefill_cp_enabled)", True),
+            ),
+        ),
+        beside=CONTEXT_FILE,
+        rule="sums-local-rows",
+        needs="dense layers without MLA, --attn-cp-size 2 --enable-prefill-cp; to 0.5.19 also "
+        "SGLANG_ENABLE_CP_V2=1",
+    ),
+)
+# where a condition of shared code has a truth: what a launch, or a layer, must be like
+NEEDS = (
+    (
+        r"_mode == (?:ScatterMode\.)?\s*SCATTERED",
+        True,
+        "rows cut over attention's ranks: an all-to-all backend, or dense MLPs that are whole",
+    ),
+    (BEFORE, True, NORMED_BEFORE),
+    ("allow_reduce_scatter", False, "a layer that does not allow a reduce-scatter"),
+    ("reduces_attention_tp", False, "attention whose output is whole under attention TP"),
+    ("input_scattered", True, "--enable-attn-tp-input-scattered"),
+    (r"prefill_cp\(|cp_active\(", True, "prefill context parallelism"),
+    (r"a2a_backend\(\)\.is_none\(\)", False, "an all-to-all backend"),
+    (r"fp4_allgather\(\)", True, "the FP4 dispatcher"),
+    ("dwdp", True, "data-parallel weights"),
+    (r"^_is_(?:npu|hip)|_use_aiter", True, "another platform's kernels"),
+    ("quant_communications|quantize_communications", True, "--enable-quant-communications"),
 )
 DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *BOUNDARY_DUTIES)

@@ -18,6 +18,12 @@ FP4: Options = {
     "quantization": "modelopt_fp4",
     "moe_runner_backend": "flashinfer_cutlass",
 }
+CONTEXT: Options = {
+    **PLAIN,
+    "attn_cp_size": 2,
+    "enable_prefill_cp": True,
+    "cp_strategy": "zigzag",
+}
 COPIES: Options = {**PLAIN, "attn_cp_size": 2, "moe_dp_size": 2}
 DENSE: Options = {**PLAIN, "moe_dense_tp_size": 1}
 # without a cause here: what a launch needs was not worked out
@@ -29,6 +35,8 @@ BY_CAUSE: Mapping[str, tuple[Options, ...]] = {
     "copies": (COPIES,),
     "own-copies": (COPIES,),
     "split": ({**PLAIN, "ep_size": 2},),
+    "fused": ({**PLAIN, "ep_size": 4},),
+    "context": (CONTEXT,),
 }
 # releases name it one way or the other
 FUSES: tuple[Options, ...] = (

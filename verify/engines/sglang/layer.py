@@ -26,7 +26,7 @@ RELEASE_0_5_11 = Release(name="0.5.11")
 
 def plan(deployment: Deployment, traits: LayerTraits, release: Release) -> Plan:
     """The layer of `deployment` around a block with these traits."""
-    shared = () if traits.producer == "dense" else SHARED_STEPS[deployment.shared]
+    shared = () if traits.producer == "dense" else _shared(deployment, traits)
     mode = mode_of(deployment, dense=traits.producer == "dense")
     answers, by_size = release.answers, release.sums_by_scatterv(deployment.config)
     last = deployment.position == "last" and traits.knows_last_layer
@@ -74,10 +74,19 @@ def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
     if guards.producer == "dense":
         reaches = not deployment.dense_fully_dp
     else:
-        reaches = config.moe_a2a_backend == "none" or guards.reached_by_all_to_all
+        reaches = config.moe_a2a_backend == "none" or bool(guards.reached_by)
     if not reaches:
         return ()
     return tuple(step for path, step, size in gates if size > 1 and not guards.skips(path, row))
+
+
+def _shared(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:
+    config = deployment.config
+    # of one that is fused every expert-parallel rank has all, if experts are not split further
+    copies = config.moe_a2a_backend == "none" and config.ep_size > 1 == config.moe_tp_size
+    if deployment.shared == "fused" and copies and not traits.weighs_fused:
+        return SHARED_STEPS["replicated"]
+    return SHARED_STEPS[deployment.shared]
 
 
 def _producer(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import re
 
 from verify.engines.sglang import communicator
-from verify.engines.sglang.decisions import DUTIES
+from verify.engines.sglang.decisions import DUTIES, NEEDS
 from verify.engines.sglang.transfer import CALLS, CLASSES, FUNCTIONS
 from verify.engines.sglang.vocabulary import (
     ATTENTION,
@@ -50,6 +50,7 @@ LIBRARY = Library(
     prepares=(COMMUNICATOR, "prepare_mlp"),
     fuses=(COMMUNICATOR, "should_fuse_mlp_allreduce_with_next_layer"),
     duties=DUTIES,
+    needs=NEEDS,
     # those that decide about or run a reduction
     worth_following=re.compile(
         r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"

@@ -13,7 +13,15 @@ from verify.engines.reading import (
     Traits,
     Wiring,
 )
-from verify.engines.sglang import constraints, reduction_groups, refusals, rows, wiring
+from verify.engines.sglang import (
+    constraints,
+    context_rows,
+    fused_shared,
+    reduction_groups,
+    refusals,
+    rows,
+    wiring,
+)
 from verify.engines.sglang.launches import LAUNCHES
 from verify.engines.sglang.library import LIBRARY
 from verify.engines.sglang.package import ARGUMENTS, BOUNDARIES, SERVER_FILE
@@ -53,7 +61,7 @@ READING = Reading(
         arguments=ARGUMENTS,
         boundaries=BOUNDARIES,
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
-        imported=re.compile(r"\bsglang\.srt\.(?:layers|distributed)\.[\w.]+"),
+        imported=re.compile(r"sglang(?<!\wsglang)\.srt\.(?:layers|distributed)\.[\w.]+"),
         environment="sglang/srt/environ.py",
         declares=re.compile(r"\n\s+(?P<name>\w+) = EnvBool\((?P<default>True|False)\)"),
         reads=re.compile(
@@ -117,6 +125,7 @@ READING = Reading(
         refused=refusals.refused,
         published=constraints.published_flags,
         texts=constraints.predicate_texts,
+        platforms=constraints.platforms_of,
         parts=constraints.PARTS_OF_TP,
         attention_group=refusals.ATTENTION_GROUP,
         copies=re.compile(r"moe_dp|attn_cp|moe_data_parallel|prefill_c(?:ontext_parallel|p\b)"),
@@ -126,6 +135,8 @@ READING = Reading(
         takes_the_picked_group=reduction_groups.takes_the_picked_group,
         boundary_rows=rows.boundary_rows,
         communicator_rows=rows.communicator_rows,
+        fused_shared=fused_shared.on_every_rank,
+        context_rows=context_rows.context_rows,
     ),
     wiring=Wiring(
         why_not=wiring.why_not,

@@ -30,6 +30,7 @@ SCATTER_MODES = "LayerScatterModes"
 MLP_MODE = "_compute_mlp_mode"
 MODES = "ScatterMode"
 SCATTERED = Const("SCATTERED")
+_MEMBER = re.compile(r"^    ([A-Z]\w*) = ", re.MULTILINE)
 
 
 def boundary_rows(machine: Machine, sparse: Value | None, dense_size: Value) -> LocalRows:
@@ -75,7 +76,7 @@ def _boundary(machine: Machine, sparse: Value, dense_size: Value) -> Cond | None
         return None
     function = module.resolve(ON_RANK_ROWS)
     if isinstance(function, Function):
-        pairs = _returns(machine, function, (sparse, dense_size))
+        pairs = _returns(machine, function, (sparse, dense_size), [])
         return machine.logic.any_of(*(machine.logic.both(c, machine.truth(v)) for c, v in pairs))
     return _written_inline(machine, module, sparse, dense_size)
 
@@ -100,34 +101,39 @@ def _written_inline(
     return None
 
 
-def _communicator(machine: Machine, sparse: Value) -> Cond | None:
+def communicator_modes(machine: Machine, sparse: Value) -> dict[str, Cond]:
+    """When the layer communicator gives a kind of layer each of its modes, by their names."""
     module = machine.state.index.module(COMMUNICATOR_FILE)
     modes = module.lookup(SCATTER_MODES) if module else None
     method = modes.method(MLP_MODE) if isinstance(modes, Class) else None
+    named = module.lookup(MODES) if module else None
     if method is None or not isinstance(modes, Class):
-        return None
+        return {}
+    names = _MEMBER.findall(named.text) if isinstance(named, Class) else [str(SCATTERED.value)]
     context = Instance(modes, {"is_layer_sparse": sparse})
-    pairs = _returns(machine, method, (Routine(modes), context))
-    return machine.logic.any_of(
-        *(
-            machine.logic.both(cond, where)
-            for cond, value in pairs
-            for where, mode in alternatives(value)
-            if mode == SCATTERED
-        )
-    )
+    pairs = _returns(machine, method, (Routine(modes), context), names)
+    found = dict.fromkeys(names, FALSE)
+    for cond, value in pairs:
+        for where, mode in alternatives(value):
+            if isinstance(mode, Const) and mode.value in found:
+                name = str(mode.value)
+                found[name] = machine.logic.either(found[name], machine.logic.both(cond, where))
+    return found
+
+
+def _communicator(machine: Machine, sparse: Value) -> Cond | None:
+    return communicator_modes(machine, sparse).get(str(SCATTERED.value))
 
 
 def _returns(
-    machine: Machine, function: Function, positional: tuple[Value, ...]
+    machine: Machine, function: Function, positional: tuple[Value, ...], modes: list[str]
 ) -> list[tuple[Cond, Value]]:
     """What a function of the source returns, case by case."""
     frame = Frame(function.module, function.name, function.owner, TRUE)
     machine.state.enter(frame)
     try:
         machine.bind(function, positional, {})
-        # one mode told apart from all others, which need no telling
-        frame.env[MODES] = Mapped({str(SCATTERED.value): SCATTERED})
+        frame.env[MODES] = Mapped({name: Const(name) for name in modes})
         body = function.node.body
         machine.run_body(body if isinstance(body, list) else [])
     finally:

@@ -33,7 +33,7 @@ def subjects():
         accepts=frozenset(["AF"]),
         allows_reduce_scatter=True,
         tags_fusion=False,
-        reached_by_all_to_all=True,
+        reached_by=frozenset({"mori"}),
         shared_experts="replicated for FI",
     )
     return (

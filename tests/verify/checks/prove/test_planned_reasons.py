@@ -73,7 +73,7 @@ def test_the_proof_follows_a_new_reason(listed: Callable[..., None], added: Skip
             used.add(added.step)
         return plan
 
-    tally = prove_plan(max_world_size=8, planner=watched)
+    tally = prove_plan(max_world_size=4, planner=watched)
     assert added.step in used
     assert tally.faults == {}
     assert all(row.plan_exact == row.deployments for row in judged(max_ranks=4).rows)

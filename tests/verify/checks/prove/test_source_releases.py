@@ -100,3 +100,75 @@ def test_double_sums_until_they_were_fixed(model, reader, last, fixed):
             if fault.cause.kind == "double"
         )
     assert found == {last: True, fixed: False}
+
+
+def only(tree, *models):
+    """The source with the other models left out."""
+    models = tuple(f"/models/{model}.py" for model in models)
+    kept = tuple(p for p in tree.paths if "/models/" not in p or p.endswith(models))
+    return replace(tree, paths=kept)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("version", "model", "backend", "behind"),
+    [
+        pytest.param("0.5.17", "qwen3_moe", "mori", True, id="34887"),
+        pytest.param("0.5.18", "qwen3_moe", "mori", False, id="34887 until 0.5.18"),
+        pytest.param("0.5.20", "minimax_m3", "ascend_fuseep", True, id="40735"),
+        pytest.param("0.5.20", "deepseek_v2", "ascend_fuseep", False, id="a block that knows it"),
+    ],
+)
+def test_blocks_that_reduce_behind_a_combine_that_they_do_not_name(version, model, backend, behind):
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(only(tree, model))
+    mine = [s for s in sourced.subjects if s.name.startswith(f"{model}/")]
+    tally = prove(mine, max_world_size=2, release=sourced.release)
+    summed = [
+        fault
+        for fault in tally.faults.values()
+        if fault.cause.sites and "all_to_all_experts" in fault.cause.before
+    ]
+    assert any(backend in fault.guards.reached_by for fault in summed) is behind
+    assert all(
+        f.example.config.moe_a2a_backend in {*f.guards.reached_by, "customized"} for f in summed
+    )
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("without", [False, True])
+def test_19411_a_last_layer_that_is_not_told(without):
+    told = b"            is_last_layer=(layer_id == config.num_hidden_layers - 1),\n"
+    file = "sglang/srt/models/qwen3_5.py"
+    with open_source("sglang==0.5.10.post1") as tree:
+        load = tree._load
+
+        def loaded(path):
+            raw = load(path)
+            assert path != file or told in raw
+            return raw.replace(told, b"") if without and path == file else raw
+
+        some = only(tree, "qwen3_5", "qwen2_moe", "qwen3_moe", "qwen2")
+        sourced = read(replace(some, _load=loaded))
+    tally = prove(sourced.subjects, max_world_size=2, release=sourced.release)
+    lost = any(
+        fault.cause.reader == "final norm" and fault.cause.kind == "missing"
+        for fault in tally.faults.values()
+    )
+    assert lost is without
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("version", "copies"), [("0.5.12", True), ("0.5.15.post1", False)])
+def test_26845_a_shared_expert_that_every_expert_rank_has(version, copies):
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(only(tree, "qwen3_5", "qwen2_moe", "qwen3_moe", "qwen3_vl", "qwen2"))
+    blocks = [s for s in sourced.subjects if s.name.startswith("qwen2_moe/")]
+    assert blocks
+    tally = prove(blocks, max_world_size=2, release=sourced.release)
+    doubled = [
+        fault
+        for fault in tally.faults.values()
+        if fault.example.shared == "fused" and fault.cause.kind == "double"
+    ]
+    assert any(fault.example.config.ep_size == 2 for fault in doubled) is copies

@@ -21,6 +21,8 @@ SCATTER = Execution(
 )
 SCATTER_TP = Execution(config=MoeConfig(tp_size=4, attn_dp_size=4, enable_dp_attention=True))
 DENSE_WHOLE = replace(DP_EP, dense_fully_dp=True)
+MORI = Execution(config=MoeConfig(tp_size=2, ep_size=2), all_to_all="mori")
+FUSED_EXCHANGE = replace(MORI, all_to_all="ascend_fuseep")
 EXCHANGE = Execution(config=DP_EP.config, all_to_all="mooncake")
 FETCHED = Execution(config=DP_EP.config, dwdp=True, dense_fully_dp=True)
 STAGES = Execution(config=MoeConfig(tp_size=2), stages=2, fusion="flashinfer")
@@ -72,6 +74,14 @@ def execute(version, model, deployment):
         # sgl-project/sglang#32963: the fused kernel covers one of two groups
         ("0.5.11", "gpt_oss", HYBRID_FUSED, "missing", 1),
         ("0.5.18", "gpt_oss", HYBRID_FUSED, "exact", 1),
+        # sgl-project/sglang#34887: the block sums up what the backend's combine has
+        ("0.5.17", "qwen3_moe", MORI, "mixed", 2),
+        ("0.5.18", "qwen3_moe", MORI, "exact", 1),
+        ("0.5.23", "hunyuan_v3", MORI, "double", 2),
+        # sgl-project/sglang#40735: the same; then its shared experts are summed by nobody
+        ("0.5.20", "minimax_m3", FUSED_EXCHANGE, "mixed", 1),
+        ("0.5.23", "minimax_m3", FUSED_EXCHANGE, "missing", 1),
+        ("0.5.20", "deepseek_v2", FUSED_EXCHANGE, "exact", 1),
         # the sum that a pipeline stage ends with is lost
         ("0.5.20", "deepseek_v2", STAGES, "missing", 1),
         ("0.5.21", "deepseek_v2", STAGES, "exact", 1),

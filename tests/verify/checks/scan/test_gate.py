@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -177,6 +178,14 @@ def test_a_whole_run_says_so(tmp_path):
     command_line.main(["scan", str(SAMPLE), "-q", "--format", "sarif", "--output", str(output)])
     (run,) = json.loads(output.read_text())["runs"]
     assert run["invocations"] == [{"executionSuccessful": True, "toolExecutionNotifications": []}]
+
+
+def test_one_number_is_called_finding(capsys):
+    """The summary has the findings' number once; a reduction that has one is wrong."""
+    assert command_line.main(["scan", str(SAMPLE), "--format", "concise"]) == 1
+    said = capsys.readouterr().err
+    assert "1 covered, 1 guarded wrongly," in said
+    assert re.findall(r"(\d+) findings?\b", said) == ["1"]
 
 
 def test_accepted_only_by_a_baseline(source, tmp_path):

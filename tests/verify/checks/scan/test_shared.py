@@ -301,3 +301,69 @@ def test_condition_met_twice_is_the_same() -> None:
     found = {tuple(call.name for call in way.calls): way.answer for way in ways(function)}
     assert set(found) == {("one",), ("two",)}
     assert found[("two",)] is False
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("tp_size > 1", "tp_size == 1"),
+        ("x.shape[0] == 0", "x.shape[0] > 0"),
+        ("group is None", "group is not None"),
+        ("group is SumGroup.TP", "group is SumGroup.ATTN_TP"),
+    ],
+)
+def test_way_that_contradicts_itself_is_none(one: str, other: str) -> None:
+    text = f"def f(x):\n    if {one}:\n        one()\n    if {other}:\n        two()\n"
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    assert ("one", "two") not in {tuple(call.name for call in way.calls) for way in ways(function)}
+
+
+def test_number_that_is_not_the_least_contradicts_nothing() -> None:
+    text = (
+        "def f(x):\n    if x.tp_size > 2:\n        one()\n    if x.tp_size != 2:\n        two()\n"
+    )
+    (function,) = ast.parse(text).body
+    assert isinstance(function, ast.FunctionDef)
+    found = {tuple(call.name for call in way.calls) for way in ways(function)}
+    assert {(), ("one",), ("two",), ("one", "two")} == found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "needs"),
+    [
+        ("residual_input_mode == ScatterMode.SCATTERED and", "False and", "rows cut over"),
+        ("allow_reduce_scatter and batch.is_max_len()", "batch.is_max_len()", "does not allow"),
+        # also where it is allowed: batches of another padding show it
+        ("allow_reduce_scatter and batch.is_max_len()", "True", ""),
+        (f"hidden_states = {SUM}", "pass", ""),
+    ],
+)
+def test_broken_duty_says_what_it_takes_to_show(
+    scanned: Callable[..., ScanResult], sample: Any, old: str, new: str, needs: str
+) -> None:
+    name = "layers/communicator.py"
+    broken = {**FILES, name: sample.changed(COMMUNICATOR, old, new)}
+    found = scanned("", library=broken).findings
+    assert found
+    said = [" ".join(one.needs) for one in found]
+    assert all(needs in each for each in said) if needs else "" in said
+
+
+def test_dense_mlp_under_context_parallelism(scanned: Callable[..., ScanResult]) -> None:
+    """#38078: a prefill that is cut over context ranks is put together before a dense MLP."""
+    wrong = ("sums-local-rows", "_compute_mlp_mode")
+    cut = {**FILES, "layers/cp/utils.py": "def split_rows(batch):\n    return batch\n"}
+    assert found(scanned, FILES) == []
+    assert found(scanned, cut) == [wrong]
+    gathered = """\
+        if enable_moe_dense_fully_dp():
+            return ScatterMode.SCATTERED
+        if _generic_prefill_cp_shards_tokens() and not is_mla_cp_enabled():
+            return ScatterMode.MOE_FULL
+        return ScatterMode.FULL
+"""
+    old = COMMUNICATOR[COMMUNICATOR.index("        return ScatterMode.SCATTERED if") :]
+    old = old[: old.index("\n") + 1]
+    name = "layers/communicator.py"
+    assert found(scanned, {**cut, name: COMMUNICATOR.replace(old, gathered)}) == []

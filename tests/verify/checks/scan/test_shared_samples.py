@@ -7,6 +7,7 @@ import builtins
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,19 @@ UPSTREAM = {
     "MoeA2ABackend",
     "RadixAttention",
     "attention",
+    "attn_cp_all_gather",
+    "attn_cp_reduce_scatter",
     "dp_attention",
     "dp_reduce_scatter_tensor",
     "dp_reduce_scatterv",
     "dp_scatter",
     "enum",
     "fused_moe",
+    "get_moe_a2a_backend",
+    "is_deepep",
+    "is_flashinfer",
+    "is_mori",
+    "is_none",
     "models",
     "postprocess_layer",
     "server_args",
@@ -42,9 +50,12 @@ def found(root: Path) -> set[tuple[str, int | None, str | None, str]]:
         return {(f.file or "", f.line, f.row, f.rule) for f in scan(tree).findings}
 
 
+def said(sample: str) -> dict[str, Any]:
+    return dict(json.loads((SAMPLES / sample / "expected.json").read_text()))
+
+
 def expected(sample: str) -> set[tuple[str, int | None, str | None, str]]:
-    rows = json.loads((SAMPLES / sample / "expected.json").read_text())["expected"]
-    return {(row["file"], row["line"], row["row"], row["rule"]) for row in rows}
+    return {(r["file"], r["line"], r["row"], r["rule"]) for r in said(sample)["expected"]}
 
 
 def sound(root: Path) -> Path:
@@ -54,7 +65,10 @@ def sound(root: Path) -> Path:
 
 def written(sample: str, root: Path) -> Path:
     """The whole source of a sample, written to `root`."""
-    return Path(shutil.copytree(SAMPLES / sample, sound(root), dirs_exist_ok=True))
+    whole = Path(shutil.copytree(SAMPLES / sample, sound(root), dirs_exist_ok=True))
+    for file in said(sample).get("leaves_out", ()):
+        (whole / file).unlink()
+    return whole
 
 
 def test_what_samples_differ_from_is_sound(tmp_path: Path) -> None:
@@ -77,13 +91,31 @@ def test_fault_is_found_and_nothing_else(tmp_path: Path, sample: str, seed: int 
     assert found(root) == wanted
 
 
-def test_a_sample_without_its_fault_is_clean(tmp_path: Path) -> None:
-    root = written("fuse_under_attention_dp", tmp_path / "source")
-    file = root / "sglang/srt/layers/communicator.py"
-    text = file.read_text()
-    right = text.replace(
-        "return batch.small", "return not attention_is_data_parallel() and batch.small"
-    )
-    assert right != text
-    file.write_text(right)
+# by sample: a file, what is wrong in it, and what is right there
+RIGHT = {
+    "dense_under_context_parallel": (
+        "layers/communicator.py",
+        "self.sparse and prefill_is_context_parallel()",
+        "prefill_is_context_parallel()",
+    ),
+    "fuse_under_attention_dp": (
+        "layers/communicator.py",
+        "return batch.small",
+        "return not attention_is_data_parallel() and batch.small",
+    ),
+    "unnamed_backend": (
+        "models/hazel.py",
+        "or get_moe_a2a_backend().is_flashinfer()",
+        "or not get_moe_a2a_backend().is_none()",
+    ),
+}
+
+
+@pytest.mark.parametrize("sample", RIGHT)
+def test_a_sample_without_its_fault_is_clean(tmp_path: Path, sample: str) -> None:
+    name, wrong, right = RIGHT[sample]
+    root = written(sample, tmp_path / "source")
+    file = root / "sglang/srt" / name
+    assert wrong in file.read_text()
+    file.write_text(file.read_text().replace(wrong, right))
     assert found(root) == set()

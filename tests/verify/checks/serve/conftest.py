@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,12 +16,42 @@ from verify.engines.inside.checkpoint import REFERENCE
 SAMPLES = Path(__file__).parent / "samples"
 
 
+@pytest.fixture(scope="session")
+def parked():
+    """Toy engines that a test is done with, by what started them: the next one takes it on.
+
+    To start is what takes the time; each case is run in forks of its own.
+    """
+    left = {}
+    yield left
+    for each in left.values():
+        session.Session.close(each)
+
+
 @pytest.fixture
-def serve(monkeypatch, tmp_path):
+def serve(monkeypatch, tmp_path, parked):
     """Runs a command line; `serve.ran()` are the model, ranks and launch of each run so far."""
     ran = []
 
     class Counted(session.Session):
+        def __init__(self, engine):
+            super().__init__(engine)
+            left = parked.pop(repr(engine), None)
+            if left is not None:
+                self.__dict__.update(left.__dict__)
+
+        def close(self):
+            key = repr(self._engine)
+            if key in parked or not self._engine.caged or self._process is None:
+                super().close()
+                return
+            for made in self.folder.iterdir():
+                if made.is_dir():
+                    shutil.rmtree(made)
+            parked[key] = session.Session(self._engine)
+            parked[key].__dict__.update(self.__dict__)
+            self._process = self._folder = None
+
         def run(self, case, **limits):
             if "model" in case:
                 launch = " ".join(case["launch"])

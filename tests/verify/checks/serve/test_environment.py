@@ -1,6 +1,7 @@
 """Environments: there whole or not at all, made once, pinned, and said before."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,28 @@ from verify.errors import VerifyError
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """An environment with nothing but pip."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def quick(bare, monkeypatch):
+    """A bare environment is copied and not made: what is asked is what comes after."""
+    say = environment._say
+
+    def copies(command):
+        if command[1:3] == ["-m", "venv"]:
+            shutil.copytree(bare, command[3], symlinks=True, dirs_exist_ok=True)
+        else:
+            say(command)
+
+    monkeypatch.setattr(environment, "_say", copies)
 
 
 @pytest.fixture
@@ -66,7 +89,7 @@ def test_it_is_made_once_said_before_and_locked(wheels, tmp_path):
     assert kept(tmp_path) == ["e-1"]
 
 
-def test_what_pip_refuses_is_one_line_and_nothing_is_left(wheels, tmp_path):
+def test_what_pip_refuses_is_one_line_and_nothing_is_left(wheels, quick, tmp_path):
     with pytest.raises(VerifyError, match=r"tiny==2\.0.*--python PATH") as error:
         environment.ready("e-1", ["tiny==2.0"], size="", tell=lambda line: None)
     assert "\n" not in str(error.value)
@@ -100,7 +123,7 @@ def test_each_engine_has_one_of_its_own_with_its_packages(tmp_path, monkeypatch,
     assert "GB" in size
 
 
-def test_vllm_s_that_cannot_be_made_is_one_line(wheels, tmp_path, capsys):
+def test_vllm_s_that_cannot_be_made_is_one_line(wheels, quick, tmp_path, capsys):
     words = ["serve", engine_s(tmp_path, "vllm"), "--model", "aria", "--layout", "tp2"]
     assert command_line.main(words) == 2
     first, *_, last = capsys.readouterr().err.strip().splitlines()
@@ -117,6 +140,9 @@ from verify.report.ending import ending_by_signal
 def slow(python, *, wanted, report):
     return [sys.executable, "-c", sys.argv[1]]
 environment.pip_command = slow
+say = environment._say
+# nobody asks for its pip
+environment._say = lambda command: say(command + ["--without-pip"] * ("venv" in command))
 with ending_by_signal():
     environment.ready("e-1", ["tiny==1.0"], size="", tell=lambda line: None)
 """

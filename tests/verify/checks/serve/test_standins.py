@@ -1,8 +1,11 @@
 """Stand-ins against a plain torch reference; mocks that raise when they are reached."""
 
 import importlib
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -56,6 +59,84 @@ class Autotuner:
         if unknown:
             raise ValueError(f"key contains names that are not kernel arguments: {unknown}")
         self.keys, self.kept = key, (fn, arg_names, configs, warmup)
+
+
+class Interpreter:
+    """As Triton's: a kernel's names are taken back when its launch ends, a function's never."""
+
+    def __init__(self):
+        self.ready, self.made = set(), []
+        interpreter = self
+
+        class GridExecutor:
+            def __init__(self, kernel):
+                self.kernel = kernel
+
+            def __call__(self, *calls):
+                scope = interpreter._patch_lang(self.kernel)
+                for function in calls:
+                    interpreter._patch_lang(function)
+                    assert {self.kernel, function} <= interpreter.ready
+                scope()
+
+        self.GridExecutor = GridExecutor
+
+    def _patch_lang(self, function):
+        self.made.append(function)
+        self.ready.add(function)
+        return self.ready.clear
+
+
+@pytest.mark.parametrize("often", [1, 3])
+def test_a_function_of_a_kernel_is_made_ready_once_a_launch(often):
+    interpreter = Interpreter()
+    standins.ready_once(interpreter)
+    for kernel in ("k", "l", "k"):
+        interpreter.GridExecutor(kernel)(*["f"] * often, *["g"] * often, "f")
+    assert interpreter.made == ["k", "f", "g", "l", "f", "g", "k", "f", "g"]
+
+
+KERNEL = """
+import sys, torch, triton, triton.language as tl
+from triton.runtime import interpreter
+
+sys.path.insert(0, sys.argv[1])
+from verify.engines.sglang.serving.inside import standins
+
+@triton.jit
+def kernel(x, out, size: tl.constexpr):
+    row = tl.load(x + tl.program_id(0) * size + tl.arange(0, size))
+    tl.store(out + tl.program_id(0), tl.sigmoid(tl.sum(row * row)) * tl.max(row) + tl.cdiv(size, 3))
+
+def run():
+    out = torch.zeros(5)
+    kernel[(5,)](torch.arange(40.0).sin(), out, 8)
+    return out
+
+before, made = run(), []
+make = interpreter._patch_lang
+interpreter._patch_lang = lambda function: made.append(function) or make(function)
+run()
+often = len(made)
+standins.ready_once(interpreter)
+assert torch.equal(before, run()) and torch.equal(before, run())
+print(often, len(made) - often)
+"""
+
+
+@pytest.mark.engine
+def test_a_kernel_says_the_same_with_its_functions_made_ready_once(tmp_path):
+    python = os.environ.get("SERVE_PYTHON")
+    if python is None:
+        pytest.skip("SERVE_PYTHON is not set")
+    script = tmp_path / "kernel.py"
+    script.write_text(KERNEL)
+    root = Path(standins.__file__).parents[5]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    command = [python, str(script), str(root)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    often, twice = map(int, said.stdout.split())
+    assert twice < often
 
 
 def test_a_tuning_key_that_is_no_argument_is_left_out(monkeypatch):

@@ -61,8 +61,8 @@ PLAIN = [row("tp2"), row("tp2.ep2"), row("tp4")]
             [row("tp2.dp2.ep2", corruptions=[corruption("not-seen", 0.0)])],
             "tp2.dp2.ep2: 1 corruptions not seen",
         ),
-        # what a patch or an argument of the launch does is another matter
-        ([row("tp2.dp2.ep2", "diverged", patch_digest="p")], ""),
+        # what an argument of the launch does is another matter
+        ([row("tp2.dp2.ep2", "diverged", arguments=["--x"])], ""),
         ([row("tp4.dense1", "diverged")], ""),
     ],
 )
@@ -80,6 +80,17 @@ def test_each_way_in_which_rows_were_made_is_said_with_how_many():
     later = row("tp4", versions={"torch": "3", "python": "3.12", "version": "1"})
     lines = list(tables.section("toy 1", [*PLAIN[:2], later], argued=[]))
     assert "Made with python 3.12, torch 3 (1); torch 2 (2).\n" in lines
+
+
+def test_all_layouts_of_a_control_and_of_the_same_repaired_stand_side_by_side():
+    layouts = ["tp2", "tp4", *(f"tp4.dp{dp}.cp{cp}" for dp in (2, 3, 4) for cp in range(2, 9))]
+    repaired = [row(layout, patch_digest="p", dlogprob=3e-6) for layout in layouts]
+    rows = [row("tp2", "diverged", dlogprob=5.43), row("tp4"), *repaired, row(model="other")]
+    lines = list(tables.section("toy 1", rows, argued=[]))
+    assert "| layout | good | good repaired |" in lines
+    assert "| tp2 | **diverged 5.4** | 3e-06 |" in lines
+    assert "| tp4.dp4.cp8 | - | 3e-06 |" in lines
+    assert "All layouts, seed 0:\n" not in tables.section("toy 1", rows[:12], argued=[])
 
 
 def test_a_divergence_counts_only_where_it_is_argued():

@@ -64,6 +64,12 @@ def test_a_block_says_what_who_and_what_to_do_with_the_source():
     assert "AF  should" not in text
 
 
+def test_counts_are_drawn_where_there_are_some():
+    text = "\n".join(shown(replace(OAK, counts=((1, 0), (0, 1)))))
+    assert "   partial of 0  1  -\n   partial of 1  -  1\n   2 of 4 missing (-)" in text
+    assert "partial of" not in "\n".join(shown(OAK))
+
+
 def test_one_is_singular():
     assert "1 cause, 1 finding, 1 model" in shown(OAK)
     assert "1 cause, 2 findings, 2 models" in shown(OAK, replace(OAK, file="sglang/a/elm.py"))

@@ -12,6 +12,7 @@ from verify.checks.scan.findings import handed_over, related, shown_conditions, 
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched, size_of
 from verify.checks.scan.server.models import built_for
+from verify.checks.scan.server.platforms import NAMES
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
@@ -30,6 +31,7 @@ WORDS: Mapping[Cause, re.Pattern[str]] = {
     "backend": ASKED,
     "copies": HOLDS.attention_group,
     "own-copies": HOLDS.copies,
+    "context": HOLDS.copies,
 }
 # what it takes besides where the module does not say it
 UNSAID: Mapping[Cause, str] = {
@@ -38,8 +40,11 @@ UNSAID: Mapping[Cause, str] = {
     "backend": "an all-to-all backend, of which this model's code says nothing",
     "copies": "attention context parallelism, of which this model's code says nothing",
     "own-copies": "attention context parallelism, of which this model's code says nothing",
+    "context": "attention context parallelism, of which this model's code says nothing",
     "dense": "a model without routed experts, for which the option is not meant",
 }
+# the device that a launch is for unless it says otherwise
+USUAL = {"cuda"}
 Key = tuple[str, Place]
 
 
@@ -175,6 +180,10 @@ def _with_variables(finding: Finding, broken: Broken) -> Finding:
 def _told(broken: Broken, launched: Finding | None) -> Finding:
     """The finding with all that it takes: what its model's code does not say is a need, too."""
     finding = _with_variables(launched or _finding(broken), broken)
+    devices = set.intersection(*(set(fault.platforms) for _, fault, _ in broken.shown)) - USUAL
+    if devices:
+        needs = tuple(NAMES[device] for device in sorted(devices))
+        finding = replace(finding, needs=(*finding.needs, *needs), reach="conditional")
     if broken.meant:
         return finding
     unsaid = UNSAID[broken.fault.cause]
@@ -185,7 +194,7 @@ def rule_of(fault: Fault) -> str:
     """The id of the rule that the fault breaks."""
     if fault.cause == "dense":
         return "sharded-dense"
-    if fault.cause in ("fused-local", "resummed"):
+    if fault.cause in ("fused-local", "resummed", "context"):
         return "sums-local-rows"
     return RULES[fault.kind]
 
@@ -279,6 +288,10 @@ def _where(broken: Broken) -> str:
             return "with several copies of the experts (moe_dp_size above 1)"
         case "fused-copies":
             return "with several copies of the experts (moe_dp_size above 1) and a fused next norm"
+        case "context":
+            return "where a prompt's tokens are split over the ranks of a context group"
+        case "fused":
+            return "with shared experts fused into the routed ones and expert parallelism"
     return "where the sum is still owed"
 
 
@@ -296,6 +309,8 @@ TAKES: Mapping[Cause, tuple[str, ...]] = {
     "fused-copies": (ROLES.fuses, "moe_dp_size > 1"),
     "fused-local": (ROLES.fuses, "moe_dense_tp_size == 1"),
     "resummed": ("moe_dense_tp_size == 1",),
+    "fused": ("moe_ep_size > 1",),
+    "context": ("attn_cp_size > 1", "enable_prefill_cp"),
 }
 RULES: Mapping[str, str] = {
     "replicated": "replicated-addend",

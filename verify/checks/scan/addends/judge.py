@@ -24,6 +24,7 @@ from verify.logic.diagrams import FALSE, TRUE, Cond
 
 ENGINE = reading()
 FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
+PLATFORMS = ENGINE.constraints.platforms
 Kind = Literal["replicated", "lost", "mixed", "narrow", "wide"]
 # what makes rows local or leaves them gathered: nothing, a dispatcher that sums in combine, an
 # all-to-all backend, expert weights that every rank holds, or a server flag that runs dense MLPs
@@ -34,8 +35,10 @@ Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 # engine, by a fused norm or by the model itself
 Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 # what sums up rows that only this rank has: a fused norm, or a reduction of its own
-Local = Literal["fused-local", "resummed"]
-Cause = Rows | Group | Local
+Local = Literal["fused-local", "resummed", "context"]
+# what every expert-parallel rank has among its routed experts
+Fused = Literal["fused"]
+Cause = Rows | Group | Local | Fused
 WIDE = "tp_size > 1"
 # where ranks have rows of their own
 OWN_ROWS = "attn_dp_size > 1"
@@ -46,6 +49,10 @@ _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
 _OWN_ROWS = re.compile(r"dense_(?:ffn_)?fully_dp\(")
 _MEMBER = re.compile(r"^\s+[A-Z]\w*\s*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
+# the same of a backend that has a name of its own there, and what is done with it as without any
+_MOVES = re.compile(r"\b(?:\w*a2a_)?backend(?:\(\))?\.is_(\w+)\(")
+_EXPERTS = re.compile(rf"^class (?:{'|'.join(ENGINE.structure.expert_layers)})\b", re.MULTILINE)
+_AS_NONE = re.compile(r"\bis_none\(\)[^:]*:")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 
@@ -56,8 +63,9 @@ class Fault:
 
     `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
-    needs; `meant`: whether the option is meant for a model that has it; `summed`: the layer's own
-    reduction that completes it, where the consumer does not.
+    needs; `platforms`: the kinds of device without which it is not; `meant`: whether the option is
+    meant for a model that has it; `summed`: the layer's own reduction that completes it, where the
+    consumer does not.
     """
 
     kind: Kind
@@ -69,6 +77,7 @@ class Fault:
     conditions: tuple[str, ...]
     environment: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
     meant: bool
     summed: Place | None = None
 
@@ -144,12 +153,16 @@ class Judge:
         for part in sink.parts:
             place = self.machine.addends.get(part.origin)
             if place is not None:
-                there = logic.all_of(sink.when, gathered, part.present)
+                fused = part.origin in self.machine.fused
+                # where tokens are moved to the experts, each rank's copy has tokens of its own
+                plain = logic.both(logic.atom(SIZE_OF["EP"]), logic.atom(ATOMS.no_dispatch))
+                split = plain if fused else TRUE
+                there = logic.all_of(sink.when, gathered, part.present, split)
+                cause: Cause = "fused" if fused else "gathered"
                 for by, sums in ((None, sink.sums), *part.reduced.items()):
-                    when = logic.both(there, sums)
-                    yield from self._fault(
-                        "replicated", "gathered", (place,), sink, when, summed=by
-                    )
+                    if by is None or "EP" in by.axes or not fused:
+                        when, at = logic.both(there, sums), (place,)
+                        yield from self._fault("replicated", cause, at, sink, when, summed=by)
             elif part.origin in self.machine.whole - self.machine.inside_block:
                 # a dense MLP that every rank holds, on rows that all ranks have, beside other
                 # layers' experts
@@ -218,9 +231,10 @@ class Judge:
         sink: Sink,
         when: Cond,
         *,
+        asked: tuple[str, ...] = (),
         summed: Place | None = None,
     ) -> Iterator[Fault]:
-        """The fault, where some configuration reaches it."""
+        """The fault, where some configuration reaches it; `asked` is asked of the environment."""
         logic = self.logic
         when = with_tokens(logic, when)
         told = {n for n in logic.support(when) if _RANK.search(n)}
@@ -253,11 +267,29 @@ class Judge:
             rows=logic.table(reach, FLAGS),
             backends=backends,
             conditions=conditions,
-            environment=environment,
+            environment=(*environment, *asked, *self._environment(when, reach, places)),
             asks=asks,
+            # where a kernel declines, it is the rule that asks for one, and not the source
+            platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
             summed=summed,
         )
+
+    def _platforms(self, when: Cond, reach: Cond) -> tuple[str, ...]:
+        """The kinds of device that every case needs."""
+        names = self.logic.support(when)
+        needed = {kind for n in names for kind in PLATFORMS(n) if self._always(n, when, reach)}
+        return tuple(sorted(needed))
+
+    def _environment(self, when: Cond, reach: Cond, places: tuple[Place, ...]) -> tuple[str, ...]:
+        """What the environment is asked for by a file's own names that hold in every case."""
+        module = self.machine.state.index.module(places[-1].file)
+        asked = (
+            re.search(rf"^{name} = (.*)$", module.text, re.MULTILINE)
+            for name in self.logic.support(when)
+            if module and name.isidentifier() and self._always(name, when, reach)
+        )
+        return tuple(read[0] for found in filter(None, asked) for read in READS.finditer(found[1]))
 
     def _beside(self, sink: Sink, places: tuple[Place, ...]) -> bool:
         """Whether one model has this dense MLP and routed experts, in one layer or by layer."""
@@ -323,13 +355,33 @@ class Judge:
         return when
 
 
-@lru_cache(maxsize=1)
 def known_backends(index: Index) -> tuple[str, ...]:
-    """The all-to-all backends of this source that some model asks about, by name."""
+    """The all-to-all backends that this source's experts ask about, by name.
+
+    Which of them a model asks about says nothing: the one that it does not ask about is the one
+    that it gets wrong. Where no experts ask about any, they are all that there are.
+    """
+    return _backends(index, re.compile(r"(?!)"))
+
+
+def moving_backends(index: Index) -> tuple[str, ...]:
+    """Those of them with which the experts do not move tokens as they do without any."""
+    return _backends(index, _AS_NONE)
+
+
+@lru_cache(maxsize=2)
+def _backends(index: Index, unless: re.Pattern[str]) -> tuple[str, ...]:
+    """The backends that experts ask about elsewhere than in `unless`."""
     module = index.module(ENGINE.files.shared)
     cls = module.lookup(ENGINE.structure.dispatcher) if module else None
     if not isinstance(cls, Class):
         return ()
-    models = filter(None, map(index.module, index.tree.under(ENGINE.library.models)))
-    asked = {name for model in models for name in ASKED.findall(model.text)}
-    return tuple(name for name in _MEMBER.findall(cls.text) if name in asked and name != "none")
+    named = tuple(name for name in _MEMBER.findall(cls.text) if name != "none")
+    folder = f"{ENGINE.library.layers}moe/"
+    asked = {
+        name
+        for layer in filter(None, map(index.module, index.tree.under(folder)))
+        if layer.path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(layer.text)
+        for name in _MOVES.findall(unless.sub("", layer.text))
+    }
+    return tuple(name for name in named if name in asked) or named

@@ -36,7 +36,10 @@ from verify.interpreter.values import (
 )
 from verify.logic.diagrams import FALSE, TRUE, Cond
 
-MODELS = reading().library.models
+ENGINE = reading()
+MODELS, TRAITS = ENGINE.library.models, ENGINE.traits
+# how the size of the expert-parallel group is written
+EP_SIZE = SIZE_OF["EP"].partition(" ")[0]
 ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 # how a communicator is told what kind of layer it serves
 MODES_FACTORY = "init_new"
@@ -74,6 +77,14 @@ class AddendMachine(SameMachine):
         self.norms: list[Value | None] = []
         # ... and what it was told about the rows that the layer runs on
         self.modes: list[Value | None] = []
+        # by origin: shared experts of which every expert-parallel rank has one among its own
+        self.fused: set[Origin] = set()
+        self._fused_by = TRAITS.fused_shared(state.index)
+        # as which expression their number was handed over, and whether to a router too; where the
+        # block hands it on with their weights, and where it divides by the group's size
+        self._number: ast.expr | None = None
+        self._routed_elsewhere = False
+        self._weighed = self._scaled = FALSE
         # where a value that was complete already was summed up, and when
         self.resummed: dict[Place, Cond] = {}
 
@@ -83,9 +94,25 @@ class AddendMachine(SameMachine):
         self, block: Primitive, positional: tuple[Value, ...], keywords: Mapping[str, Value]
     ) -> Value:
         """Call a block; what was switched on for routed experts is remembered."""
-        if block.kind == "experts":
-            self.handed |= {name for name, value in block.settings if value == Truth(TRUE)}
-        return super().block_call(block, positional, keywords)
+        result = super().block_call(block, positional, keywords)
+        if block.kind != "experts":
+            return result
+        self.handed |= {name for name, value in block.settings if value == Truth(TRUE)}
+        return self._with_fused(result, block.setting(self._fused_by or ""))
+
+    def _with_fused(self, result: Value, number: Value | None) -> Value:
+        """What experts leave, with the shared ones among them that every rank weighs in full."""
+        if number is None or self._routed_elsewhere or not isinstance(result, Tensor):
+            return result
+        counted = self.logic.both(self._weighed, self.logic.negation(self._scaled))
+        present = self.logic.all_of(self.state.here, self.truth(number), counted)
+        if present == FALSE:
+            return result
+        place = self.state.place(())
+        part = Part(self.state.origin(place, (), told=("fused",)), present)
+        self.fused.add(part.origin)
+        self.addends[part.origin] = place
+        return Tensor((*result.parts, part))
 
     def complete(self, when: Cond, *, told: tuple[object, ...] = ()) -> Part:
         """A value that every rank holds in full, where `when` holds."""
@@ -150,6 +177,20 @@ class AddendMachine(SameMachine):
             return Primitive("scatter modes", ((SPARSE, keywords[SPARSE]),))
         return super().call(target, positional, keywords)
 
+    def call_node(self, node: ast.Call) -> Value:
+        """Evaluate a call; who is told how many shared experts are among the routed is noted."""
+        value = super().call_node(node)
+        told = next((k.value for k in node.keywords if k.arg and k.arg == self._fused_by), None)
+        if told is not None and isinstance(value, Primitive) and value.kind == "experts":
+            self._number = told
+        elif told is not None:
+            self._routed_elsewhere = True
+        elif self._number is not None:
+            kind, same = type(self._number), ast.dump(self._number)
+            if any(isinstance(arg, kind) and ast.dump(arg) == same for arg in node.args):
+                self._weighed = self.logic.either(self._weighed, self.state.here)
+        return value
+
     def sharded(
         self,
         block: Primitive,
@@ -201,6 +242,8 @@ class AddendMachine(SameMachine):
 
     def _binop(self, node: ast.BinOp) -> Value:
         left, right = self.evaluate(node.left), self.evaluate(node.right)
+        if isinstance(node.op, ast.Div) and EP_SIZE in self.written(right):
+            self._scaled = self.logic.either(self._scaled, self.state.here)
         if not parts_of(self.logic, left) and not parts_of(self.logic, right):
             return Text(operation(node.op, self.written(left), self.written(right))[:120])
         if isinstance(node.op, ast.Add | ast.Sub):

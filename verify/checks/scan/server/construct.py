@@ -13,7 +13,7 @@ from typing import Any
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
-from verify.checks.scan.server.recall import Memory, Recalled, Recaller
+from verify.checks.scan.server.recall import APART, Memory, Recalled, Recaller
 from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
@@ -104,6 +104,8 @@ class Constructors:
             ending = Ending(self._follow(follower, cls, declared) or next(iter(mixers), None))
         finally:
             follower.end(heard)
+        # what is left behind, stages and mixers, is in the ending
+        heard.answers.pop(APART, None)
         recalled.keep(heard.answers, ending)
         return ending.refusal
 

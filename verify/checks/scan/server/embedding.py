@@ -43,7 +43,7 @@ def _split_over_all(cls: Class) -> Refusal | None:
             calls = [
                 node
                 for node in ast.walk(ancestor.node)
-                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(EMBEDDING)
+                if isinstance(node, ast.Call) and _name(node.func).endswith(EMBEDDING)
             ]
         except UnreadableError:
             return None
@@ -54,3 +54,11 @@ def _split_over_all(cls: Class) -> Refusal | None:
             return None
         return Refusal(file=ancestor.module.path, line=calls[0].lineno)
     return None
+
+
+def _name(called: ast.expr) -> str:
+    """The last word of a dotted name."""
+    match called:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""

@@ -31,6 +31,7 @@ MAX_DEPTH = 25
 MAX_ACTIVE = 2  # calls of one function inside each other
 MAX_STEPS = 60_000
 
+_CALLED = (Code, Built, Unknown, Native)
 _TEXT_METHODS = frozenset({"lower", "upper", "startswith", "endswith", "strip", "split", "replace"})
 _BUILT_IN: Mapping[str, Callable[..., Any]] = {
     "len": len,
@@ -196,7 +197,7 @@ class Evaluator(Operators, Frames[Frame]):
             return self._quantified(node.args[0], every=name == "all")
         target = self.value(func)
         positional, keywords = self.arguments(node)
-        if name in self.natives and (isinstance(target, Code | Built | Unknown | Native)):
+        if name in self.natives and isinstance(target, _CALLED):
             receiver = self.value(func.value) if isinstance(func, ast.Attribute) else None
             result = self.natives[name](self, receiver, positional, keywords)
             if result is not NotImplemented:
@@ -354,7 +355,8 @@ def _first(function: Function) -> str:
 @lru_cache(maxsize=4096)
 def assigned(module: Module, name: str) -> ast.expr | None:
     """The value of a top-level name of a file that is assigned once, and by no function."""
-    if re.search(rf"\bglobal [^\n]*\b{re.escape(name)}\b", module.text):
+    # the word boundary behind the first word lets the search skip to the next one
+    if re.search(rf"global (?<!\wglobal )[^\n]*\b{re.escape(name)}\b", module.text):
         return None
     found = re.findall(
         rf"\n{re.escape(name)}[ \t]*(?::[^=\n]*)?=(?!=)(.*(?:\n(?:[ \t)\]}}#].*)?)*)", module.text

@@ -20,6 +20,8 @@ from verify.checks.scan.server.values import (
 from verify.interpreter.comparisons import ARITHMETIC, COMPARISONS
 
 MAX_ITEMS = 64  # of a collection that is looked through
+_IDENTITY, _MEMBERSHIP = (ast.Is, ast.IsNot), (ast.In, ast.NotIn)
+_SEARCHED = (tuple, frozenset, dict)
 
 
 class DeadError(Exception):
@@ -177,12 +179,12 @@ class Operators:
 
 def compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
     """A comparison; None where it is not known."""
-    if isinstance(op, ast.Is | ast.IsNot):
+    if isinstance(op, _IDENTITY):
         if isinstance(left, Unknown) or isinstance(right, Unknown):
             return None
         same = left is right if right is None or left is None else _same(left, right)
         return None if same is None else same == isinstance(op, ast.Is)
-    if isinstance(op, ast.In | ast.NotIn) and isinstance(right, tuple | frozenset | dict):
+    if isinstance(op, _MEMBERSHIP) and isinstance(right, _SEARCHED):
         if not known(left):
             return None
         there = left in tuple(item for item in right if known(item))

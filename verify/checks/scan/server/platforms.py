@@ -14,7 +14,13 @@ DISPATCHERS = ENGINE.files.dispatchers
 # ROCm's own functions, and no word of another platform
 _ROCM = re.compile(r"(?s)\A(?!.*\bis_(?:cuda|npu|xpu)\b).*\bget_hip_\w+\b")
 _ELSEWHERE = re.compile(r"\bhardware_backend\.(\w+)\b")
-NAMES = {"npu": "an NPU", "xpu": "an XPU", "hip": "a ROCm GPU", "mlx": "Apple silicon"}
+NAMES = {
+    "cpu": "a CPU",
+    "npu": "an NPU",
+    "xpu": "an XPU",
+    "hip": "a ROCm GPU",
+    "mlx": "Apple silicon",
+}
 
 
 def platform_of(index: Index, backend: str) -> str | None:
@@ -27,7 +33,7 @@ def platform_of(index: Index, backend: str) -> str | None:
         own = path.removeprefix(DISPATCHERS).startswith(backend)
         if path.startswith(DISPATCHERS) and own and _ROCM.search(module.text):
             return NAMES["hip"]
-        for match in asked.finditer(module.text):
+        for match in asked.finditer(module.text) if backend in module.text else ():
             elsewhere = _ELSEWHERE.search(match[0])
             if elsewhere is not None:
                 return NAMES.get(elsewhere[1], elsewhere[1])

@@ -43,17 +43,25 @@ T = TypeVar("T")
 # the number of a thing that every launch has, and the name of its field; or what is asked of words
 Question: TypeAlias = tuple[int, Key]
 WORDS = -2
+# what is asked where something is left behind
+APART: Question = (-1, "")
 
 ABSENT = object()
+# of one call, one after another that heard something new: the next is not remembered
+MAX_MISSES = 16
 
 
 @dataclass(eq=False)
 class Recalled(Generic[T]):
-    """What came of a call, by the answers that it heard, in the order in which it asked."""
+    """What came of a call, by the answers that it heard, in the order in which it asked.
+
+    `missed` counts how often it was looked for in vain since it was found.
+    """
 
     question: Question | None = None
     answers: "dict[Key, Recalled[T]]" = field(default_factory=dict)
     found: T | None = None
+    missed: int = 0
 
     def find(self, ask: Callable[[Question], Key]) -> T | None:
         """What came of it when these answers were heard; None where they never were."""
@@ -132,6 +140,7 @@ class Recaller(Follower):
         self.shared, self.words = tuple(shared), tuple(words)
         self.memory: Memory = Memory() if memory is None else memory
         self._numbers = {id(thing): number for number, thing in enumerate(shared)}
+        self._numbered = tuple(map(Number, range(len(shared))))
         self._heard: list[Heard] = []
         # by function: how many calls of it are in progress
         self._active: dict[Function, int] = {}
@@ -159,7 +168,7 @@ class Recaller(Follower):
     def told_apart(self) -> None:
         """What runs now leaves something behind that nobody can do again."""
         if self._heard:
-            self._heard[-1].answers[(-1, "")] = UNSHARED
+            self._heard[-1].answers[APART] = UNSHARED
 
     def enter(self, frame: Frame) -> None:
         """Begin a call."""
@@ -280,10 +289,16 @@ class Recaller(Follower):
         key = self._question_of(target, positional, keywords)
         if key is None:
             return super().call(target, positional, keywords)
-        recalled = self.memory.calls.setdefault(key, Recalled())
+        recalled = self.memory.calls.get(key)
+        if recalled is None:
+            recalled = self.memory.calls[key] = Recalled()
+        if recalled.missed > MAX_MISSES:
+            return super().call(target, positional, keywords)
         effect = recalled.find(self.ask)
         if effect is not None and self._fits(effect.depth, effect.called, target):
+            recalled.missed = 0
             return self._again(effect)
+        recalled.missed += 1
         return self._first(recalled, target, positional, keywords)
 
     def _fits(self, depth: int, called: Set[Function], target: Code | Built) -> bool:
@@ -395,5 +410,5 @@ class Recaller(Follower):
         """A value as another launch may have it too; `UNSHARED` where none can."""
         if isinstance(value, Thing):
             number = self._numbers.get(id(value))
-            return UNSHARED if number is None else Number(number)
+            return UNSHARED if number is None else self._numbered[number]
         return plain(value)

@@ -5,7 +5,7 @@ the source as registrations; which one unquantised experts get, in their quantis
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -43,16 +43,21 @@ class Runners:
         return tuple(
             runner
             for runner in runners
-            if not any(f"{name}=False" in text for name in self._insists(runner) for text in texts)
+            if not any(
+                f"{name}=False" in text for name in self._insists.get(runner, ()) for text in texts
+            )
         )
 
-    def _insists(self, runner: str) -> frozenset[str]:
-        """The settings of experts that a runner asserts."""
-        found: set[str] = set()
+    @cached_property
+    def _insists(self) -> Mapping[str, Set[str]]:
+        """The settings of experts that each runner asserts."""
+        found: dict[str, set[str]] = {}
         for module in self._modules:
-            if any(match["runner"] == runner for match in BEHIND.registered.finditer(module.text)):
-                found.update(BEHIND.asserts.findall(module.text))
-        return frozenset(found)
+            runners = {match["runner"] for match in BEHIND.registered.finditer(module.text)}
+            asserted = BEHIND.asserts.findall(module.text) if runners else ()
+            for runner in runners:
+                found.setdefault(runner, set()).update(asserted)
+        return found
 
     @cached_property
     def _modules(self) -> tuple[Module, ...]:

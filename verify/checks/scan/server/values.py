@@ -22,6 +22,8 @@ UNKNOWN = Unknown()
 BY_LAYER = Unknown()
 MAX_PARTS = 2_000  # characters of a text, items of a collection and of those in it
 MOST = 1 << 62
+# asked so often that to put a union together each time would cost more than the question
+_COLLECTIONS = (tuple, frozenset)
 
 
 @dataclass(eq=False)
@@ -108,6 +110,9 @@ class Word(str):
         return made
 
 
+_OBJECTS = (Thing, Code, Built, Member, Native, Folder)
+_CONSTANTS = (str, bool, int, float, bytes, Member)
+
 Left = Literal["return", "break", "continue"]
 
 
@@ -128,9 +133,7 @@ def truth_of(value: Any) -> bool | None:
     """Whether a value is true; None where nobody knows."""
     if isinstance(value, Unknown):
         return None
-    if isinstance(value, Thing | Code | Built | Member | Native | Folder):
-        return True
-    return bool(value)
+    return True if isinstance(value, _OBJECTS) else bool(value)
 
 
 def unknown_of(*values: Any) -> Unknown:
@@ -152,17 +155,19 @@ def joined(one: Any, other: Any) -> Any:
 
 def known(value: Any) -> bool:
     """Whether a constant, or a collection of constants that is not too large, is known."""
+    if value is None or isinstance(value, _CONSTANTS):
+        return True
     todo, seen = [value], 0
     while todo:
         one = todo.pop()
         seen += 1
         if seen > MAX_PARTS:
             return False
-        if isinstance(one, tuple | frozenset):
+        if isinstance(one, _COLLECTIONS):
             todo += list(one)[:MAX_PARTS]
         elif isinstance(one, dict):
             todo += list(one.values())[:MAX_PARTS]
-        elif not (one is None or isinstance(one, bool | int | float | str | bytes | Member)):
+        elif not (one is None or isinstance(one, _CONSTANTS)):
             return False
     return True
 

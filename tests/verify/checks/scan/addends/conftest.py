@@ -151,9 +151,18 @@ class Layer:
         return self.comm.postprocess_layer(hidden_states, residual, batch)
 """
 
+DISPATCHER = """
+def dispatcher_of(config):
+    a2a_backend = get_moe_a2a_backend()
+    if a2a_backend.is_deepep() or a2a_backend.is_nixl():
+        return Dispatcher(config)
+    raise NotImplementedError(a2a_backend)
+"""
+
 LIBRARY = {
     "layers/linear.py": LINEAR,
     "layers/moe/utils.py": UTILS,
+    "layers/moe/token_dispatcher/choice.py": DISPATCHER,
     "layers/moe/topk.py": "class TopK:\n    pass\n",
     "layers/moe/identity.py": "def identity_part(x, weights, kind):\n    return x * weights\n",
     "layers/communicator.py": COMMUNICATOR,

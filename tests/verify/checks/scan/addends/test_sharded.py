@@ -37,8 +37,41 @@ def test_shared_expert_that_forgets_a_backend_is_lost_with_it(judged: Judge, cha
     assert "all-to-all backend nixl (which" in result.findings[0].message
 
 
-def test_backend_that_no_model_asks_about_is_not_counted(judged: Judge, change: Any) -> None:
-    assert judged(("            or get_moe_a2a_backend().is_nixl()\n", "")).rules == []
+DISPATCHER = "layers/moe/token_dispatcher/choice.py"
+FORGETS_NIXL = ("            or get_moe_a2a_backend().is_nixl()\n", "")
+
+
+def dispatcher(change: Any, old: str, new: str) -> dict[str, str]:
+    text = change.library[DISPATCHER]
+    assert old in text
+    return {DISPATCHER: text.replace(old, new)}
+
+
+def test_backend_counts_where_experts_ask_about_it(judged: Judge, change: Any) -> None:
+    """Whether any model asks about it says nothing: one that nobody asks about is forgotten."""
+    assert judged(FORGETS_NIXL).rules == [("lost-addend", "0000")]
+    never = dispatcher(change, " or a2a_backend.is_nixl()", "")
+    assert judged(FORGETS_NIXL, library=never).rules == []
+    # by experts that ask about none, with any
+    asks_none = {DISPATCHER: ""}
+    assert judged(FORGETS_NIXL, library=asks_none).rules == [("lost-addend", "0000")]
+
+
+def test_sum_behind_a_combine_that_the_block_does_not_know(judged: Judge, change: Any) -> None:
+    utils = "layers/moe/utils.py"
+    leaves = "return not get_moe_a2a_backend().is_none() or"
+    knows = "return get_moe_a2a_backend().is_deepep() or get_moe_a2a_backend().is_planned() or"
+    assert leaves in change.library[utils]
+    library = {utils: change.library[utils].replace(leaves, knows)}
+    assert judged(library=library).rules == [("reduces-after-combine", "0000")]
+    # moved by what moves them without any backend, tokens are not moved, and nothing is summed
+    both = "    if a2a_backend.is_deepep() or a2a_backend.is_nixl():\n"
+    apart = (
+        "    if a2a_backend.is_none() or a2a_backend.is_nixl():\n        return Plain(config)\n"
+        "    if a2a_backend.is_deepep():\n"
+    )
+    plain = dispatcher(change, both, apart)
+    assert judged(library={**library, **plain}).rules == []
 
 
 def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> None:
@@ -47,8 +80,7 @@ def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> 
         "            or get_moe_a2a_backend().is_nixl()\n            or should",
         "            should",
     )
-    asks_elsewhere = {"models/other.py": "def f():\n    return get_moe_a2a_backend().is_nixl()\n"}
-    result = judged(model, library=asks_elsewhere)
+    result = judged(model)
     (finding,) = result.findings
     assert (finding.rule, finding.row, finding.reach) == ("lost-addend", "0000", "conditional")
     assert finding.needs == ("an all-to-all backend, of which this model's code says nothing",)

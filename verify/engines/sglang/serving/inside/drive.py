@@ -144,7 +144,7 @@ def rank(
     arguments, ports, test = prepared
     texts, forced = prompts(case["seed"])
     mine = shares(case["groups"])[rank // (case["ranks"] // case["groups"])]
-    kept = record.Record(batch=batch, texts=texts, forced=forced, mine=mine)
+    kept = record.Record(batch=batch, texts=texts, forced=forced, mine=mine, seed=case["seed"])
     kept.install()
     if case["patch"]:
         source = Path(case["patch"]).read_text("utf-8")

@@ -40,6 +40,7 @@ SIZES = {
     ),
     "dtype": "bfloat16",
     "hidden_size": 256,
+    "out_hidden_size": 256,
     "head_dim": 64,
     "attention_head_dim": 64,
     "kv_lora_rank": 512,

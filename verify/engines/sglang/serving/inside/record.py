@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from verify.engines.sglang.serving.inside import pictures
+
 CUT = 4
 DECODE = 3
 STEPS = ("prefill", "extension", *(f"decode {number + 1}" for number in range(DECODE)))
@@ -18,7 +20,10 @@ _ONCE = ("publish", "_init_process_global_configs", "configure_logger")
 
 
 class Record:
-    """`batch` is the engine's test; `mine` are the prompts of this rank's group."""
+    """`batch` is the engine's test; `mine` are the prompts of this rank's group.
+
+    `seed` is that of what pictures say.
+    """
 
     def __init__(
         self,
@@ -27,12 +32,14 @@ class Record:
         texts: list[list[int]],
         forced: list[list[int]],
         mine: list[int],
+        seed: int,
     ) -> None:
         self.unfilled: list[str] = []
         self.runner: Any = None
         self.loaded: Callable[[Any], None] = lambda _model: None
         self._torch: Any = importlib.import_module("torch")
         self._batch, self._texts, self._forced, self._mine = batch, texts, forced, mine
+        self._seed = seed
         self._logits: list[Any] = []
         self._kept: Any = None
         self._original = {name: getattr(batch, name) for name in REPLACED}
@@ -45,18 +52,31 @@ class Record:
 
     def install(self) -> None:
         """Take the places of the test's own functions."""
-        batch, texts = self._batch, self._texts
+        batch = self._batch
 
         class Tokens:
-            encode = staticmethod(lambda text: texts[int(text)])
+            encode = staticmethod(lambda text: self.prompt(int(text))[0])
             decode = staticmethod(str)
 
         batch.get_tokenizer = lambda *_, **__: Tokens
         batch._read_prompts_from_file = lambda *_, **__: [str(i) for i in self._mine]
-        # the test numbers its requests; attention DP wants text
-        batch.Req = lambda rid, **named: self._request(rid=str(rid), **named)
+        batch.Req = self.request
         batch.extend, batch.decode, batch.load_model = self.extend, self.decode, self.load_model
         setattr(batch, CACHED, self.cached)
+
+    def prompt(self, number: int) -> tuple[list[int], Any]:
+        """The prompt's tokens, and the picture in them where the model takes one."""
+        model, text = self.runner.model, self._texts[number]
+        if not pictures.shown(model):
+            return text, None
+        return pictures.seen(model, text, prompt=number, seed=self._seed)
+
+    def request(self, rid: int, **named: Any) -> Any:
+        """The test's request `rid` of this rank: the prompt `mine[rid]`."""
+        # the test numbers its requests; attention DP wants text
+        request = self._request(rid=str(rid), **named)
+        request.multimodal_inputs = self.prompt(self._mine[rid])[1]
+        return request
 
     def run(self, test: Callable[[], None]) -> list[dict[str, Any]]:
         """The rows of one run of the test, with the memory for keys and values as at first."""

@@ -19,6 +19,8 @@ ALL: dict[str, str] = {
     "the release's own is taken",
     "tuning-keys": "a release may tune a kernel by what is none of its arguments, which later "
     "Tritons refuse on import; such names are left out, as the Triton it was made for does",
+    "interpreter": "Triton's interpreter makes its names ready again at each function that a "
+    "kernel calls, which is most of its time; once a launch for each function",
     "custom-ops": "the engine registers its Python operators for CUDA only in some releases; the "
     "same functions, for CPU as well",
     "cached-prefix": "the correctness test of 0.5.11 gives requests each other's cached prefixes; "
@@ -96,8 +98,29 @@ def known_keys(original: Callable[..., None]) -> Callable[..., None]:
     return init
 
 
+def ready_once(interpreter: Any) -> None:
+    """Within a launch of ``triton.runtime.interpreter`` each function's names are set only once.
+
+    Only the launch itself takes them back (``GridExecutor.__call__``), when it ends.
+    """
+    make_ready, launch = interpreter._patch_lang, interpreter.GridExecutor.__call__
+    ready: dict[Any, Any] = {}
+
+    def once(function: Any) -> Any:
+        if function not in ready:
+            ready[function] = make_ready(function)
+        return ready[function]
+
+    def launched(self: Any, *positional: Any, **named: Any) -> None:
+        ready.clear()
+        launch(self, *positional, **named)
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = once, launched
+
+
 def install() -> None:
     """After the engine is imported: everything else of `ALL`."""
+    ready_once(importlib.import_module("triton.runtime.interpreter"))
     moe: Any = importlib.import_module("sglang.srt.layers.moe.fused_moe_native")
     moe.moe_forward_native = native_moe(moe.moe_forward_native)
     fused = _fused_moe()

@@ -16,7 +16,6 @@ import inspect
 import json
 import sys
 import types
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,7 @@ class Reads:
 
 def architectures() -> dict[str, str]:
     """Every architecture of the registry whose class builds experts -> its file's name."""
-    found = {name: cls for name, cls in _registry().items() if _builds_experts(cls)}
-    return {name: _file(cls) for name, cls in sorted(found.items())}
+    return {name: _file(cls) for name, cls in sorted(_registry().items()) if _builds_experts(cls)}
 
 
 def write(model: str, folder: Path) -> None:
@@ -66,8 +64,7 @@ def register(folder: Path) -> None:
     """
     transformers = importlib.import_module("transformers")
     kind = json.loads((folder / "config.json").read_text())["model_type"]
-    # a launch asks this, and importing every class would be most of what it takes
-    if kind not in _known_classes(kinds=[kind]):
+    if _known_class(kind) is None:
         generic = type(f"Tiny_{kind}", (transformers.PretrainedConfig,), {"model_type": kind})
         # where pickle looks: on GPUs rank 0 reads the launch and hands on what it read
         globals()[generic.__name__] = generic
@@ -108,6 +105,7 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
         values |= _per_layer(default, cls)
         values = {key: value for key, value in values.items() if not _read_only(known, key)}
         values |= entry.values
+        values |= {name: _part(known, name, own) for name, own in entry.parts.items()}
         for name in ("rope_scaling", "rope_theta"):  # they would erase rope_parameters
             if "rope_parameters" in default and name not in entry.values:
                 values.pop(name, None)
@@ -135,6 +133,12 @@ def _configuration(architecture: str, cls: type, entry: Entry) -> dict[str, Any]
     config["tiny_attention"] = entry.attention
     config["dtype"] = config["torch_dtype"] = SIZES["dtype"]
     return config
+
+
+def _part(known: Any, name: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The configuration `name` within one of class `known`, in the sizes that it has."""
+    default = known.sub_configs[name]().to_dict()
+    return {key: SIZES[key] for key in SIZES if key in {*default, "dtype"}} | own
 
 
 _ALWAYS = {
@@ -189,46 +193,42 @@ def _per_layer(default: dict[str, Any], cls: type) -> dict[str, Any]:
 
 def _config_class(architecture: str, cls: type, entry: Entry) -> Any:
     """The configuration class of `architecture`, or None."""
-    known = _known_classes()
     if entry.model_type is not None:
-        return known.get(entry.model_type)
+        return _known_class(entry.model_type)
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     for table in ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_MAPPING_NAMES"):
         for kind, names in getattr(auto, table).items():
-            if architecture in (names if isinstance(names, tuple) else (names,)) and kind in known:
-                return known.get(f"{kind}_text", known[kind])
+            if architecture in (names if isinstance(names, tuple) else (names,)):
+                known = _known_class(kind)
+                if known is not None:
+                    return _known_class(f"{kind}_text") or known
     try:
         hint = inspect.signature(cls).parameters["config"].annotation
     except (ValueError, KeyError):
         hint = None
     if isinstance(hint, str):
         hint = getattr(sys.modules[cls.__module__], hint, None)
-    kind = getattr(hint, "model_type", "")
-    if kind and kind in known:
-        return known[kind]
-    return known.get(_file(cls))
+    return _known_class(getattr(hint, "model_type", "")) or _known_class(_file(cls))
 
 
-def _known_classes(*, kinds: Sequence[str] | None = None) -> dict[str, Any]:
-    """model_type -> configuration class, the engine's own before transformers'.
+def _known_class(kind: str) -> Any:
+    """The configuration class of a model_type, the engine's own before transformers', or None.
 
-    Of transformers' own only `kinds`, where they are given.
+    Only this one is imported: all of them take longer than a case.
     """
-    auto = importlib.import_module("transformers.models.auto.configuration_auto")
-    found: dict[str, Any] = {}
-    for kind in auto.CONFIG_MAPPING_NAMES if kinds is None else kinds:
-        try:
-            found[kind] = auto.CONFIG_MAPPING[kind]
-        except Exception:
-            continue
-    for kind, value in auto.CONFIG_MAPPING._extra_content.items():
-        found[kind] = value
     utils = importlib.import_module("sglang.srt.utils.hf_transformers_utils")
     table = getattr(utils, "_CONFIG_REGISTRY", None)
     if table is None:
         common = importlib.import_module("sglang.srt.utils.hf_transformers.common")
         table = common._CONFIG_REGISTRY
-    return found | dict(table)
+    own = dict(table)
+    if kind in own:
+        return own[kind]
+    auto = importlib.import_module("transformers.models.auto.configuration_auto")
+    try:
+        return auto.CONFIG_MAPPING[kind]
+    except Exception:  # a class that does not import is none
+        return None
 
 
 def _registry() -> dict[str, type]:
@@ -240,7 +240,9 @@ def _registry() -> dict[str, type]:
 def _architecture(model: str) -> str:
     if model in _registry():
         return model
-    here = [name for name, file in architectures().items() if file == model]
+    # which classes build experts takes seconds to read for all files
+    own = {name: cls for name, cls in sorted(_registry().items()) if _file(cls) == model}
+    here = [name for name, cls in own.items() if _builds_experts(cls)]
     if not here:
         raise LookupError(f"{model}: no architecture that builds experts in this release")
 

@@ -13,6 +13,7 @@ LAYERS = 4
 class Entry:
     """What a family needs: `values` for its class, `after` and `drop` for the file.
 
+    `parts` are configurations within it, by name: what each needs beyond the sizes that it has.
     `attention` is the backend that its launch names; "triton" runs in Triton's interpreter.
     """
 
@@ -20,6 +21,7 @@ class Entry:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    parts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     model_type: str | None = None
     attention: str = "torch_native"
 
@@ -28,6 +30,7 @@ SIZES: dict[str, Any] = {
     "dtype": "float32",  # what weights and, where a model file asks, its router are made in
     "vocab_size": 256,
     "hidden_size": 128,
+    "out_hidden_size": 128,  # of a vision tower
     "num_hidden_layers": LAYERS,
     "num_layers": LAYERS,
     "num_attention_heads": 4,
@@ -143,6 +146,16 @@ ENTRIES: dict[str, Entry] = {
         why="the rotary embedding for CPU wants a scaling (rotary_embedding/factory.py:478)",
         values=_YARN | {"num_key_value_heads": 4},
         drop=("rope_scaling",),
+    ),
+    "bailing_moe_v3": Entry(
+        why="its head as beam's (bailing_moe_v3.py:1409)",
+        after={"enable_lm_head_fp32": True},
+    ),
+    "beam": Entry(
+        why="heads as for deepseek; its head is bfloat16 whatever the launch says (beam.py:1326), "
+        "and takes products in float32 where the file asks for it (logits_processor.py:471)",
+        values={"num_key_value_heads": 4},
+        after={"enable_lm_head_fp32": True},
     ),
     "exaone_moe": Entry(
         why="the hub's file says which layers have experts, transformers' class does not; with a "
@@ -368,6 +381,22 @@ ENTRIES: dict[str, Entry] = {
         },
         after={"swiglu_limit": 7.0},  # its checkpoints'; the GPU's kernels ask for it
         attention="triton",
+    ),
+    "qwen3_vl_moe": Entry(
+        why="a text model and a vision tower, whose pictures are added after each of the first "
+        "three layers (qwen3_vl_moe.py:60 of 0.5.17), whatever the configuration says",
+        parts={
+            "text_config": {
+                "rope_scaling": {"rope_type": "default", "mrope_section": [8, 4, 4]},
+            },
+            "vision_config": {
+                "depth": 3,
+                "num_heads": 4,
+                "patch_size": 4,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0, 1, 2],
+            },
+        },
     ),
     "olmoe": Entry(
         why="its key norm has hidden_size weights, which is one key head a query head; the engine "
