@@ -21,6 +21,7 @@ from verify.interpreter.values import (
     Tensor,
     Truth,
     Value,
+    alternatives,
     clipped,
     merge,
 )
@@ -32,7 +33,7 @@ Keywords = Mapping[str, Value]
 _ASKS = ("can_", "should_", "use_", "is_", "has_", "supports_")
 _MOVES_ONLY = re.compile(r"gather|scatter|broadcast")
 _REGISTERS = frozenset({"register_buffer", "register_parameter"})
-_BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict"})
+_BUILT_IN = frozenset({"getattr", "hasattr", "isinstance", "bool", "tuple", "list", "dict", "zip"})
 
 
 @lru_cache(maxsize=10_000)
@@ -109,6 +110,8 @@ class Named(Blocks):
             inner = func.value.func
             if isinstance(inner, ast.Name) and inner.id == "super":
                 return self._super(node, func.attr)
+        if isinstance(func, ast.Attribute) and name == "append":
+            return self._append(func.value, node)
         if isinstance(func, ast.Attribute) and name in _REGISTERS:
             return self._register(func.value, node)
         if isinstance(func, ast.Name) and name in _BUILT_IN:
@@ -123,9 +126,35 @@ class Named(Blocks):
                     return Truth(self.truth(self.evaluate(argument)))
                 case (("tuple" | "list"), [argument]):
                     return self.evaluate(argument)
+                case "zip", [_, *_] as lists:
+                    return self._zipped([self.evaluate(one) for one in lists])
                 case "dict", []:
                     return Mapped(self.arguments(node)[1])
         return None
+
+    def _append(self, name: ast.expr, node: ast.Call) -> Value | None:
+        """A list that is known has one more, where the call is reached."""
+        owner = self.state.frame.env.get(name.id) if isinstance(name, ast.Name) else None
+        if owner is None or not any(isinstance(one, Items) for _, one in alternatives(owner)):
+            return None
+        item, *_ = self.arguments(node)[0] or (NONE,)
+
+        def longer(one: Value) -> Value:
+            return Items((*one.values, item)) if isinstance(one, Items) else one
+
+        self.rebind(name, self.over(owner, longer))
+        return NONE
+
+    def _zipped(self, lists: Sequence[Value], done: tuple[Value, ...] = ()) -> Value:
+        """Tuples of what lists have at each place, for each length that they may have."""
+        if lists:
+            return self.over(lists[0], lambda one: self._zipped(lists[1:], (*done, one)))
+        known = [len(one.values) for one in done if isinstance(one, Items)]
+        if not known:
+            return self.combined(*done)
+        # of a list that is not known nobody says that it is shorter
+        columns = [one.values if isinstance(one, Items) else (one,) * min(known) for one in done]
+        return Items(tuple(map(Items, zip(*columns, strict=False))))
 
     def _register(self, owner: ast.expr, node: ast.Call) -> Value | None:
         """A module's buffer or parameter under a name is an attribute that is set."""

@@ -6,14 +6,16 @@ ranks: its output projection must not reduce.
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verify.checks.scan.roots import Roots, mixes_tokens, shown_layers
+from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, UnreadableError
 from verify.report.report import Finding
 
 RULE = "producer-ignores-consumer"
 REDUCES_UNASKED = True  # what a row-parallel layer does that is told nothing
+ATTENTION_DP = reading().atoms.attention_dp
 # the ranks that it is split over; where it is told of one, nothing is owed
 SIZE = "tp_size"
 ROW = "0000"
@@ -23,17 +25,21 @@ Known = Mapping[str, ast.expr | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """A row-parallel layer of attention whose output attention returns; whether it sums it up."""
+    """A row-parallel layer of attention whose output attention returns; whether it sums it up.
+
+    `needs` is what a checkpoint must say for a layer to have such attention.
+    """
 
     owner: Class
     name: str
     line: int
     reduces: bool | None
+    needs: tuple[str, ...] = ()
 
 
 def summed_by_attention(roots: Roots) -> Iterator[Finding]:
     """A finding for each output projection that sums what a communicator sums as well."""
-    places: dict[tuple[str, int], tuple[Projection, set[str]]] = {}
+    places: dict[tuple[str, int], list[tuple[Projection, str]]] = {}
     for layer in roots.layers:
         try:
             if not _prepares(layer):
@@ -41,16 +47,17 @@ def summed_by_attention(roots: Roots) -> Iterator[Finding]:
             for one in _projections(layer):
                 if one.reduces:
                     key = (one.owner.module.path, one.line)
-                    places.setdefault(key, (one, set()))[1].add(layer.name)
+                    places.setdefault(key, []).append((one, layer.name))
         except UnreadableError:
             continue  # the layer's own run says so
-    for (file, line), (one, layers) in sorted(places.items()):
+    for (file, line), shown in sorted(places.items(), key=lambda place: place[0]):
+        one = min((one for one, _ in shown), key=lambda one: len(one.needs))
         yield Finding(
             rule=RULE,
             message=f"attention's output projection {one.name} sums its output",
             sums="the communicator sums it again before the MLP",
             fix="let it leave its sum: the communicator completes it",
-            subject=shown_layers(layers),
+            subject=shown_layers({layer for _, layer in shown}),
             kind="double",
             file=file,
             line=line,
@@ -58,6 +65,7 @@ def summed_by_attention(roots: Roots) -> Iterator[Finding]:
             method="__init__",
             row=ROW,
             rows=(ROW,),
+            needs=one.needs,
         )
 
 
@@ -81,7 +89,38 @@ def _projections(layer: Class) -> Iterator[Projection]:
     for call in _calls(init.node):
         built = init.module.resolve(call.func.id) if isinstance(call.func, ast.Name) else None
         if isinstance(built, Class) and mixes_tokens(built):
-            yield from _of(built, built.method("__init__"), {}, call)
+            needs = tuple(_unusual(init.node, call))
+            for one in _of(built, built.method("__init__"), {}, call):
+                yield replace(one, needs=needs)
+
+
+def _unusual(init: ast.AST, call: ast.Call) -> Iterator[str]:
+    """What a checkpoint must say for a call to be reached, other than the source's own default."""
+    nodes = tuple(ast.walk(init))
+    made = {
+        ast.unparse(node.targets[0]): node.value for node in nodes if isinstance(node, ast.Assign)
+    }
+    for node in nodes:
+        if not isinstance(node, ast.If):
+            continue
+        for body, holds in ((node.body, True), (node.orelse, False)):
+            if any(inner is call for each in body for inner in ast.walk(each)):
+                yield from _against_default(
+                    made.get(ast.unparse(node.test), node.test), holds=holds
+                )
+
+
+def _against_default(test: ast.expr, *, holds: bool) -> Iterator[str]:
+    match test:
+        case ast.Compare(
+            left=ast.Call(
+                func=ast.Name(id="getattr"),
+                args=[_, ast.Constant(value=str(name)), ast.Constant(value=default)],
+            ),
+            ops=[ast.Eq() | ast.NotEq() as sign],
+            comparators=[ast.Constant(value=asked)],
+        ) if ((default == asked) == isinstance(sign, ast.Eq)) != holds:
+            yield f"a checkpoint whose {name} is not {default!r}, as the source takes it to be"
 
 
 def _of(cls: Class, init: Function | None, known: Known, call: ast.Call) -> Iterator[Projection]:
@@ -120,6 +159,9 @@ def _reduces(made: ast.Call, argument: str, names: Known) -> bool | None:
     match given[argument]:
         case ast.Constant(value=bool(answer)):
             return answer
+        case ast.UnaryOp(op=ast.Not(), operand=asked) if ast.unparse(asked) == ATTENTION_DP:
+            # the row that is judged is one without
+            return True
     return None
 
 
@@ -161,6 +203,9 @@ def _returns(function: ast.AST, called: str) -> bool:
         match node:
             case ast.Assign(targets=[target], value=value) if _is_call(value, called):
                 first = target.elts[0] if isinstance(target, ast.Tuple) else target
+                if isinstance(first, ast.Subscript):
+                    # what it is handed to be written to
+                    return True
                 names.add(ast.unparse(first))
             case ast.Return(value=ast.expr() as value):
                 if _is_call(value, called):

@@ -39,7 +39,6 @@ class Steps:
 
 # by what is wrong with an addend, up to the sum that is not made
 ADDENDS: Mapping[Cause, Steps] = {
-    "gathered": Steps(names=("routed_experts", "shared_replicated", *OWN_GROUP)),
     "dispatched": Steps(names=(*COMBINED, "shared_sharded"), mode="scattered"),
     "backend": Steps(names=("all_to_all_experts", "shared_sharded"), mode="scattered"),
     "local-work": Steps(names=("all_to_all_experts", "shared_sharded"), mode="scattered"),
@@ -73,9 +72,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 NEVER = Steps(names=("routed_experts",))
 
 
-def of_addend(cause: Cause, kind: str) -> Steps | None:
+def of_addend(cause: Cause, kind: str, row: str = "") -> Steps | None:
     """The steps of a layer with an addend of the wrong kind; None where they are not known."""
     steps = ADDENDS.get("own-copies" if (cause, kind) == ("copies", "double") else cause)
+    if cause == "gathered":
+        return owed(row)
     if steps is None or kind != "mixed":
         return steps
     if "shared_sharded" in steps.names:
@@ -84,14 +85,18 @@ def of_addend(cause: Cause, kind: str) -> Steps | None:
     return replace(steps, names=(*steps.names, "tp_all_reduce"))
 
 
+def owed(row: str) -> Steps:
+    """The steps of a layer that adds a whole value to a sum, which a row's flags make later."""
+    return Steps(names=("routed_experts", "shared_replicated", *_later(row)))
+
+
 def of_sum(fault: Fault) -> Steps | None:
     """The steps of a layer that sums its output up twice, or never."""
     held = {flag for flag, bit in zip(FLAGS, fault.row, strict=True) if bit == "1"}
     sums = tuple(name for place in fault.places for name in _summed(place.axes))
-    later = next((steps for flag, steps in LATER.items() if flag in held), OWN_GROUP)
     match fault.kind:
         case "double":
-            return Steps(names=("routed_experts", *sums, *later))
+            return Steps(names=("routed_experts", *sums, *_later(fault.row)))
         case "twice":
             return Steps(names=("routed_experts", *sums))
         case "backend":
@@ -104,6 +109,12 @@ def of_sum(fault: Fault) -> Steps | None:
         case "lost" | "past the end":
             return NEVER
     return None
+
+
+def _later(row: str) -> tuple[str, ...]:
+    """Who sums what a block leaves in a row."""
+    held = {flag for flag, bit in zip(FLAGS, row, strict=False) if bit == "1"}
+    return next((steps for flag, steps in LATER.items() if flag in held), OWN_GROUP)
 
 
 def _summed(axes: tuple[Axis, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ A part is *done* where it arrived complete or a collective of the layer ran over
 consumer *sums* by its own condition. Done and summed is double; neither is lost.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,6 +26,7 @@ SIZE_OF: dict[Axis, str] = {
 
 ENGINE = reading()
 FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
+_EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 DISPATCH_ASKED = ATOMS.no_dispatch.rpartition(".")[0]
 Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
@@ -162,6 +164,7 @@ def _fault(
 ) -> Iterator[Fault]:
     """The fault, where some configuration reaches the case."""
     logic = scene.logic
+    case = with_tokens(logic, case)
     # what the theory says nothing about is free: it need not be carried along
     reach = logic.both(logic.shadow(case, scene.known), scene.theory)
     if reach == FALSE:
@@ -189,6 +192,15 @@ def _fault(
         conditions=tuple(needed),
         backends=backends,
     )
+
+
+def with_tokens(logic: Logic, when: Cond) -> Cond:
+    """The condition where the batch is not empty: else there is nothing to sum."""
+    for name in logic.support(when):
+        match = _EMPTY.search(name)
+        if match:
+            when = logic.assume(when, name, value=match["sign"] == ">")
+    return when
 
 
 def _backends(scene: Scene, case: Cond) -> Iterator[str]:

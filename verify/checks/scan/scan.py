@@ -7,7 +7,7 @@ from typing import Literal
 from verify.checks.scan import collector
 from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
-from verify.checks.scan.counted import ADDENDS, NEVER, of_sum
+from verify.checks.scan.counted import NEVER, of_sum, owed
 from verify.checks.scan.declared import declared_outright
 from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
 from verify.checks.scan.fused import fused_under_attention_dp
@@ -129,7 +129,7 @@ def _scan(index: Index) -> ScanResult:
     ]
     sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
     sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
-    sums += [(one, ADDENDS["gathered"]) for one in added_between(roots, tally.fusing)]
+    sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]
     # what shared code leaves undone is every layer's: the steps of one would not say it
     everywhere = (
         *summed_by_attention(roots),
@@ -161,7 +161,7 @@ def _scan(index: Index) -> ScanResult:
 def _ask_launches(launcher: Launcher, tally: Tally) -> None:
     """What the server refuses is no finding."""
     asked = tuple(tally.addends.asked())
-    with side_by_side(lambda one: launcher.judged(*one), asked, what="launches followed") as judged:
+    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
         tally.addends.launched(dict(zip(asked, judged(), strict=True)))
 
 

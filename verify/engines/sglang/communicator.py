@@ -13,6 +13,7 @@ from verify.engines.sglang.vocabulary import (
 from verify.interpreter.blocks import Blocks
 from verify.interpreter.expressions import Expressions
 from verify.interpreter.library import Arguments, Keywords
+from verify.interpreter.state import UnresolvedError
 from verify.interpreter.values import (
     NONE,
     Const,
@@ -102,16 +103,16 @@ def scope(machine: Expressions, block: Primitive) -> Mapping[str, Value] | None:
 
 
 def boundary(machine: Blocks, item: Value) -> Value:
-    """The boundary of one (stage, norm) pair."""
+    """The boundary of one (stage, norm) pair. Raises `UnresolvedError` for an unknown stage."""
     stage = item.values[0] if isinstance(item, Items) and item.values else item
-    return machine.over(
-        stage,
-        lambda one: (
-            Primitive("boundary", one.settings)
-            if isinstance(one, Primitive)
-            else Primitive("boundary")
-        ),
-    )
+
+    def of(one: Value) -> Value:
+        if not isinstance(one, Primitive):
+            # whose sums it makes, nobody could say
+            raise UnresolvedError(f"which stage is {machine.written(one)}")
+        return Primitive("boundary", one.settings)
+
+    return machine.over(stage, of)
 
 
 def _asked(machine: Blocks, communicator: Primitive, name: str) -> None:

@@ -28,7 +28,6 @@ COPIES: Options = {**PLAIN, "attn_cp_size": 2, "moe_dp_size": 2}
 DENSE: Options = {**PLAIN, "moe_dense_tp_size": 1}
 # without a cause here: what a launch needs was not worked out
 BY_CAUSE: Mapping[str, tuple[Options, ...]] = {
-    "gathered": (PLAIN,),
     "dispatched": (FP4,),
     "local-work": ({**PLAIN, LOCAL_SIZE: 4},),
     "dense": (DENSE, {**ATTENTION_DP, "moe_dense_tp_size": 1}),

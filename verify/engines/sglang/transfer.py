@@ -26,12 +26,14 @@ from verify.engines.sglang.vocabulary import (
 )
 from verify.interpreter.blocks import Blocks
 from verify.interpreter.calls import Calls
-from verify.interpreter.index import Class
+from verify.interpreter.index import Class, Function
 from verify.interpreter.library import Arguments, BlockCall, Build, Call, Keywords
 from verify.interpreter.named import Named
+from verify.interpreter.state import Frame
 from verify.interpreter.values import (
     NONE,
     Axis,
+    Choice,
     Const,
     Items,
     Primitive,
@@ -135,9 +137,11 @@ def _published_skip(machine: Blocks) -> Cond:
     return machine.truth(machine.call(Routine(function), (), {}))
 
 
-def _experts(machine: Blocks, block: Primitive, _: Arguments, keywords: Keywords) -> Value:
+def _experts(machine: Blocks, block: Primitive, given: Arguments, keywords: Keywords) -> Value:
     """Routed experts: partial sums over EP and MoE-TP, unless the dispatcher combined them."""
     logic = machine.logic
+    frame = machine.state.frame
+    frame.live = logic.both(frame.live, logic.negation(_refused(machine, given, keywords)))
     arrives = logic.any_of(
         logic.atom("FI"),
         logic.negation(logic.atom(A2A_NONE)),
@@ -148,6 +152,32 @@ def _experts(machine: Blocks, block: Primitive, _: Arguments, keywords: Keywords
     reduces = machine.truth(settings.get("reduce_results", Truth(FALSE)))
     own = machine.truth(settings.get(OWN_FORWARD, Truth(FALSE))) == TRUE
     return machine.routed(MOE_AXES, arrives=arrives, reduces=reduces, born=not own)
+
+
+def _refused(machine: Blocks, given: Arguments, keywords: Keywords) -> Cond:
+    """Where the class that is picked for the experts needs more than it is called with."""
+    factory = machine.state.frame.module.resolve(EXPERT_FACTORY)
+    if not isinstance(factory, Function) or isinstance(factory.node, ast.Lambda):
+        return FALSE
+    ends = []
+    machine.state.enter(Frame(factory.module, factory.name, None, TRUE))
+    for statement in factory.node.body:
+        match statement:
+            case ast.If(test=test, body=[ast.Return(value=ast.Name(id=name))]):
+                picked = factory.module.lookup(name)
+                forward = picked.method("forward") if isinstance(picked, Class) else None
+                if forward is not None and _needs(forward, keywords) > len(given):
+                    ends.append(machine.truth(machine.evaluate(test)))
+    machine.state.leave()
+    return machine.logic.any_of(*ends)
+
+
+def _needs(function: Function, keywords: Keywords) -> int:
+    """How many arguments by place a method must have beside these."""
+    arguments = function.node.args
+    names = [each.arg for each in (*arguments.posonlyargs, *arguments.args)][1:]
+    required = names[: len(names) - len(arguments.defaults)]
+    return len([name for name in required if name not in keywords])
 
 
 def _sums_inside(machine: Blocks, keywords: Keywords) -> Cond:
@@ -210,7 +240,16 @@ def _fused_norm(machine: Named, _: ast.Call, positional: Arguments, keywords: Ke
 
 
 def _stages(machine: Named, _: ast.Call, positional: Arguments, __: Keywords) -> Value:
-    return Items(tuple(boundary(machine, item) for item in positional))
+    def boundaries(items: Arguments) -> Value:
+        return Items(tuple(boundary(machine, item) for item in items))
+
+    match positional:
+        case [Choice() as lists]:
+            # some layers have more of them than others
+            return machine.over(
+                lists, lambda one: boundaries(one.values if isinstance(one, Items) else (one,))
+            )
+    return boundaries(positional)
 
 
 FUNCTIONS: Mapping[str, Call] = {

@@ -67,7 +67,6 @@ def test_class_that_hands_it_on(scanned: Callable[..., ScanResult], sample: Any)
         # one rank has the whole of it
         ("RowParallelLinear(1, 1, reduce_results", "RowParallelLinear(1, 1, tp_size=1, r_r"),
         # nobody can tell
-        ("reduce_results=reduce_results)", "reduce_results=not is_dp_attention_enabled())"),
         ("reduce_results=reduce_results)", "**config.more)"),
         # not what it returns
         ("return output", "return hidden_states"),
@@ -88,3 +87,51 @@ def test_layer_whose_communicator_prepares_no_mlp(
     layer = sample.changed(sample.layer, start, built)
     layer = sample.changed(layer, "self.comm.prepare_mlp(", "self.comm.prepare_attn(")
     assert scanned(ATTENTION, sample.block, layer).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("latent", "needs"),
+    [
+        ('getattr(config, "kind", "latent") == "latent"', 1),
+        ('getattr(config, "kind", "latent") != "latent"', 0),
+        ("config.kind == 1", 0),
+    ],
+)
+def test_attention_that_only_another_checkpoint_than_the_usual_has(
+    scanned: Callable[..., ScanResult], sample: Any, latent: str, needs: int
+) -> None:
+    start = "        self.norm ="
+    built = f"""        self.latent = {latent}
+        if self.latent:
+            self.self_attn = Attention(config, reduce_results=False)
+        else:
+            self.self_attn = Attention(config)
+"""
+    layer = sample.changed(sample.layer, start, built + start)
+    (finding,) = scanned(ATTENTION, sample.block, layer).findings
+    assert len(finding.needs) == needs
+    assert all("kind is not 'latent'" in need for need in finding.needs)
+
+
+@pytest.mark.parametrize(
+    ("reduces", "found"),
+    [
+        ("", WRONG),
+        ("reduce_results=not is_dp_attention_enabled()", WRONG),
+        ("reduce_results=False", []),
+    ],
+)
+def test_mixer_that_writes_into_what_it_is_handed(
+    scanned: Callable[..., ScanResult], sample: Any, reduces: str, found: list[Any]
+) -> None:
+    """A sum that is made but under attention data parallelism is made in a plain launch."""
+    attention = f"""
+class Attention:
+    def __init__(self, config):
+        self.attn = RadixAttention(config)
+        self.o_proj = RowParallelLinear(1, 1, {reduces})
+
+    def forward(self, hidden_states, output):
+        output[: len(hidden_states)], _ = self.o_proj(self.attn(hidden_states))
+"""
+    assert places(scanned, sample, "self.mix = Attention(config)", attention) == found

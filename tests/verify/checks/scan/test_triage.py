@@ -66,7 +66,7 @@ def test_no_finding_is_left_that_the_engine_refuted_or_refused():
         for entry in entries()
         if "serve" in entry
     )
-    assert said["confirmed", True] >= 19
+    assert said["confirmed", True] >= 22
     assert said["refuted", True] == said["refused", True] == said["confirmed", False] == 0
 
 
@@ -125,3 +125,53 @@ def test_the_evidence_is_in_the_release(release):
                 lines = tree.read(file).splitlines()
             assert 0 < int(line) <= len(lines), place
             assert lines[int(line) - 1].strip(), place
+
+
+RELEASES = json.loads((DATA.parent / "triage-releases.json").read_text())
+
+
+def covered(entry):
+    """The releases of an entry, each of which the data names."""
+    order = RELEASES["releases"]
+    for span in entry["releases"]:
+        first, _, last = span.partition(" .. ")
+        yield from order[order.index(first) : order.index(last or first) + 1]
+
+
+def test_every_release_has_verdicts_with_an_argument():
+    named = Counter(version for entry in RELEASES["findings"] for version in covered(entry))
+    assert named.keys() == set(RELEASES["releases"])
+    assert {entry["verdict"] for entry in RELEASES["findings"]} <= VERDICTS
+    assert {entry["argument"] for entry in RELEASES["findings"]} == RELEASES["arguments"].keys()
+    at = [
+        (entry["rule"], entry["file"], entry["at"], row, entry["argument"], version)
+        for entry in RELEASES["findings"]
+        for version in covered(entry)
+        for row in entry["rows"]
+    ]
+    assert max(Counter(at).values()) == 1
+
+
+def test_what_the_newest_release_is_said_to_be_is_said_in_both():
+    said = {(one["rule"], one["file"], one["verdict"]) for one in entries()}
+    newest = [entry for entry in RELEASES["findings"] if RELEASES["releases"][-1] in covered(entry)]
+    assert {(one["rule"], one["file"], one["verdict"]) for one in newest} == {
+        one for one in said if one[2] in FOUND
+    }
+
+
+@pytest.mark.network
+def test_every_finding_of_a_release_was_judged(release):
+    """Of the newest, or with `TRIAGED=sglang==0.5.20` of another."""
+    tree, result = release
+    version = str(tree.version)
+    said = {
+        (entry["rule"], entry["file"], entry["at"], row)
+        for entry in RELEASES["findings"]
+        if version in covered(entry)
+        for row in entry["rows"]
+    }
+    found = {(one.rule, one.file, f"{one.cls}.{one.method}", one.row) for one in result.findings}
+    assert found <= said
+    places = {(rule, file, at) for rule, file, at, _ in found}
+    assert places == {(rule, file, at) for rule, file, at, _ in said}

@@ -53,7 +53,7 @@ def kept():
     model = torch.nn.Linear(2, 3).requires_grad_(requires_grad=False)
     batch = engine(model)
     texts, forced = [[3] * 6], [[4, 5, 6]]
-    whole = record.Record(batch=batch, texts=texts, forced=forced, mine=[0])
+    whole = record.Record(batch=batch, texts=texts, forced=forced, mine=[0], seed=0)
     whole.install()
     whole.batch, whole.model = batch, model
     return whole

@@ -170,8 +170,9 @@ def test_a_class_that_refuses_is_named(engine, tmp_path, monkeypatch):
 
 def test_a_file_s_mixture_comes_before_its_dense_class(monkeypatch):
     names = ["HuForCausalLM", "HuMoeForCausalLM", "HuMoeForCausalLMNextN", "HuMoeModel"]
-    monkeypatch.setattr(tiny, "_registry", dict)
-    monkeypatch.setattr(tiny, "architectures", lambda: dict.fromkeys(names, "hu"))
+    monkeypatch.setattr(tiny, "_registry", lambda: {name: type(name, (), {}) for name in names})
+    monkeypatch.setattr(tiny, "_file", lambda _: "hu")
+    monkeypatch.setattr(tiny, "_builds_experts", lambda _: True)
     assert tiny._architecture("hu") == "HuMoeForCausalLM"
 
 

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
 from verify.checks.scan.environment import variables
 from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
 from verify.checks.scan.roots import shown_layers
-from verify.checks.scan.server.launched import Judged, Launched
+from verify.checks.scan.server.launched import Judged, Launched, size_of
 from verify.checks.scan.server.models import built_for
 from verify.checks.scan.server.platforms import NAMES
 from verify.engines.sources import reading
@@ -71,9 +72,19 @@ class Broken:
         self.meant = self.meant or (fault.meant and _reachable(cls, fault, self.place))
 
 
-# a layer, what is wrong in it, with which backends, the conditions that may ask for options, and
-# the files that may say what they mean
-Asked = tuple[Class, Cause, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+class Asked(NamedTuple):
+    """A layer and what is wrong in it: which launches show it?
+
+    `row`: of flags, to which they lead, where they do; `asks`: the conditions without which it is
+    not so, which may ask for options; `files`: what may say what they mean.
+    """
+
+    layer: Class
+    cause: Cause
+    row: str
+    backends: tuple[str, ...]
+    asks: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -112,25 +123,31 @@ class Collected:
             for cls, fault, backends in one.shown
         }
         # one layer's launches together: its constructor is followed for all of them
-        return tuple(sorted(found, key=lambda a: (a[0].module.path, a[0].line, *a[1:])))
+        return tuple(sorted(found, key=lambda a: (a.layer.module.path, a.layer.line, *a[1:])))
 
     def launched(self, answers: Mapping[Asked, Judged | None]) -> None:
         """Keep what a server can be launched into; the rest is `refused`."""
         for key, one in list(self.broken.items()):
             kept = Broken(one.rule, one.place, one.fault)
-            launched = Launched(one.fault.cause)
+            launched, taken = Launched(one.fault.cause), []
             for cls, fault, backends in one.shown:
                 judged = answers[_asked(cls, fault, backends)]
                 left = launched.heard(cls.name, judged, backends)
-                if left is not None:
-                    if not kept.shown:
-                        kept.fault = fault
-                    kept.add(cls, fault, left)
+                if left is None:
+                    continue
+                kept.add(cls, fault, left)
+                launch = judged and judged.launch
+                if launch:
+                    needed = variables(cls.module.index, fault.environment)
+                    taken.append((*size_of(launch, needed), _plainness(fault), launch, fault))
             if not kept.shown:
                 self.refused.append(replace(_finding(one), refused=launched.refusals))
                 del self.broken[key]
-            else:
-                self.broken[key], self.launches[key] = kept, launched
+                continue
+            if taken:
+                # one layer's row, launch and variables: another's do not lead there
+                *_, launched.launch, kept.fault = min(taken, key=lambda one: one[:-2])
+            self.broken[key], self.launches[key] = kept, launched
 
     def kinds_at(self, key: tuple[str, int, int]) -> set[str]:
         """What is wrong with the call at (file, line, column), by what happens to the sum."""
@@ -146,17 +163,18 @@ class Collected:
 
 def _asked(cls: Class, fault: Fault, backends: tuple[str, ...]) -> Asked:
     files = {place.file: None for place in fault.places} if fault.asks else {}
-    return cls, fault.cause, tuple(sorted(backends)), fault.asks, tuple(files)
+    # what is owed to a flag's sum is launched into that flag's rows
+    row = fault.row if fault.cause == "gathered" else ""
+    return Asked(cls, fault.cause, row, tuple(sorted(backends)), fault.asks, tuple(files))
 
 
 def _with_variables(finding: Finding, broken: Broken) -> Finding:
-    """The finding with the environment variables without which no layer shows it."""
-    needed = [variables(cls.module.index, fault.environment) for cls, fault, _ in broken.shown]
-    fewest = min(needed, key=lambda names: (len(names), names), default=())
-    if not fewest or not finding.launch:
+    """The finding with the environment variables without which it does not happen."""
+    needed = variables(broken.shown[0][0].module.index, broken.fault.environment)
+    if not needed or not finding.launch:
         return finding
     reach = "option" if finding.reach == "default" else finding.reach
-    return replace(finding, launch=(*fewest, *finding.launch), reach=reach)
+    return replace(finding, launch=(*needed, *finding.launch), reach=reach)
 
 
 def _told(broken: Broken, launched: Finding | None) -> Finding:
@@ -214,6 +232,9 @@ def _finding(broken: Broken) -> Finding:
     place, fault = broken.place, broken.fault
     what, sums = MESSAGES[broken.rule]
     where, taker = _where(broken), shown_consumer(fault.consumer)
+    if fault.summed:
+        by = fault.summed
+        taker = f"{by.collective} in {ENGINE.local(by.file)}:{by.line}"
     return Finding(
         rule=broken.rule,
         message=what.format(consumer=taker, where=where),

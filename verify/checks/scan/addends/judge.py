@@ -14,7 +14,7 @@ from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
-from verify.checks.scan.judge import SIZE_OF, smallest_row
+from verify.checks.scan.judge import SIZE_OF, smallest_row, with_tokens
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
@@ -40,6 +40,8 @@ Local = Literal["fused-local", "resummed", "context"]
 Fused = Literal["fused"]
 Cause = Rows | Group | Local | Fused
 WIDE = "tp_size > 1"
+# where ranks have rows of their own
+OWN_ROWS = "attn_dp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
@@ -54,7 +56,6 @@ _AS_NONE = re.compile(r"\bis_none\(\)[^:]*:")
 # a call without arguments: it may answer what the server's options say
 _ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 _NAMED = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
-_EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ class Fault:
     `places`: where it was added or, outermost first, the calls that built it; `rows`: the truth
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
     needs; `platforms`: the kinds of device without which it is not; `meant`: whether the option is
-    meant for a model that has it.
+    meant for a model that has it; `summed`: the layer's own reduction that completes it, where the
+    consumer does not.
     """
 
     kind: Kind
@@ -78,6 +80,7 @@ class Fault:
     asks: tuple[str, ...] = ()
     platforms: tuple[str, ...] = ()
     meant: bool
+    summed: Place | None = None
 
     @property
     def row(self) -> str:
@@ -152,14 +155,15 @@ class Judge:
             place = self.machine.addends.get(part.origin)
             if place is not None:
                 fused = part.origin in self.machine.fused
-                sums = (cond for at, cond in part.reduced.items() if "EP" in at.axes or not fused)
-                summed = logic.any_of(sink.sums, *sums)
                 # where tokens are moved to the experts, each rank's copy has tokens of its own
                 plain = logic.both(logic.atom(SIZE_OF["EP"]), logic.atom(ATOMS.no_dispatch))
                 split = plain if fused else TRUE
-                when = logic.all_of(sink.when, gathered, part.present, summed, split)
+                there = logic.all_of(sink.when, gathered, part.present, split)
                 cause: Cause = "fused" if fused else "gathered"
-                yield from self._fault("replicated", cause, (place,), sink, when)
+                for by, sums in ((None, sink.sums), *part.reduced.items()):
+                    if by is None or "EP" in by.axes or not fused:
+                        when, at = logic.both(there, sums), (place,)
+                        yield from self._fault("replicated", cause, at, sink, when, summed=by)
             elif part.origin in self.machine.whole - self.machine.inside_block:
                 # a dense MLP that every rank holds, on rows that all ranks have, beside other
                 # layers' experts
@@ -229,13 +233,14 @@ class Judge:
         when: Cond,
         *,
         asked: tuple[str, ...] = (),
+        summed: Place | None = None,
     ) -> Iterator[Fault]:
         """The fault, where some configuration reaches it; `asked` is asked of the environment."""
         logic = self.logic
-        told = {n for n in logic.support(when) if _RANK.search(n) or _EMPTY.search(n)}
+        when = with_tokens(logic, when)
+        told = {n for n in logic.support(when) if _RANK.search(n)}
         # what the theory says nothing about is free: it need not be carried along
-        seen = logic.shadow(when, self.known | told)
-        seen = self._with_tokens(self._on_every_rank(seen))
+        seen = self._on_every_rank(logic.shadow(when, self.known | told))
         reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
         backends: tuple[str, ...] = ()
         if cause == "backend" and reach != FALSE:
@@ -253,6 +258,8 @@ class Judge:
             tuple(n for n in conditions if said.fullmatch(n) and self._always(n, when, reach))
             for said in (READS, _ASKS)
         )
+        if self._own_rows(when, reach):
+            asks = (*asks, OWN_ROWS)
         yield Fault(
             kind=kind,
             cause=cause,
@@ -266,6 +273,7 @@ class Judge:
             # where a kernel declines, it is the rule that asks for one, and not the source
             platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
+            summed=summed,
         )
 
     def _platforms(self, when: Cond, reach: Cond) -> tuple[str, ...]:
@@ -330,20 +338,19 @@ class Judge:
         wanted = atom if name == condition else logic.negation(atom)
         return logic.implies(logic.fix(when, launched), wanted)
 
+    def _own_rows(self, when: Cond, reach: Cond) -> bool:
+        """Whether every case of the smallest row has ranks with rows of their own."""
+        logic = self.logic
+        bits = zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True)
+        case = logic.fix(when, [(flag, bit == "1") for flag, bit in bits])
+        return logic.implies(case, logic.atom(OWN_ROWS))
+
     def _on_every_rank(self, when: Cond) -> Cond:
         """The condition where it holds on every rank: what one rank alone adds counts once."""
         for name in self.logic.support(when):
             if _RANK.search(name):
                 fixed = (self.logic.assume(when, name, value=value) for value in (False, True))
                 when = self.logic.all_of(*fixed)
-        return when
-
-    def _with_tokens(self, when: Cond) -> Cond:
-        """The condition where the batch is not empty: else there is nothing to sum."""
-        for name in self.logic.support(when):
-            match = _EMPTY.search(name)
-            if match:
-                when = self.logic.assume(when, name, value=match["sign"] == ">")
         return when
 
 

@@ -1,6 +1,6 @@
 """What a finding is told of its launches: the command, what it needs, who refuses the others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,13 +93,14 @@ class Launched:
             needs=(*NEEDS.get(self.cause, ()), *self.launch.needs),
             refused=self.refusals,
         )
-        steps = of_addend(self.cause, finding.kind)
+        steps = of_addend(self.cause, finding.kind, finding.row or "")
         return counted(told, steps, self.launch.options, self.launch.sizes)
 
 
-def size_of(launch: Launch) -> tuple[int, int, tuple[str, ...]]:
-    """Orders launches: fewer needs first, then fewer options."""
-    return len(launch.needs), len(launch.options), launch.words
+def size_of(launch: Launch, variables: Sequence[str] = ()) -> tuple[int, int, tuple[str, ...]]:
+    """Orders launches: fewer needs first, then fewer options and environment variables."""
+    words = (*variables, *launch.words)
+    return len(launch.needs), len(launch.options) + len(variables), words
 
 
 def reach_of(cause: Cause, launch: Launch) -> Reach:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from verify.checks.scan.addends.findings import supported
-from verify.checks.scan.addends.judge import Cause
+from verify.checks.scan.addends.findings import Asked, supported
+from verify.checks.scan.addends.judge import OWN_ROWS
 from verify.checks.scan.counted import Steps, counted, of_sum
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
@@ -65,40 +65,38 @@ class Launcher:
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
 
-    def judged(
-        self,
-        layer: Class,
-        cause: Cause,
-        backends: Iterable[str],
-        asks: Iterable[str],
-        files: Iterable[str],
-    ) -> Judged | None:
+    def judged(self, one: Asked) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out.
 
-        `asks` are conditions without which it does not, of code in `files`: what they ask for is
-        set.
+        What its conditions ask the server for is set.
         """
         found = Judged()
         if self.arguments.server is None:
             return None
-        asked = settings(layer, files, asks, self.arguments.defaults)
-        if cause != "backend":
+        layer = one.layer
+        asked = settings(layer, one.files, one.asks, self.arguments.defaults)
+        if one.cause != "backend":
+            leading, needs = KNOWN.by_cause.get(one.cause, ()), tuple[str, ...]()
+            if one.cause == "gathered":
+                leading, needs = self._leading(one.row, one.asks)
             known = self.arguments.defaults.keys()
-            if not any(options.keys() <= known for options in KNOWN.by_cause.get(cause, ())):
+            leading = tuple(options for options in leading if options.keys() <= known)
+            if not leading:
                 return None
-            launches = [set_besides(options, asked) for options in KNOWN.by_cause[cause]]
-            found.launch = self._first(layer, launches, found)
+            launches = [set_besides(options, asked) for options in leading]
+            launch = self._first(layer, launches, found)
+            found.launch = launch and replace(launch, needs=needs)
             return found
         taken: list[tuple[int, bool, Launch]] = []
-        for backend in sorted(backends):
+        for backend in one.backends:
             launches = [set_besides(options, asked) for options in _with_backend(backend)]
             launch = self._first(layer, launches, found)
             if launch is not None:
-                launch = self._run(layer, backend, launch, files)
+                launch = self._run(layer, backend, launch, one.files)
                 found.backends.add(backend)
                 taken.append((len(launch.needs), not self.runners.known(backend), launch))
         # whose experts are known to run comes before what takes fewer options
-        found.launch = min(taken, key=lambda one: (*one[:2], size_of(one[2])))[2] if taken else None
+        found.launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2] if taken else None
         return found
 
     def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
@@ -130,16 +128,7 @@ class Launcher:
 
         One that no layer takes is a finding still: another launch may lead there.
         """
-        bits = dict(zip(FLAGS, finding.row or "", strict=False))
-        flag = next((name for name in KNOWN.by_flag if bits.get(name) == "1"), None)
-        launches = KNOWN.by_flag[flag] if flag else (KNOWN.plain,)
-        needs = KNOWN.needs.get(flag or "", ())
-        fuses = ENGINE.roles.fuses
-        if flag not in (None, fuses) and bits.get(fuses) == "1":
-            fusing = self._set_by(finding.conditions)
-            launches = tuple({**fusing, **options} for options in launches)
-            usual = any(fusing.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
-            needs = KNOWN.needs.get(fuses, ()) if usual else FUSES_ELSEWHERE
+        launches, needs = self._leading(finding.row or "", finding.conditions)
         if finding.rule == PIPELINE:
             launches = KNOWN.stages
         known = self.arguments.defaults.keys()
@@ -159,8 +148,8 @@ class Launcher:
                 replace(
                     finding,
                     launch=launch.words,
-                    needs=needs,
-                    reach="conditional" if needs else plain_reach(launch.options),
+                    needs=(*finding.needs, *needs),
+                    reach="conditional" if finding.needs or needs else plain_reach(launch.options),
                 ),
                 steps,
                 launch.options,
@@ -170,6 +159,23 @@ class Launcher:
         ]
         # the first of which the counts show it
         return next((one for one in told if one.counts), (*told, finding)[0])
+
+    def _leading(
+        self, row: str, conditions: Sequence[str]
+    ) -> tuple[tuple[Options, ...], tuple[str, ...]]:
+        """The launches that lead to a row of flags, and what it needs besides."""
+        bits = dict(zip(FLAGS, row, strict=False))
+        flag = next((name for name in KNOWN.by_flag if bits.get(name) == "1"), None)
+        own_rows = KNOWN.attention_dp if OWN_ROWS in conditions else KNOWN.plain
+        launches = KNOWN.by_flag[flag] if flag else (own_rows,)
+        needs = KNOWN.needs.get(flag or "", ())
+        fuses = ENGINE.roles.fuses
+        if flag not in (None, fuses) and bits.get(fuses) == "1":
+            fusing = self._set_by(conditions)
+            launches = tuple({**fusing, **options} for options in launches)
+            usual = any(fusing.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
+            needs = KNOWN.needs.get(fuses, ()) if usual else FUSES_ELSEWHERE
+        return launches, needs
 
     def _asked(self, layer: Class, finding: Finding) -> Options:
         """The options that a finding's conditions ask for."""
@@ -190,9 +196,9 @@ class Launcher:
             return finding
         launched = Launched("backend")
         for layer in layers:
-            backends = tuple(supported(layer, fault.backends))
+            backends = tuple(sorted(supported(layer, fault.backends)))
             files = (finding.file,) if finding.file else ()
-            judged = self.judged(layer, "backend", backends, finding.conditions, files)
+            judged = self.judged(Asked(layer, "backend", "", backends, finding.conditions, files))
             launched.heard(layer.name, judged, backends)
         told = launched.told(finding)
         if launched.launch is None:

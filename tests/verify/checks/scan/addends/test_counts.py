@@ -90,7 +90,7 @@ def test_a_sum_that_is_made_twice_or_never(
     ("steps", "sizes"),
     [
         (None, TP),
-        (ADDENDS["gathered"], TP),
+        (of_addend("gathered", "double"), TP),
         (ADDENDS["copies"], TP),
         (ADDENDS["copies"], {"tp_size": 4, "attn_dp_size": 3}),
     ],
@@ -103,7 +103,7 @@ def test_what_the_launch_does_not_show_is_not_counted(steps: Any, sizes: Any) ->
 def test_a_finding_stays_itself() -> None:
     """Baselines follow it by its place: what a launch comes to is none of its identity."""
     before = replace(found("double"), launch=("--tp-size", "4"))
-    after = counted(before, ADDENDS["gathered"], TP, TP)
+    after = counted(before, of_addend("gathered", "double"), TP, TP)
     assert after.deployment
     assert identity(after.as_json()) == identity(before.as_json())
     assert identity(after.as_json()) == identity(json.loads(json.dumps(found("double").as_json())))

@@ -345,6 +345,35 @@ def test_a_row_of_flags_has_its_launch_in_words_that_the_server_has(
     assert (finding.row, finding.launch) == ("0100", launch)
 
 
+def test_a_whole_value_in_a_sum_is_launched_into_the_rows_that_leave_the_sum(request: Any) -> None:
+    sample = request.getfixturevalue("sample")
+    adds = "        out = out + identity_part(x)\n        return out\n"
+    block = sample.changed(sample.block, "        return out\n", adds)
+    whole = "from sglang.srt.layers.moe.identity import identity_part\n"
+    given = {"layers/moe/identity.py": "def identity_part(x):\n    return x * 2\n"}
+    result = request.getfixturevalue("scanned")(
+        whole, block, sample.layer, library={**server("pass"), **given}
+    )
+    (finding,) = [one for one in result.findings if one.rule == "replicated-addend"]
+    # the fused norm has no option in this server
+    assert (finding.row, finding.reach) == ("0010", "default")
+    attention = ("--dp-size", "4", "--enable-dp-attention")
+    assert finding.launch == ("--tp-size", "4", *attention, "--ep-size", "4")
+    assert finding.counts
+
+
+def test_a_sum_for_ranks_with_rows_of_their_own_is_launched_with_such(
+    judged: Judge, change: Any
+) -> None:
+    guarded = "        if get_parallel().attn_dp_size > 1:\n            out = out + x\n"
+    result = judged(OAK, change.before_the_sum(guarded), library=server("pass"))
+    (finding,) = [one for one in result.findings if one.rule == "replicated-addend"]
+    assert finding.launch == ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")
+    anywhere = judged(OAK, change.before_the_sum(), library=server("pass"))
+    (finding,) = [one for one in anywhere.findings if one.rule == "replicated-addend"]
+    assert finding.launch == ("--tp-size", "4")
+
+
 LOADER = """
 def _load_strict(owner, weights):
     params_dict = dict(owner.named_parameters())
@@ -392,3 +421,51 @@ def test_a_strict_loader_refuses_a_checkpoint_with_names_of_its_own(
         assert lines[found.line - 1].strip() == "raise KeyError(name)"
     else:
         assert found is None
+
+
+FACTORY = """
+class FusedMoE:
+    def forward(self, x, topk_output=None):
+        return x
+
+
+class Dispatched:
+    def forward(self, x, TAKES):
+        return x
+
+
+def get_moe_impl_class():
+    if get_moe_a2a_backend().is_deepep():
+        return Dispatched
+    return FusedMoE
+"""
+
+
+@pytest.mark.parametrize(
+    ("takes", "rules"),
+    [
+        ("ids, weights, batch", []),
+        ("ids, weights=None, batch=None", ["reduces-after-combine"]),
+    ],
+)
+def test_experts_that_cannot_be_called_so_are_not_summed(
+    request: Any, takes: str, rules: list[str]
+) -> None:
+    """The class that a backend picks wants more than the block gives: the call ends there."""
+    sample = request.getfixturevalue("sample")
+    block = sample.changed(sample.block, "FusedMoE(num", "get_moe_impl_class()(num")
+    block = sample.changed(block, "self.experts(x)", "self.experts(x, self.topk(x))")
+    asks = "        self.experts = get_moe"
+    block = sample.changed(
+        block, asks, "        self.deep = get_moe_a2a_backend().is_deepep()\n" + asks
+    )
+    utils = sample.library["layers/moe/utils.py"]
+    named = sample.changed(utils, "Backend:\n", 'Backend:\n    DEEPEP = "deepep"\n')
+    library = {
+        **server("pass"),
+        "layers/moe/experts.py": FACTORY.replace("TAKES", takes),
+        "layers/moe/utils.py": named,
+    }
+    imports = "from sglang.srt.layers.moe.experts import get_moe_impl_class\n"
+    result = request.getfixturevalue("scanned")(imports, block, sample.layer, library=library)
+    assert [one.rule for one in result.findings] == rules

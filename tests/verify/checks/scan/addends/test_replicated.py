@@ -23,6 +23,12 @@ def test_complete_value_added_before_the_sum_counts_once_a_rank(judged: Judge, c
     assert finding.fix is not None
 
 
+def test_who_sums_it_up_is_named(judged: Judge, change: Any) -> None:
+    """The block's own reduction does, and not the communicator that takes its output."""
+    (finding,) = judged(change.before_the_sum()).findings
+    assert finding.sums.startswith("tensor_model_parallel_all_reduce in models/")
+
+
 @pytest.mark.parametrize(
     "addition",
     [
@@ -86,3 +92,31 @@ def test_function_that_asks_for_its_rank_is_not_taken_for_replicated(
 def test_names_do_not_matter(judged: Judge, change: Any) -> None:
     result = judged(change.before_the_sum(), renamed=change.names)
     assert result.rules == [("replicated-addend", "0000")]
+
+
+AT_ONCE = """        self.attn_stage, self.ffn_stage = append_stages(
+            (declare_attn(group="attn_tp"), self.norm), (declare_ffn(sparse=sparse), self.norm)
+        )
+"""
+ONE_BY_ONE = """        stages, norms = [], []
+        if not config.skips_attention[layer_id]:
+            stages.append(declare_attn(group="attn_tp"))
+            norms.append(self.norm)
+        stages.append(declare_ffn(sparse=sparse))
+        norms.append(self.norm)
+        made = list(zip(stages, norms, strict=True))
+        if made:
+            self.ffn_stage = append_stages(*made)[-1]
+"""
+
+
+def test_stages_may_be_put_together_by_configuration(judged: Judge, change: Any) -> None:
+    behind = (*change.stages, (AT_ONCE, ONE_BY_ONE), change.never_summed)
+    assert judged(*behind).rules == [("replicated-addend", "0000")]
+    assert judged(*behind, change.added_once).rules == []
+
+
+def test_a_sum_for_a_stage_that_nobody_knows_is_not_passed_over(judged: Judge, change: Any) -> None:
+    unknown = AT_ONCE.partition(" = ")[0] + " = append_stages(*config.stages(layer_id))\n"
+    with pytest.raises(AssertionError, match="which stage is config"):
+        judged(*change.stages, (AT_ONCE, unknown), change.never_summed)

@@ -148,7 +148,7 @@ ENTRIES: dict[str, Entry] = {
         drop=("rope_scaling",),
     ),
     "bailing_moe_v3": Entry(
-        why="its head as beam's (bailing_moe_v3.py:1409)",
+        why="its head is bfloat16 whatever the dtype, as beam's (bailing_moe_v3.py:1409)",
         after={"enable_lm_head_fp32": True},
     ),
     "beam": Entry(
