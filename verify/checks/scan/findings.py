@@ -112,6 +112,8 @@ def finding(broken: Broken) -> Finding:
         method=place.method,
         row=fault.row,
         rows=tuple(table_bits(broken.rows, len(FLAGS))),
+        # refusing such a backend, or minding it where experts are made, ends all of them
+        takes=("moe_a2a_backend",) if broken.rule == COMBINED else (),
         conditions=shown_conditions(fault.conditions),
         related=(
             *(related(other, "sums up again") for other in fault.places[1:]),
