@@ -29,7 +29,7 @@ from verify.report.render.words import (
 from verify.report.report import Finding, Report
 from verify.report.rules import rule
 
-MOST_LINES = 180  # of causes in full, so that what a command says is at most 300
+MOST_LINES = 260  # of causes, in full or in two lines each, so that a command says about 300
 FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
 LABEL = 9  # characters of the widest label and a blank
 INDENT = "   "
@@ -41,7 +41,7 @@ def cause_lines(report: Report, page: Page) -> Iterator[Text]:
     """The first screen, a block a cause, and what the flags in them mean."""
     causes = causes_of(report.findings)
     yield from overview(report, causes, page)
-    room, whole = inf if report.everything else MOST_LINES, 0
+    room, whole = inf if report.everything else MOST_LINES - 2 * len(causes), 0
     for cause in causes:
         lines = (Text(), *block(report, cause, page, number=whole + 1))
         room -= len(lines)
@@ -63,16 +63,17 @@ def cause_lines(report: Report, page: Page) -> Iterator[Text]:
 def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Text]:
     """What is wrong and where, two or three lines a cause, and what to type next."""
     total = counted(len(causes), "cause"), counted(len(report.findings), "finding")
-    yield Text(", ".join((*total, *_models(report.findings))), "bold")
+    launched = "; each with the launch that shows it" if any(one.launch for one in causes) else ""
+    said = ", ".join((*total, *_models(report.findings))) + launched
+    yield from _folded(said, page, style="bold")
     for number, cause in enumerate(causes[:FIRST_SCREEN], start=1):
         head = Text(f"{number:>2} ")
         head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
         head.append(f"  {counted(len(cause.findings), 'place')}")
-        launch = " ".join(map(one_line, cause.launch))
-        asked = f"launch {launch}" if launch else _takes(cause)
+        asked = " ".join(map(one_line, cause.launch)) or _takes(cause)
         head.append(f"  {asked}" if asked else "")
         yield _cut(head, page)
-        yield _cut(Text(f"{INDENT}{one_line(cause.title)}", "bold"), page)
+        yield _cut(Text(f"{INDENT}{_title(cause)}", "bold"), page)
         yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
     if len(causes) > FIRST_SCREEN:
         # in the blank line's place: what to type stays on the screen
@@ -90,15 +91,13 @@ def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
         yield from _labelled("Run it", f"{PROGRAM} {run}", page, indent="")
     yield from _labelled("Rule", f"{PROGRAM} rule {worst.rule}", page, indent="")
     if not report.everything:
-        yield from _labelled(
-            "The rest", "add --all; --format html to look through", page, indent=""
-        )
+        yield from _labelled("More", "add --all; --format html to look through", page, indent="")
 
 
 def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
     """One cause: what happens, who sums, what to do, what it takes, counts, code, places."""
     first = cause.shown
-    yield from _folded(f"{number}. {one_line(cause.title)}", page, style="bold", after=INDENT)
+    yield from _folded(f"{number}. {_title(cause)}", page, style="bold", after=INDENT)
     head = Text(INDENT)
     head.append(one_line(cause.rule), "dim")
     head.append(f"  {', '.join((counted(len(cause.findings), 'place'), *_models(cause.findings)))}")
@@ -127,7 +126,7 @@ def _rest(causes: Sequence[Cause], page: Page, *, whole: int) -> Iterator[Text]:
     """The causes after the first `whole`, two lines each."""
     yield Text(f"{counted(len(causes) - whole, 'cause')} more, whole with --all", "bold")
     for number, cause in enumerate(causes[whole:], start=whole + 1):
-        yield _cut(Text(f"{number:>2} {one_line(cause.title)}"), page)
+        yield _cut(Text(f"{number:>2} {_title(cause)}"), page)
         yield _cut(Text(f"{INDENT}{_where(cause, page)}", "dim"), page)
 
 
@@ -151,6 +150,12 @@ def _models(findings: Sequence[Finding]) -> tuple[str, ...]:
     """`21 models`, where findings are in files; nothing else."""
     models = {model_of(one) for one in findings if one.file}
     return (counted(len(models), "model"),) if models else ()
+
+
+def _title(cause: Cause) -> str:
+    """What is wrong and, where several causes have one title, with which setting."""
+    takes = _takes(cause)
+    return one_line(f"{cause.title} ({takes})" if takes else cause.title)
 
 
 def _takes(cause: Cause) -> str:

@@ -39,7 +39,7 @@ def shown(*findings, **changes):
 def test_the_first_screen_of_six_causes_is_24_lines():
     many = [replace(OAK, takes=(f"x{n} > 1",)) for n in range(6)]
     lines = shown(*many)
-    assert lines[23].startswith("The rest")
+    assert lines[23].startswith("More")
     first = "\n".join(lines[:24])
     assert "oak.py:2" in first
     assert "--tp-size 2 --x-size 2" in first
@@ -71,8 +71,9 @@ def test_counts_are_drawn_where_there_are_some():
 
 
 def test_one_is_singular():
-    assert "1 cause, 1 finding, 1 model" in shown(OAK)
-    assert "1 cause, 2 findings, 2 models" in shown(OAK, replace(OAK, file="sglang/a/elm.py"))
+    assert shown(OAK)[1].startswith("1 cause, 1 finding, 1 model; ")
+    two = shown(OAK, replace(OAK, file="sglang/a/elm.py"))
+    assert two[1].startswith("1 cause, 2 findings, 2 models; ")
 
 
 def test_all_shows_each_finding_by_itself():
@@ -157,3 +158,9 @@ def test_one_cause_is_shown_however_long_it_is():
     text = "\n".join(shown(replace(finding, message="word " * 5000)))
     assert "Repair" in text
     assert "whole with --all" not in text
+
+
+def test_causes_of_one_title_are_told_apart_by_the_setting():
+    lines = shown(OAK, replace(OAK, takes=("y_size > 1",)))
+    assert "   A sharded addend stays where nobody completes its sum (x_size above 1)" in lines
+    assert "   A sharded addend stays where nobody completes its sum (y_size above 1)" in lines
