@@ -13,8 +13,9 @@ from typing import Any
 
 from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
+from verify.checks.scan.server.memory import Memory
 from verify.checks.scan.server.models import Model
-from verify.checks.scan.server.recall import Memory, Recaller
+from verify.checks.scan.server.recall import Recaller
 from verify.checks.scan.server.values import UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index

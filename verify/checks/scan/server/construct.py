@@ -13,7 +13,8 @@ from typing import Any
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
-from verify.checks.scan.server.recall import APART, Memory, Recalled, Recaller
+from verify.checks.scan.server.memory import APART, Memory, Recalled
+from verify.checks.scan.server.recall import Recaller
 from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index

@@ -6,8 +6,7 @@ does. A tree of questions and answers finds a call that was followed before, und
 
 import ast
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any
 
 from verify.checks.scan.server.copies import (
     Left,
@@ -20,6 +19,7 @@ from verify.checks.scan.server.copies import (
 )
 from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
+from verify.checks.scan.server.memory import APART, WORDS, Effect, Heard, Memory, Question, Recalled
 from verify.checks.scan.server.operators import DeadError, compared
 from verify.checks.scan.server.values import (
     Backend,
@@ -39,84 +39,9 @@ from verify.checks.scan.server.words import (
 )
 from verify.interpreter.index import Function, Index, Module
 
-T = TypeVar("T")
-# the number of a thing that every launch has, and the name of its field; or what is asked of words
-Question: TypeAlias = tuple[int, Key]
-WORDS = -2
-# what is asked where something is left behind
-APART: Question = (-1, "")
-
 ABSENT = object()
 # of one call, one after another that heard something new: the next is not remembered
 MAX_MISSES = 16
-
-
-@dataclass(eq=False)
-class Recalled(Generic[T]):
-    """What came of a call, by the answers that it heard, in the order in which it asked.
-
-    `missed` counts how often it was looked for in vain since it was found.
-    """
-
-    question: Question | None = None
-    answers: "dict[Key, Recalled[T]]" = field(default_factory=dict)
-    found: T | None = None
-    missed: int = 0
-
-    def find(self, ask: Callable[[Question], Key]) -> T | None:
-        """What came of it when these answers were heard; None where they never were."""
-        node: Recalled[T] | None = self
-        while node is not None and node.question is not None:
-            node = node.answers.get(ask(node.question))
-        return node.found if node is not None else None
-
-    def keep(self, heard: Mapping[Question, Key], found: T) -> None:
-        """Remember what came of it."""
-        if UNSHARED in heard.values():
-            return
-        node = self
-        for question, answer in heard.items():
-            node.question = question
-            node = node.answers.setdefault(answer, Recalled())
-        node.found = found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """What a call does: what it leaves, or how it ends, its steps.
-
-    `left` is its value and what it wrote to each thing that every launch has; `depth` is how many
-    calls it has inside each other, `called` what it calls: neither may meet a limit.
-    """
-
-    left: Left
-    ends: bool = False
-    refused: tuple[str, int] | None = None
-    places: tuple[Mapping[str, str], ...] = ()
-    steps: int = 0
-    depth: int = 0
-    called: frozenset[Function] = frozenset()
-
-
-@dataclass(eq=False)
-class Heard:
-    """What each field was when a call first came to it, and which of them it has written.
-
-    `deepest` is the largest number of calls inside each other, `called` are their functions.
-    """
-
-    answers: dict[Question, Key] = field(default_factory=dict)
-    wrote: set[tuple[int, str]] = field(default_factory=set)
-    deepest: int = 0
-    called: set[Function] = field(default_factory=set)
-
-
-@dataclass(eq=False)
-class Memory:
-    """What is known of a source: what calls did, and the constants at the top of its files."""
-
-    calls: dict[tuple[Key, ...], Recalled[Effect]] = field(default_factory=dict)
-    constants: dict[tuple[Module, str], Any] = field(default_factory=dict)
 
 
 class Recaller(Follower):
