@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -166,8 +166,11 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _say(line: str) -> None:
-    if sys.stderr is not None:
-        sys.stderr.write(one_line(line) + "\n")
+    # where standard error takes nothing, the exit code is what is left to say
+    with suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.write(one_line(line) + "\n")
+            sys.stderr.flush()
 
 
 def _open_streams() -> None:

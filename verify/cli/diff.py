@@ -32,6 +32,7 @@ UNSTABLE_KEYS = ("line", "why")
 # not shown beside a change of what they follow from
 DERIVED = {"skips_on": "guard"}
 GUARD_WIDTH = 90
+UNREAD = "not-analysed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +97,10 @@ def build(old: Side, new: Side) -> Report:
     renamed = {str(a.get("file")): str(b.get("file")) for a, b in sites.moved}
     before = numbered(_renamed(finding, renamed) for finding in old.findings)
     after = numbered(new.findings)
-    added = tuple(after[key] for key in after if key not in before)
+    # what cannot be looked at may have changed
+    added = tuple(
+        entry for key, entry in after.items() if key not in before or entry["rule"] == UNREAD
+    )
     fixed = tuple(before[key] for key in before if key not in after)
     changes = tuple((a, b, _changes(a, b)) for a, b in (*sites.kept, *sites.moved))
     changed = tuple((a, b, what) for a, b, what in changes if what)

@@ -90,7 +90,7 @@ def _idle(ignore: Ignore) -> Finding:
 def _in_text(path: str, text: str) -> Iterator[Ignore]:
     lines = text.splitlines()
     for number, comment in _comments(text):
-        match = COMMENT.match(comment)
+        match = COMMENT.search(comment)
         if match is None:
             continue
         alone = lines[number - 1].lstrip().startswith("#")

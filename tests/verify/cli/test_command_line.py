@@ -105,6 +105,19 @@ def test_a_full_disk_is_one_line() -> None:
     assert done.stderr == (b"verify: cannot write to standard output: No space left on device\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_where_nothing_can_be_said_the_exit_code_stays() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "verify", "scan", "/nowhere"],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_an_ascii_terminal_is_no_traceback() -> None:
     done = verify("report", PYTHONIOENCODING="ascii")
     assert done.returncode == 0

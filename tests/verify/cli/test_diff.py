@@ -121,6 +121,15 @@ def test_one_finding_more_of_the_same_kind_is_new():
     assert len(report.findings) == 1
 
 
+def test_what_neither_side_could_read_may_have_changed():
+    unread = saved([], [finding("amber", rule="not-analysed", row=None), finding("birch")])
+    report = compare(unread, unread)
+    assert [(one.rule, one.file) for one in report.findings] == [
+        ("not-analysed", "sglang/srt/models/amber.py")
+    ]
+    assert "1 new finding of 1 cause, 0 fixed, 1 as before" in report.summary
+
+
 def test_releases_are_named_by_what_they_are():
     source = {"name": "sglang", "version": "0.5.11"}
     report = compare(saved(source={"name": "sglang", "version": "unknown"}), saved(source=source))

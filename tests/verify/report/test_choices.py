@@ -182,6 +182,11 @@ def test_a_comment_with_a_reason_answers_for_its_line(source, capsys):
     assert "1 ignored in the source" in err
 
 
+def test_a_comment_behind_another_answers_too(source, capsys):
+    commented(source, "# see the issue  # moe-verify: ignore[missing-skip] DP is refused")
+    assert scanned(capsys)[0] == 0
+
+
 def test_a_comment_alone_on_a_line_answers_for_the_next(source, capsys):
     file = source / CEDAR
     lines = file.read_text().splitlines()

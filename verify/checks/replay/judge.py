@@ -20,9 +20,9 @@ class Judged:
 
     `mixed` is some sums too large and others too small, or sums over different tokens.
 
-    `counts[r][s]`: how often rank s's contribution is in what rank r holds, for the producer and
-    token that are furthest from right; `max_error` relative to the right value; `producers` maps
-    each producer to its kind.
+    `counts[r][s]`: how often rank s's contribution, whichever rank that holds the same made it, is
+    in what rank r holds, for the producer and token that are furthest from right; `max_error`
+    relative to the right value; `producers` maps each producer to its kind.
     """
 
     kind: str
@@ -72,21 +72,31 @@ def _unit(reference: Seen, name: str) -> float:
 
 def _error(ranks: Sequence[Seen], name: str, *, unit: float) -> tuple[float, str]:
     """The largest relative error over ranks, tokens and shards, and what kind it is."""
-    shards = [seen.shards.get(name, (0, 1)) for seen in ranks]
-    shard_count = max(count for _, count in shards)
+    shards = _shards(ranks, name)
     above = below = 0.0
     for seen in ranks:
         if name not in seen.counts:
             continue
-        folded = torch.zeros((len(seen.counts[name]), shard_count))
-        for rank, (shard, _) in enumerate(shards):
-            folded[:, shard] += seen.counts[name][:, rank]
+        folded = _by_shard(seen.counts[name], shards)
         if folded.numel() and unit:
             above = max(above, float(folded.max()) / unit - 1)
             below = max(below, 1 - float(folded.min()) / unit)
     high, low = above > _TOLERANCE, below > _TOLERANCE
     kind = "mixed" if high and low else "double" if high else "missing" if low else "exact"
     return max(above, below), kind
+
+
+def _shards(ranks: Sequence[Seen], name: str) -> list[tuple[int, int]]:
+    """By rank: which shard of the producer it holds, of how many."""
+    return [seen.shards.get(name, (0, 1)) for seen in ranks]
+
+
+def _by_shard(counts: torch.Tensor, shards: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Tokens x ranks to tokens x shards: ranks that hold the same shard contribute the same."""
+    folded = torch.zeros((len(counts), max(count for _, count in shards)))
+    for rank, (shard, _) in enumerate(shards):
+        folded[:, shard] += counts[:, rank]
+    return folded
 
 
 def _other_tokens(ranks: Sequence[Seen], name: str, reference: Seen) -> bool:
@@ -111,14 +121,16 @@ def _other_tokens(ranks: Sequence[Seen], name: str, reference: Seen) -> bool:
 
 
 def _matrix(ranks: Sequence[Seen], name: str, *, unit: float) -> Counts:
-    rows = []
+    """Each rank's worst token: how often it holds the shard that each rank contributes."""
+    rows, shards = [], _shards(ranks, name)
     for seen in ranks:
         counts = seen.counts.get(name)
         if counts is None or not len(counts):
             rows.append([0.0] * len(ranks))
             continue
-        token = int((counts / (unit or 1) - 1).abs().sum(dim=1).argmax())
-        rows.append([round(float(value) / (unit or 1), 6) for value in counts[token]])
+        held = _by_shard(counts, shards)[:, [shard for shard, _ in shards]] / (unit or 1)
+        token = int((held - 1).abs().sum(dim=1).argmax())
+        rows.append([round(float(value), 6) for value in held[token]])
     return rows
 
 

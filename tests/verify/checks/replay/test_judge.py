@@ -1,5 +1,7 @@
 """Verdicts on what ranks hold: marks tell tokens apart only where they stay proportional."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,3 +35,11 @@ def test_sums_over_other_tokens_are_mixed(alone, together, kind):
     reference = seen(0, alone, ranks=1)
     ranks = [seen(0, together), seen(1, together)]
     assert judge(ranks, reference=reference).kind == kind
+
+
+def test_what_every_rank_adds_in_full_is_drawn_as_often_as_it_counts():
+    reference = seen(0, (1.0, 2.0), ranks=1)
+    ranks = [replace(seen(rank, (2.0, 4.0)), shards={"part": (0, 1)}) for rank in range(2)]
+    judged = judge(ranks, reference=reference)
+    assert judged.kind == "double"
+    assert judged.counts == [[2.0, 2.0], [2.0, 2.0]]
