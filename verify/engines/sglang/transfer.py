@@ -1,6 +1,7 @@
 """What calls into SGLang's own library do to a partial sum: layers, collectives, kernels."""
 
 import ast
+import re
 from collections.abc import Mapping
 
 from verify.engines.sglang.communicator import HIDDEN_AND_RESIDUAL, boundary
@@ -45,6 +46,8 @@ from verify.interpreter.values import (
 )
 from verify.logic.diagrams import FALSE, TRUE, Cond
 
+BACKEND_ASKED = A2A_NONE.partition("(")[0]
+MOVES = "moves tokens"
 MOE_AXES: tuple[Axis, ...] = ("EP", "MOE_TP")
 LINEAR_FILE = "sglang/srt/layers/linear.py"
 PUBLISHED_SKIP = "should_skip_mlp_all_reduce"
@@ -67,12 +70,26 @@ def _row_linear(machine: Calls, cls: Class, positional: Arguments, keywords: Key
 def _expert_layer(
     machine: Calls, cls: Class, positional: Arguments, keywords: Keywords
 ) -> Primitive:
-    """An expert layer that runs code of its own says so: what that sums is not known."""
+    """An expert layer that runs code of its own says so: what that sums is not known.
+
+    One of the library's that asks for no all-to-all backend moves no tokens with any.
+    """
     forward = cls.method("forward")
     owner = forward.owner if forward else None
     known = owner is None or owner.module.path.startswith(f"{LAYERS}moe/")
-    own = (OWN_FORWARD, Truth(FALSE if known else TRUE))
-    return Primitive("experts", (*machine.settings(cls, positional, keywords), own))
+    moves = owner is None or not known or _asks_for_a_backend(owner)
+    said = (OWN_FORWARD, Truth(FALSE if known else TRUE)), (MOVES, Truth(TRUE if moves else FALSE))
+    return Primitive("experts", (*machine.settings(cls, positional, keywords), *said))
+
+
+def _asks_for_a_backend(cls: Class) -> bool:
+    """Whether the class, or a function of its file that it calls, asks which backend there is."""
+    called = (
+        piece.text
+        for name, piece in cls.module.pieces.items()
+        if re.search(rf"\b{re.escape(name)}\(", cls.text)
+    )
+    return any(BACKEND_ASKED in text for text in (cls.text, *called))
 
 
 def _own_sum(machine: Calls, _: Class, positional: Arguments, keywords: Keywords) -> Primitive:
@@ -142,13 +159,16 @@ def _experts(machine: Blocks, block: Primitive, given: Arguments, keywords: Keyw
     logic = machine.logic
     frame = machine.state.frame
     frame.live = logic.both(frame.live, logic.negation(_refused(machine, given, keywords)))
+    settings = dict(block.settings)
+    # behind a communicator rows are a rank's own with any backend, moved or not: a sum mixes tokens
+    scattered = TRUE if machine.state.communicators else FALSE
+    moves = logic.either(scattered, machine.truth(settings.get(MOVES, Truth(TRUE))))
     arrives = logic.any_of(
         logic.atom("FI"),
-        logic.negation(logic.atom(A2A_NONE)),
+        logic.both(moves, logic.negation(logic.atom(A2A_NONE))),
         logic.atom(LOCAL_WORK) if _works_locally(machine) else FALSE,
         _sums_inside(machine, keywords),
     )
-    settings = dict(block.settings)
     reduces = machine.truth(settings.get("reduce_results", Truth(FALSE)))
     own = machine.truth(settings.get(OWN_FORWARD, Truth(FALSE))) == TRUE
     return machine.routed(MOE_AXES, arrives=arrives, reduces=reduces, born=not own)

@@ -119,3 +119,33 @@ def test_a_sample_without_its_fault_is_clean(tmp_path: Path, sample: str) -> Non
     assert wrong in file.read_text()
     file.write_text(file.read_text().replace(wrong, right))
     assert found(root) == set()
+
+
+EXPERTS = """from sglang.srt.layers.moe.utils import get_moe_a2a_backend
+
+
+def dispatcher_of(config):
+    return Standard() if {asked} else Moving()
+
+
+class FusedMoE:
+    def __init__(self, config, reduce_results=False):
+        self.dispatcher = dispatcher_of(config)
+
+    def forward(self, hidden_states):
+        return self.dispatcher.combine(self.apply(self.dispatcher.dispatch(hidden_states)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "rules"),
+    [("get_moe_a2a_backend().is_none()", {"reduces-after-combine"}), ("config.plain", set())],
+)
+def test_experts_that_ask_for_no_backend_combine_nothing(tmp_path, asked, rules):
+    root = written("unnamed_backend", tmp_path / "source")
+    model = root / "sglang/srt/models/hazel.py"
+    head, _, _ = model.read_text().partition("        self.communicator = ")
+    forward = "\n    def forward(self, hidden_states):\n        return self.mlp(hidden_states)\n"
+    model.write_text(head.replace("A layer with", "A layer without") + forward)
+    (root / "sglang/srt/layers/moe/fused_moe.py").write_text(EXPERTS.format(asked=asked))
+    assert {rule for *_, rule in found(root)} == rules
