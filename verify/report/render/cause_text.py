@@ -23,8 +23,9 @@ from verify.report.render.words import (
     place,
     rows_words,
     sentence,
-    setting,
+    settings,
     shown_by,
+    titled,
 )
 from verify.report.report import Finding, Report
 from verify.report.rules import rule
@@ -70,7 +71,7 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
         head = Text(f"{number:>2} ")
         head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
         head.append(f"  {counted(len(cause.findings), 'place')}")
-        asked = " ".join(map(one_line, cause.launch)) or _takes(cause)
+        asked = " ".join(map(one_line, cause.launch)) or settings(cause.takes)
         head.append(f"  {asked}" if asked else "")
         yield _cut(head, page)
         yield _cut(Text(f"{INDENT}{_title(cause)}", "bold"), page)
@@ -107,7 +108,9 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
     yield from _labelled("Repair", sentence(first.fix), page)
     if cause.reach:
         reach = f"{cause.reach}: {REACH_WORDS[cause.reach]}"
-        yield from _labelled("Reach", f"{reach}; {_takes(cause)}" if cause.takes else reach, page)
+        yield from _labelled(
+            "Reach", f"{reach}; {settings(cause.takes)}" if cause.takes else reach, page
+        )
     yield from _labelled("Launch", " ".join(map(one_line, cause.launch)), page)
     for need in cause.needs:
         yield from _labelled("Needs", sentence(need), page)
@@ -153,13 +156,7 @@ def _models(findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _title(cause: Cause) -> str:
-    """What is wrong and, where several causes have one title, with which setting."""
-    takes = _takes(cause)
-    return one_line(f"{cause.title} ({takes})" if takes else cause.title)
-
-
-def _takes(cause: Cause) -> str:
-    return " and ".join(map(setting, cause.takes))
+    return one_line(titled(cause.title, cause.takes))
 
 
 def _where(cause: Cause, page: Page) -> str:

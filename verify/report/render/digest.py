@@ -8,7 +8,7 @@ from posixpath import commonpath
 
 from verify.report.causes import Cause, causes_of
 from verify.report.render.markdown import code, cut, text
-from verify.report.render.words import counted, place, setting
+from verify.report.render.words import counted, place, titled
 from verify.report.report import Report
 
 MARKER = "<!-- moe-allreduce-verify -->"
@@ -33,8 +33,7 @@ def render(report: Report) -> str:
 
 
 def _what(cause: Cause) -> str:
-    takes = " and ".join(map(setting, cause.takes))
-    return cut(f"{cause.title} ({takes})" if takes else cause.title, LONGEST)
+    return cut(titled(cause.title, cause.takes), LONGEST)
 
 
 def _cause(cause: Cause, number: int) -> str:

@@ -10,7 +10,7 @@ from verify.report.render.words import (
     one_line,
     place,
     ranks_table,
-    setting,
+    settings,
     shown_by,
 )
 from verify.report.report import Finding, GridSection, RanksSection, Report, Section, TableSection
@@ -24,8 +24,8 @@ def render(report: Report) -> str:
     if report.findings:
         blocks.append("## Findings")
         for cause in causes_of(report.findings):
-            takes = " and ".join(map(setting, cause.takes))
-            about = ", ".join(filter(None, (cause.reach, takes, " ".join(cause.launch))))
+            parts = cause.reach, settings(cause.takes), " ".join(cause.launch)
+            about = ", ".join(filter(None, parts))
             blocks.append(f"### {text(cause.title)}" + (f" ({text(about)})" if about else ""))
             blocks.append("\n".join(finding_item(finding) for finding in cause.findings))
     return "\n\n".join(blocks) + "\n"

@@ -63,6 +63,16 @@ def setting(name: str) -> str:
     return one_line(name)
 
 
+def settings(names: Sequence[str]) -> str:
+    """All settings that a cause takes."""
+    return " and ".join(map(setting, names))
+
+
+def titled(title: str, takes: Sequence[str]) -> str:
+    """What is wrong and, since causes may have one title, with which setting."""
+    return f"{title} ({settings(takes)})" if takes else title
+
+
 def rows_words(rows: Sequence[str], flags: Sequence[str]) -> str:
     """Rows as the flags that are set: `no flag, DP, AF+DP`, the first few of them."""
     names = [
