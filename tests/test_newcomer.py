@@ -90,7 +90,7 @@ UNDONE = (
         ),
         (
             "verify/report/render/junit.py",
-            '"error" if finding.rule == "not-analysed" else "failure"',
+            '"error" if finding.rule == NOT_ANALYSED else "failure"',
             '"failure"',
             f"{GATE}::test_junit_has_an_error",
         ),

@@ -20,7 +20,7 @@ from verify.logic.conjuncts import difference
 from verify.report.causes import causes_of
 from verify.report.fingerprint import numbered
 from verify.report.render.words import counted
-from verify.report.report import Json, Report, TableSection
+from verify.report.report import NOT_ANALYSED, Json, Report, TableSection
 from verify.report.saved import as_saved, finding_from, findings_of, load, sites_of
 
 Entry = Mapping[str, Json]
@@ -32,7 +32,6 @@ UNSTABLE_KEYS = ("line", "why")
 # not shown beside a change of what they follow from
 DERIVED = {"skips_on": "guard"}
 GUARD_WIDTH = 90
-UNREAD = "not-analysed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +98,7 @@ def build(old: Side, new: Side) -> Report:
     after = numbered(new.findings)
     # what cannot be looked at may have changed
     added = tuple(
-        entry for key, entry in after.items() if key not in before or entry["rule"] == UNREAD
+        entry for key, entry in after.items() if key not in before or entry["rule"] == NOT_ANALYSED
     )
     fixed = tuple(before[key] for key in before if key not in after)
     changes = tuple((a, b, _changes(a, b)) for a, b in (*sites.kept, *sites.moved))

@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from functools import partial
 
 from verify.errors import VerifyError
-from verify.report.report import Finding, Report, TableSection
+from verify.report.report import NOT_ANALYSED, Finding, Report, TableSection
 from verify.report.rules import RULES, rule
 
 # worst first; each choice means these and all before it
 REACHES = ("default", "option", "conditional")
 FAIL_ON = ("finding", *REACHES, "never")
 # what was not looked at, and a list that says what is not so: no choice leaves them out
-ALWAYS = frozenset({"not-analysed", "stale-expectation", "unused-ignore"})
+ALWAYS = frozenset({NOT_ANALYSED, "stale-expectation", "unused-ignore"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,8 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 SCHEMA_VERSION = 2
 
 Reach = Literal["default", "option", "conditional"]
+# the rule of what could not be looked at, which no choice lets pass
+NOT_ANALYSED = "not-analysed"
 REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
 
 

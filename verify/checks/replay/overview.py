@@ -19,7 +19,7 @@ from verify.errors import VerifyError
 from verify.report.ending import StoppedError
 from verify.report.progress import track
 from verify.report.render.words import counted
-from verify.report.report import Finding, Json, Report, TableSection
+from verify.report.report import NOT_ANALYSED, Finding, Json, Report, TableSection
 from verify.source.revision import revision_of
 from verify.source.source import check_name
 
@@ -100,7 +100,7 @@ def _part(report: Report, *, done: int, total: int) -> Report:
     """The report, saying that it is of some cases only."""
     what = f"stopped after {done} of {total} cases"
     missed = Finding(
-        rule="not-analysed",
+        rule=NOT_ANALYSED,
         subject="the cases that did not run",
         message=f"{what}: nothing is known of the others",
         fix="run it to its end, or name models with --model",
@@ -240,8 +240,8 @@ def _not_analysed(results: Sequence[Result], named: Sequence[str]) -> Iterator[F
         if why.total() == len(own):
             (reason, _), *_ = why.most_common()
             yield Finding(
-                rule="not-analysed",
-                kind="not-analysed",
+                rule=NOT_ANALYSED,
+                kind=NOT_ANALYSED,
                 message=f"{subject_of(decoder)}: none of {len(own)} cases could run: {reason}",
                 fix="ask for what can run, or accept this entry in a baseline",
                 subject=subject_of(decoder),

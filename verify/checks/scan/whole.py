@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from verify.checks.scan.side_by_side import side_by_side
 from verify.engines.sources import reading
 from verify.interpreter.index import Index
-from verify.report.report import Finding
+from verify.report.report import NOT_ANALYSED, Finding
 
 ENGINE = reading()
 MODELS = ENGINE.library.models
@@ -79,8 +79,8 @@ def not_analysed(line: str) -> Finding:
     file, _, number = what.partition(".py:")
     found = what.endswith(".py") or number.isdecimal()
     return Finding(
-        rule="not-analysed",
-        kind="not-analysed",
+        rule=NOT_ANALYSED,
+        kind=NOT_ANALYSED,
         message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
         fix="mend it, or accept this entry in a baseline",
         file=f"{file.removesuffix('.py')}.py" if found else None,

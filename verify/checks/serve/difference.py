@@ -16,7 +16,7 @@ from verify.checks.serve.layout import parse
 from verify.checks.serve.report import WRONG, what
 from verify.checks.serve.results import BEGINNING, read, result_of
 from verify.errors import VerifyError
-from verify.report.report import Finding, Json, Report, TableSection
+from verify.report.report import NOT_ANALYSED, Finding, Json, Report, TableSection
 
 Change = Literal["broken", "fixed", "elsewhere", "other", "one side", "same"]
 CHANGES: tuple[Change, ...] = ("broken", "fixed", "elsewhere", "other", "one side", "same")
@@ -252,12 +252,12 @@ def _findings(pairs: Iterable[Pair], *, names: tuple[str, str], named: bool) -> 
 def _rule(pair: Pair, *, named: bool) -> str | None:
     """None where nothing is to be said against B that could not be said against A."""
     if pair.old is None or pair.new is None:
-        return "not-analysed"
+        return NOT_ANALYSED
     if pair.change in ("broken", "elsewhere"):
         return f"serve-{pair.new.outcome}"
     asked = pair.change != "same" or named
     unknown = pair.new.outcome in ("cannot-run", "ill-conditioned")
-    return "not-analysed" if unknown and asked else None
+    return NOT_ANALYSED if unknown and asked else None
 
 
 def _sections(pairs: Sequence[Pair], *, builders: frozenset[str]) -> Iterator[TableSection]:

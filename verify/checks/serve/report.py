@@ -7,7 +7,7 @@ from verify.checks.serve.answers import SAID
 from verify.checks.serve.case import OUTCOMES, Result
 from verify.checks.serve.results import Subject
 from verify.errors import VerifyError
-from verify.report.report import Finding, Json, Report, TableSection
+from verify.report.report import NOT_ANALYSED, Finding, Json, Report, TableSection
 
 WRONG = ("diverged", "sizes-differ")
 
@@ -104,7 +104,7 @@ def _findings(results: Sequence[Result], *, named: bool) -> Iterator[Finding]:
     for result in results:
         rule = f"serve-{result.outcome}" if result.outcome in WRONG else None
         if rule is None and named and result.outcome in ("cannot-run", "ill-conditioned"):
-            rule = "not-analysed"
+            rule = NOT_ANALYSED
         if rule is not None:
             yield Finding(
                 rule=rule,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from verify.report.render.table import finding_text
 from verify.report.render.words import one_line, place, printable
-from verify.report.report import GridSection, Report, Section, TableSection
+from verify.report.report import NOT_ANALYSED, GridSection, Report, Section, TableSection
 
 VERDICT = "verdict"
 PASSED = ("covered", "exact", "holds", "self-contained")
@@ -68,7 +68,7 @@ def _finding_cases(report: Report) -> Iterator[ET.Element]:
         if finding.file is not None:
             case.set("file", printable(report.file_prefix + finding.file))
             case.set("line", str(finding.line or 1))
-        kind = "error" if finding.rule == "not-analysed" else "failure"
+        kind = "error" if finding.rule == NOT_ANALYSED else "failure"
         failure = ET.SubElement(case, kind, message=one_line(finding.message))
         failure.text = printable(finding_text(finding))
         yield case

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from verify.report.causes import id_of, level_of
 from verify.report.fingerprint import fingerprints
 from verify.report.render.words import one_line, place, printable, shown_by
-from verify.report.report import Finding, Json, Report
+from verify.report.report import NOT_ANALYSED, Finding, Json, Report
 from verify.report.rules import Rule, rule
 
 SCHEMA = (
@@ -52,7 +52,7 @@ def render(report: Report) -> str:
 
 def _invocation(report: Report) -> dict[str, Json]:
     """What was not looked at: code scanning must not take it for fixed."""
-    missed = [one for one in report.findings if one.rule == "not-analysed"]
+    missed = [one for one in report.findings if one.rule == NOT_ANALYSED]
     return {
         "executionSuccessful": not missed,
         "toolExecutionNotifications": [
