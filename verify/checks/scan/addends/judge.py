@@ -34,11 +34,14 @@ Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 # what stands in for its kernel, takes one; or there are several copies of them, summed by the
 # engine, by a fused norm or by the model itself
 Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
-# what sums up rows that only this rank has: a fused norm, or a reduction of its own
-Local = Literal["fused-local", "resummed", "context"]
+# what sums up rows that only this rank has: a fused norm, or a reduction of its own, of a dense
+# MLP, of a context rank's, or of experts beside a backend that moves no tokens
+Local = Literal["fused-local", "resummed", "context", "unmoved"]
 # what every expert-parallel rank has among its routed experts
 Fused = Literal["fused"]
 Cause = Rows | Group | Local | Fused
+# those that an all-to-all backend brings
+OF_BACKEND = ("backend", "unmoved")
 WIDE = "tp_size > 1"
 # where ranks have rows of their own
 OWN_ROWS = "attn_dp_size > 1"
@@ -243,7 +246,7 @@ class Judge:
         seen = self._on_every_rank(logic.shadow(when, self.known | told))
         reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
         backends: tuple[str, ...] = ()
-        if cause == "backend" and reach != FALSE:
+        if cause in OF_BACKEND and reach != FALSE:
             backends = tuple(
                 name
                 for name in self.backends

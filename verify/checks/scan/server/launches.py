@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from verify.checks.scan.addends.findings import Asked, supported
-from verify.checks.scan.addends.judge import OWN_ROWS
+from verify.checks.scan.addends.judge import OF_BACKEND, OWN_ROWS
 from verify.checks.scan.counted import Steps, counted, of_sum
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
@@ -75,7 +75,7 @@ class Launcher:
             return None
         layer = one.layer
         asked = settings(layer, one.files, one.asks, self.arguments.defaults)
-        if one.cause != "backend":
+        if one.cause not in OF_BACKEND:
             leading, needs = KNOWN.by_cause.get(one.cause, ()), tuple[str, ...]()
             if one.cause == "gathered":
                 leading, needs = self._leading(one.row, one.asks)
