@@ -84,6 +84,7 @@ LAUNCHES = Launches(
     moved=frozenset({"dp_size", "enable_dp_attention"}),
     local_size=LOCAL_SIZE,
     stages_declared=STAGE_DECLARATIONS,
+    stacks=("make_layers", "make_layers_non_pp"),
     context="get_parallel",
     settings={
         "get_moe_a2a_backend": "moe_a2a_backend",

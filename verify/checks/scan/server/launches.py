@@ -15,7 +15,8 @@ from verify.checks.scan.counted import Steps, counted, of_sum
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
-from verify.checks.scan.server.arguments import Arguments, Options, Outcome
+from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Refusal
+from verify.checks.scan.server.beside import built_surely
 from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
 from verify.checks.scan.server.idle import Idle
@@ -236,6 +237,8 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
+        if built is None and model.cls is not None:
+            built = self._beside(model.cls, layer, outcome.options)
         if built is None:
             built = self.idle.nothing_to_act_on(layer, options, self.arguments.defaults)
         if built is None:
@@ -244,6 +247,15 @@ class Launcher:
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)
         return None if built is None else str(built)
+
+    def _beside(self, model: Class, layer: Class, options: Options) -> Refusal | None:
+        """Where another layer that the model surely has ends the launch."""
+        kinds = built_surely(self.index, model)
+        for other in sorted(kinds - {layer}, key=lambda one: one.line) if layer in kinds else ():
+            ending = self.constructors.ends(other, options)
+            if ending is not None and self.constructors.ends(other, self._plain) is None:
+                return ending
+        return None
 
     @cached_property
     def _plain(self) -> Options:
