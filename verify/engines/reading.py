@@ -141,7 +141,7 @@ class Behind:
     unquantised experts, `names` how it writes one, `otherwise` the one that no option asks for.
     `file` and `ends` are where a format that the runner does not know ends; `option` is the
     server's option that asks for a runner. `asserts` is a setting of the experts that a runner's
-    constructor insists on.
+    constructor insists on, or the words among which it has to be.
     """
 
     registered: re.Pattern[str]

@@ -70,7 +70,11 @@ BEHIND = Behind(
     file=f"{LAYERS}moe/moe_runner/base.py",
     ends=re.compile(r"\n[ \t]+(?=assert \(?\s*pre_permute_func is not None)"),
     option="moe_runner_backend",
-    asserts=re.compile(r"\n[ \t]+assert self\.config\.(\w+)\n"),
+    asserts=re.compile(
+        r"^[ \t]+assert self\.config\.(?P<name>\w+)"
+        r"(?: (?:in|==) (?P<among>\([^\n]*\)|\"\w+\"))?$",
+        re.MULTILINE,
+    ),
 )
 
 LAUNCHES = Launches(
