@@ -14,7 +14,7 @@ from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
-from verify.checks.scan.judge import SIZE_OF, smallest_row, with_tokens
+from verify.checks.scan.judge import OWN_ROWS, SIZE_OF, smallest_row, with_tokens
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
@@ -43,8 +43,6 @@ Cause = Rows | Group | Local | Fused
 # those that an all-to-all backend brings
 OF_BACKEND = ("backend", "unmoved")
 WIDE = "tp_size > 1"
-# where ranks have rows of their own
-OWN_ROWS = "attn_dp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from verify.checks.scan.addends.findings import Asked, supported
-from verify.checks.scan.addends.judge import OF_BACKEND, OWN_ROWS
+from verify.checks.scan.addends.judge import OF_BACKEND
 from verify.checks.scan.counted import Steps, counted, of_sum
-from verify.checks.scan.judge import Fault
+from verify.checks.scan.judge import OWN_ROWS, Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
 from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Refusal
