@@ -34,8 +34,8 @@ class Finding:
     In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
     `file` is relative to the folder that holds the package; `row` is bits in flag order, `rows` are
     all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
-    in what that rank ends up with; `groups` maps a group kind to its rank lists, so that the counts
-    can be drawn. `takes` are the settings without which it does not happen (`tp_size > 1`), where
+    in what that rank ends up with, and `counts_of` of which token, where tokens differ; `groups` maps
+    a group kind to its rank lists, so that the counts can be drawn. `takes` are the settings without which it does not happen (`tp_size > 1`), where
     a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
     `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
     source refuses others.
@@ -56,6 +56,7 @@ class Finding:
     # what the engine itself said, `command`, `said` and `why`; None where it was not asked
     serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
+    counts_of: str = ""
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
     rows: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()

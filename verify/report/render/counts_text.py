@@ -46,4 +46,5 @@ def _verdict(finding: Finding) -> str:
     said = [f"{lacking} of {len(flat)} missing ({LACKING})"] if lacking else []
     said += [f"{often} of {len(flat)} too often"] if often else []
     said += [OTHERS] if is_mixed(finding) else []
-    return ", ".join(said) or "each once"
+    whose = f"; counted for {finding.counts_of}" if finding.counts_of else ""
+    return (", ".join(said) or "each once") + whose
