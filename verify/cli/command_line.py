@@ -6,18 +6,19 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from verify.engines.registry import READ
 from verify.errors import VerifyError
-from verify.report import baseline, choices
+from verify.report import about, baseline, choices
+from verify.report.about import NAME
 from verify.report.deliver import check_outputs, deliver, discard_stdout
 from verify.report.ending import EndedError, StoppedError, ending_by_signal
 from verify.report.progress import quiet
@@ -26,7 +27,6 @@ from verify.report.render.words import one_line
 from verify.report.report import Report
 from verify.source.repository import checkout_of, file_prefix
 
-NAME = "moe-allreduce-verify"
 EPILOG = "exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error"
 FORMATS = (
     "table for people (the default), concise (a line a finding), html to look through, markdown, "
@@ -139,7 +139,11 @@ def _guarded(argv: Sequence[str]) -> int:
         _say("verify: interrupted")
         return 2
     except Exception as error:
-        _say(f"verify: internal error: {type(error).__name__}: {error}; please report it")
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _say(
+            f"verify: internal error: {type(error).__name__}: {error} ({where.filename}:"
+            f"{where.lineno}); please report it: {about.report_to()}"
+        )
         return 3
 
 
@@ -255,7 +259,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         description="Every partial sum a MoE block produces is added up exactly once: shown.",
         epilog=f"COMMAND --help says more; {EPILOG}",
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {_version()}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {about.version()}")
     parser.add_argument(
         "--print-completion",
         action=_Completion,
@@ -284,13 +288,6 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             _configure(subparser, name)
             subparser.set_defaults(run=command.run)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version(NAME)
-    except PackageNotFoundError:
-        return "of an unknown version: it is not installed"
 
 
 def _configure(parser: argparse.ArgumentParser, name: str) -> None:

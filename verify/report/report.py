@@ -15,6 +15,8 @@ SCHEMA_VERSION = 2
 Reach = Literal["default", "option", "conditional"]
 # the rule of what could not be looked at, which no choice lets pass
 NOT_ANALYSED = "not-analysed"
+# how a related place's `what` begins where it sums before the finding's own does
+SUMS_FIRST = "sums up first"
 REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
 
 
