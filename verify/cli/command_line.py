@@ -26,6 +26,7 @@ from verify.report.render import RENDERERS, render
 from verify.report.render.words import one_line
 from verify.report.report import Report
 from verify.source.repository import checkout_of, file_prefix
+from verify.source.revision import provenance
 
 EPILOG = "exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error"
 FORMATS = (
@@ -210,6 +211,8 @@ def _run(arguments: argparse.Namespace) -> tuple[Report, KeyboardInterrupt | Non
     if folder is not None:
         files = (finding.file for finding in report.findings if finding.file)
         report = replace(report, file_prefix=file_prefix(folder, files))
+        if "sarif" in (arguments.format, *(name for name, _ in arguments.also)):
+            report = replace(report, commit=provenance(source or ""))
     report = choices.selected(report, arguments)
     expect = getattr(arguments, "expect", None)
     written = getattr(arguments, "write_expect", None)

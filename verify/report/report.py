@@ -141,7 +141,8 @@ class Report:
     `file_prefix` before a finding's `file` is its path in the repository that holds the source,
     `python/`; empty where the source is in no repository. `code` holds the lines of the source
     around findings, by file and number; `web` is the address under which its files can be read,
-    empty where nobody has published them. `requirement` names the source for another command.
+    empty where nobody has published them; `commit` is the repository and revision of a checkout.
+    `requirement` names the source for another command.
     `everything` where a reader asked for all there is.
     """
 
@@ -154,6 +155,7 @@ class Report:
     file_prefix: str = ""
     code: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     web: str = ""
+    commit: tuple[str, str] | None = None
     requirement: str = ""
     everything: bool = False
 

@@ -203,9 +203,14 @@ def _holders(path: Path, inside: str) -> tuple[Path, ...]:
 def _revision(revision: Revision, package: Package, below: str) -> SourceTree:
     """The `.py` files of a commit, all of them in memory: git is asked once."""
     files = listing(revision)
-    here = folder_in(revision)
-    roots = (f"{here}python/{package.name}/", f"{here}{package.name}/", here)
-    known = (r for r in roots if any(n.startswith(f"{r}{package.inside}/") for n in files))
+    here, inside = folder_in(revision), f"{package.inside}/"
+    if not here and revision.checkout.resolve().name == package.inside:
+        # the repository is the folder by which the package is known
+        files, here = {f"{inside}{name}": blob for name, blob in files.items()}, inside
+    roots = [f"{here}python/{package.name}/", f"{here}{package.name}/", here]
+    if f"/{here}".endswith(f"/{inside}"):
+        roots.append(here.removesuffix(inside))
+    known = (r for r in roots if any(n.startswith(f"{r}{inside}") for n in files))
     root = next(known, None)
     if root is None:
         raise VerifyError(f"no {package.name} source in {revision.name}: {_expected(package)}")

@@ -31,7 +31,7 @@ def render(report: Report) -> str:
     driver: dict[str, Json] = {
         "name": about.NAME,
         "version": about.version(),
-        "informationUri": about.home(),
+        **({"informationUri": about.home()} if about.home() else {}),
         "rules": [_rule(rule(rule_id)) for rule_id in rules],
     }
     provenance = _provenance(report)
@@ -64,7 +64,7 @@ def _rule(law: Rule) -> dict[str, Json]:
         "name": "".join(word.capitalize() for word in law.id.split("-")),
         "shortDescription": {"text": law.title},
         "fullDescription": {"text": law.help},
-        "helpUri": about.rule_address(law.id),
+        **({"helpUri": about.rule_address(law.id)} if about.home() else {}),
         "help": {"text": law.help, "markdown": law.help},
         "defaultConfiguration": {"level": law.level},
         "properties": {"tags": ["correctness", "distributed"], "precision": "high"},
@@ -72,7 +72,9 @@ def _rule(law: Rule) -> dict[str, Json]:
 
 
 def _provenance(report: Report) -> list[Json]:
-    """The public repository and the tag that the files are of, where they are of one."""
+    """The repository and the commit or the public tag that the files are of."""
+    if report.commit:
+        return [{"repositoryUri": report.commit[0], "revisionId": report.commit[1]}]
     repository, blob, rest = report.web.partition("/blob/")
     if not blob:
         return []
