@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from gpu_tests.blame import Remains, blame
 from gpu_tests.board import Board
 from gpu_tests.rank_process import FAILED, Job, Settings, main
-from verify.report.ending import ending_by_signal, starting_children
+from verify.report.ending import ending_by_signal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -161,8 +161,7 @@ def rank_pool(
                     name=f"rank-{rank}",
                     daemon=True,
                 )
-                with starting_children():
-                    process.start()
+                process.start()
                 theirs.close()
                 members.append(_Member(rank=rank, process=process, pipe=ours, board=board))
             _await_start(members)

@@ -6,7 +6,6 @@
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -140,11 +139,7 @@ def _guarded(argv: Sequence[str]) -> int:
         _say("verify: interrupted")
         return 2
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        _say(
-            f"verify: internal error: {type(error).__name__}: {error} ({where.filename}:"
-            f"{where.lineno}); please report it: {about.report_to()}"
-        )
+        _say(f"verify: {about.internal_error(error)}")
         return 3
 
 

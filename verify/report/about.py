@@ -1,6 +1,7 @@
 """What this tool is called, which version it is and where it is kept: installed or a checkout."""
 
 import sys
+import traceback
 from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -43,10 +44,13 @@ def rule_address(rule_id: str) -> str:
     return f"{page}#{rule_id}"
 
 
-def report_to() -> str:
-    """Where an error of the tool is to be reported."""
+def internal_error(error: Exception) -> str:
+    """What is said of an error of the tool itself: what, at which line, where to report it."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
     known = addresses()
-    return known.get("Issues") or known.get("Repository") or "see CONTRIBUTING.md"
+    to = known.get("Issues") or known.get("Repository") or "CONTRIBUTING.md says how"
+    said = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    return f"internal error: {said}; please report it: {to}"
 
 
 def _project() -> dict[str, Any]:

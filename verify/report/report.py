@@ -36,11 +36,11 @@ class Finding:
     In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
     `file` is relative to the folder that holds the package; `row` is bits in flag order, `rows` are
     all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
-    in what that rank ends up with, and `counts_of` of which token, where tokens differ; `groups` maps
-    a group kind to its rank lists, so that the counts can be drawn. `takes` are the settings without which it does not happen (`tp_size > 1`), where
-    a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
-    `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
-    source refuses others.
+    in what that rank ends up with, and `counts_of` of which token, where tokens differ; `groups`
+    maps a group kind to its rank lists, so that the counts can be drawn. `takes` are the settings
+    without which it does not happen (`tp_size > 1`), where a setting and not this place is what is
+    wrong; `conditions` what else the layer's code asks for. `reach`, `launch` and `needs` say what
+    it takes to meet it on a server; `refused` where the source refuses others.
     """
 
     rule: str
@@ -142,8 +142,8 @@ class Report:
     `python/`; empty where the source is in no repository. `code` holds the lines of the source
     around findings, by file and number; `web` is the address under which its files can be read,
     empty where nobody has published them; `commit` is the repository and revision of a checkout.
-    `requirement` names the source for another command.
-    `everything` where a reader asked for all there is.
+    `requirement` names the source for another command. `everything` where a reader asked for all
+    there is.
     """
 
     command: str

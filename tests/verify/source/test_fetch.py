@@ -199,8 +199,9 @@ def test_what_names_no_one_version_is_resolved_and_not_looked_up(shelf, text):
 @pytest.mark.parametrize("text", ["sglang==", "sglang===", "sglang~=", "sglang>=", "sglang~=0"])
 def test_a_version_that_is_none_is_never_asked_for(shelf, pip, text):
     pip("echo asked >&2; exit 1")
-    with pytest.raises(VerifyError, match="nor a requirement like sglang==0.5.11"):
+    with pytest.raises(VerifyError, match="nor a requirement like sglang==") as caught:
         sources.fetch(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_record_says_size_and_hash(shelf):

@@ -119,9 +119,7 @@ def test_sarif_says_which_commit_was_looked_at(checkout, capsys):
 
 
 @pytest.mark.parametrize("inside", ["", "python", "python/sglang", "python/sglang/srt"])
-def test_files_are_named_as_the_repository_does_whichever_folder_is_given(
-    checkout, capsys, inside
-):
+def test_files_are_named_as_the_repository_does_whichever_folder_is_given(checkout, capsys, inside):
     main(["scan", f"{checkout / inside}@HEAD", "--format", "github"])
     git(checkout, "checkout", "-q", "--", ".")
     main(["scan", str(checkout / inside), "--format", "github"])

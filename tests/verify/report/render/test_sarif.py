@@ -176,7 +176,10 @@ def test_what_sums_first_comes_first_in_a_flow(validator):
     (flow,) = log["runs"][0]["results"][0]["codeFlows"][0]["threadFlows"]
     steps = [step["location"] for step in flow["locations"]]
     assert [step["physicalLocation"]["region"]["startLine"] for step in steps] == [4, 10, 40]
-    assert [step["message"]["text"][:13] for step in steps[:2]] == ["sums up first", "sums up again"]
+    assert [step["message"]["text"][:13] for step in steps[:2]] == [
+        "sums up first",
+        "sums up again",
+    ]
 
 
 def test_what_nobody_sums_is_no_flow():
