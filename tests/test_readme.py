@@ -115,7 +115,7 @@ def test_every_command_and_choice_is_named():
 
 
 def test_the_picture_is_seen_where_the_package_is_listed():
-    """There only absolute addresses work: as soon as the repository has one, it is the picture's."""
+    """Only an absolute address works there: the picture has one as soon as the repository has."""
     (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
     repository = about.addresses().get("Repository")
     if repository is None:
