@@ -119,6 +119,7 @@ def test_a_name_longer_than_the_page_is_broken_after_its_parts():
     names = ("config.get_nemotron_h_config_for_layer(layer_idx).n_shared_experts", "x" * 200)
     lines = shown(replace(OAK, conditions=names), everything=True)
     assert max(map(len, lines)) <= 80
+    assert "     Where    config.get_nemotron_h_config_for_layer(layer_idx)." in lines
     text = "".join(line.strip().removeprefix("Where").strip() for line in lines)
     assert all(name in text for name in names)
 
