@@ -133,8 +133,8 @@ class Arguments:
         """What the argument handling can tell a model by: two of which it knows nothing are one."""
         names = [name for name in (model.architecture, model.model_type) if isinstance(name, str)]
         if model not in self._words:
-            words = (word for word in self._told if any(word in name for name in names))
-            self._words[model] = frozenset(words)
+            both = "\n".join(names)
+            self._words[model] = frozenset(word for word in self._told if word in both)
         return self._words[model]
 
     def follow(self, options: Options, model: Model) -> Outcome:
