@@ -230,6 +230,8 @@ class Recaller(Follower):
         """Whether a call comes to no limit here; how often it is active already, its key says."""
         if len(self.frames) + depth > MAX_DEPTH:
             return False
+        if called.isdisjoint(self._active):
+            return True
         own = {target.function} if isinstance(target, Code) else set()
         return self._active.keys() & called <= own
 
