@@ -243,15 +243,15 @@ class Logic:
         A row is true when the condition can hold there for some values of all other atoms, or,
         with `always`, when it holds for every one.
         """
-        result = 0
-        for row in range(1 << len(flags)):
-            left = condition
-            for index, flag in enumerate(flags):
-                bit = row >> (len(flags) - 1 - index) & 1
-                left = self.assume(left, flag, value=bool(bit))
-            if left == TRUE or (left != FALSE and not always):
-                result |= 1 << row
-        return result
+        if condition <= TRUE or not flags:
+            holds = condition == TRUE or (condition != FALSE and not always)
+            return (1 << (1 << len(flags))) - 1 if holds else 0
+        first, rest = flags[0], flags[1:]
+        without, with_it = (
+            self.table(self.assume(condition, first, value=value), rest, always=always)
+            for value in (False, True)
+        )
+        return with_it << (1 << len(rest)) | without
 
     def row(self, bits: Sequence[tuple[str, bool]]) -> Cond:
         """The condition that the atoms have just these values."""
