@@ -235,10 +235,13 @@ def _revision(revision: Revision, package: Package, below: str) -> SourceTree:
 
 def _unreadable(file: Path, package: Path) -> str | None:
     try:
-        target = file.resolve(strict=True)
-        if file.is_symlink() and not target.is_relative_to(package.resolve()):
-            return "a link that leaves the source, not followed"
-        if not stat.S_ISREG(target.stat().st_mode):
+        mode = file.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            target = file.resolve(strict=True)
+            if not target.is_relative_to(package.resolve()):
+                return "a link that leaves the source, not followed"
+            mode = target.stat().st_mode
+        if not stat.S_ISREG(mode):
             return "not a regular file"
     except (OSError, RuntimeError):
         return "a link that leads nowhere"

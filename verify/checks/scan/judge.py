@@ -205,7 +205,7 @@ def _fault(
 def with_tokens(logic: Logic, when: Cond) -> Cond:
     """The condition where the batch is not empty: else there is nothing to sum."""
     for name in logic.support(when):
-        match = _EMPTY.search(name)
+        match = name.endswith(" 0") and _EMPTY.search(name)
         if match:
             when = logic.assume(when, name, value=match["sign"] == ">")
     return when
