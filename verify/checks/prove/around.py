@@ -15,6 +15,7 @@ from verify.checks.scan.side_by_side import side_by_side
 from verify.checks.scan.sites import GuardedSite
 from verify.engines.sources import reading
 from verify.interpreter.index import Class
+from verify.interpreter.state import Approximation
 from verify.interpreter.values import Axis
 from verify.logic.diagrams import FALSE, Cond
 from verify.parallel.guards import SharedRule
@@ -35,9 +36,9 @@ class Around:
     rows in which one of its reductions can be made there, by path; `refused`: what no server can be
     in there, `never` in the whole layer; `reached`: behind the combine of which all-to-all backends
     one runs. `communicates`: whether what it leaves goes to what moves tokens between attention
-    groups; `boundary`: whether a stage's boundary sums what
-    its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The
-    others as in `verify.parallel.guards.Guards`.
+    groups; `boundary`: whether a stage's boundary sums what its experts leave (`ALL`), takes
+    nothing of theirs (`NONE`), or why that cannot be judged; `approximated`: the steps of the run
+    that are not exact. The others as in `verify.parallel.guards.Guards`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Around:
     knows_last_layer: bool
     shared_experts: SharedRule
     weighs_fused: bool
+    approximated: frozenset[Approximation]
     completes_stage: bool = False
 
 
@@ -112,6 +114,7 @@ def _around(facts: Facts, cls: Class) -> Around:
         knows_last_layer=not run.state.past_the_end,
         shared_experts=_shared_experts(run),
         weighs_fused=not any(fault.cause == "fused" for fault in run.addends.faults),
+        approximated=frozenset(run.state.approximated),
     )
 
 
