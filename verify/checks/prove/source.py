@@ -194,7 +194,8 @@ def _guards(
         shared_experts=layer.shared_experts,
         completes_stage=layer.completes_stage,
         weighs_fused=layer.weighs_fused,
-        reached_by=frozenset[str]().union(*(layer.reached.get(line, ()) for line in lines)),
+        fuses_on_rocm=layer.fuses_on_rocm,
+        reached_by=tuple(dict.fromkeys(name for at in lines for name in layer.reached.get(at, ()))),
         attention_dp=ATTENTION_DP not in never,
         fp4_allgather=COMBINES not in never,
     )

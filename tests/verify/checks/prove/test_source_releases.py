@@ -117,6 +117,7 @@ def only(tree, *models):
         pytest.param("0.5.18", "qwen3_moe", "mori", False, id="34887 until 0.5.18"),
         pytest.param("0.5.20", "minimax_m3", "ascend_fuseep", True, id="40735"),
         pytest.param("0.5.20", "deepseek_v2", "ascend_fuseep", False, id="a block that knows it"),
+        pytest.param("0.5.20", "glm4_moe", "deepep_v2", False, id="a backend that it is refused"),
     ],
 )
 def test_blocks_that_reduce_behind_a_combine_that_they_do_not_name(version, model, backend, behind):
