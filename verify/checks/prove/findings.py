@@ -124,6 +124,7 @@ def _told(
         row=verdict.row,
         deployment=first.example.as_json(),
         counts=verdict.counts,
+        counts_of=verdict.counts_of,
         groups=drawn(first.example),
         message=sentence(first, verdict) + (_elsewhere(faults, backend) if backend else ""),
         fix=READERS[first.cause.reader].repair,
