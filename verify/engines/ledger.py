@@ -81,6 +81,9 @@ class Release:
         """The fused sums that some layer of a server leaves; None where the source was not read."""
         if self.answers is None:
             return None
+        if self.publishes:
+            # a sum is left to the next layer whatever kernel there is
+            return ("off",)
         kinds = (
             replace(Deployment(config=config), fusion=kind, dense_fully_dp=whole)
             for kind in fusions_of(config)

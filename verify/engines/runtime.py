@@ -1,8 +1,9 @@
 """What `replay` is told of an engine: the names under which its releases know what is executed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,10 +13,11 @@ class Runtime:
     Modules: `models` is the folder of model files; `state` makes the groups, `attention` lays
     tokens out, `flags` computes the flags (`published`: each one's function) and lists all-to-all
     backends in the class `backends`, `communicator` answers a layer the other flags (`answered`:
-    each one's method); `arguments` and what is in `fields` hold the server's options, `batch` has a
-    forward pass's batch and what is sent between stages (`stage_output`), `context` what is in
-    force while it runs, `settings` what every process is told at its start, with the function
-    `sizes`; `older_settings` did so before.
+    each one's method) or, in releases without it, what a part of a layer tells its block for a
+    batch (`told`; None: it is no stage); `arguments` and what is in `fields` hold the server's
+    options, `batch` has a forward pass's batch and what is sent between stages (`stage_output`),
+    `context` what is in force while it runs, `settings` what every process is told at its start,
+    with the function `sizes`; `older_settings` did so before.
 
     Code: what matches `experts` builds experts, `boundary` is a module that moves tensors between
     layers. `core_attention` and `linear_attention` compute no more than attention, `embedding` is
@@ -34,6 +36,7 @@ class Runtime:
     published: Mapping[str, str]
     communicator: str
     answered: Mapping[str, str]
+    told: Callable[[Any, Any], dict[str, bool] | None]
     backends: str
     arguments: str
     fields: str

@@ -9,7 +9,15 @@ from functools import lru_cache
 from verify.interpreter.index import Class, Function
 from verify.interpreter.named import Named
 from verify.interpreter.recursive import come_back
-from verify.interpreter.state import MAX_DEPTH, Called, Frame, UnresolvedError
+from verify.interpreter.state import (
+    CALL,
+    EFFECT,
+    MAX_DEPTH,
+    OBJECT,
+    Called,
+    Frame,
+    UnresolvedError,
+)
 from verify.interpreter.values import (
     NONE,
     Choice,
@@ -17,6 +25,7 @@ from verify.interpreter.values import (
     Instance,
     Items,
     Mapped,
+    Part,
     Partial,
     Primitive,
     Routine,
@@ -40,6 +49,9 @@ def _found(pattern: re.Pattern[str], text: str) -> bool:
 
 class Calls(Named):
     """Evaluates calls; statements are the business of the class that extends this one."""
+
+    # the expression of a statement that is nothing else: nobody keeps its value
+    dropped: ast.expr | None = None
 
     @abstractmethod
     def run_body(self, body: Sequence[ast.stmt]) -> None:
@@ -155,7 +167,9 @@ class Calls(Named):
                 self.rebind(func.value, value)
                 return value
             case Tensor():
-                return self.combined(receiver, *positional, *keywords.values())
+                value = self.combined(receiver, *positional, *keywords.values())
+                self._passed_through(parts_of(self.logic, value))
+                return value
         return None
 
     def _write_out(self, node: ast.Call, value: Value) -> None:
@@ -163,6 +177,11 @@ class Calls(Named):
         for keyword in node.keywords:
             if keyword.arg == "out":
                 self.rebind(keyword.value, value)
+
+    def _passed_through(self, parts: tuple[Part, ...]) -> None:
+        """Note a call that is not followed; one without a result is called for its effect."""
+        kind = EFFECT if self.state.frame.called is self.dropped else CALL
+        self.state.approximate(kind, (Tensor(parts),))
 
     def _opaque(
         self,
@@ -177,6 +196,7 @@ class Calls(Named):
         values = [*positional, *keywords.values(), *([receiver] if receiver else [])]
         parts = union(self.logic, *(parts_of(self.logic, value) for value in values))
         if parts:
+            self._passed_through(parts)
             return Tensor(parts)
         shown = ", ".join(self.written(value) for value in positional[:4])
         text = f"{target.text}({shown})"
@@ -213,6 +233,7 @@ class Calls(Named):
             if cls.named(name):
                 return build(self, cls, positional, keywords)
         if not cls.module.path.startswith(self.library.models):
+            self.state.approximate(OBJECT, (*positional, *keywords.values()))
             return Text(f"{cls.name}()")
         if self.is_attention(cls):
             return Primitive("opaque")
@@ -240,6 +261,7 @@ class Calls(Named):
         if not self._followed(function):
             if function.owner is not None:
                 # an object that carries the tensor on, and what is left to do to it
+                self.state.approximate(OBJECT, (*positional, *keywords.values()))
                 return Text(f"{function.owner.name}.{function.name}()")
             return self._opaque(Text(function.name), None, positional, keywords)
         if len(self.state.frames) >= MAX_DEPTH:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from verify.interpreter.calls import Calls
 from verify.interpreter.index import Function
+from verify.interpreter.state import HANDLER, LOOP, TURN
 from verify.interpreter.values import (
     Instance,
     Items,
@@ -20,6 +21,10 @@ from verify.interpreter.values import (
     parts_of,
 )
 from verify.logic.diagrams import FALSE, TRUE, Cond
+
+
+def _changed(before: Mapping[str, Value], after: Mapping[str, Value]) -> list[Value]:
+    return [value for name, value in after.items() if before.get(name) is not value]
 
 
 class Machine(Calls):
@@ -118,9 +123,17 @@ class Machine(Calls):
     def _leave(self, _node: ast.stmt) -> None:
         self.state.frame.live = FALSE
 
-    _do_raise = _do_break = _do_continue = _leave
+    _do_raise = _leave
+
+    def _do_break(self, node: ast.stmt) -> None:
+        frame = self.state.frame
+        self.state.approximate(TURN, _changed(frame.turn, frame.env))
+        self._leave(node)
+
+    _do_continue = _do_break
 
     def _do_expr(self, node: ast.Expr) -> None:
+        self.dropped = node.value
         self.evaluate(node.value)
 
     def _do_assign(self, node: ast.Assign) -> None:
@@ -243,13 +256,28 @@ class Machine(Calls):
     def _loop(self, body: Sequence[ast.stmt]) -> None:
         """One turn stands for all; what returned inside has left, what broke out goes on."""
         frame = self.state.frame
-        before, returned = frame.live, len(frame.returns)
-        self.run_body(body)
+        before, returned, outer = frame.live, len(frame.returns), frame.turn
+        frame.turn = dict(frame.env)
+        self._inexactly(LOOP, body)
+        frame.turn = outer
         left = self.logic.any_of(*(cond for cond, _ in frame.returns[returned:]))
         frame.live = self.logic.both(before, self.logic.negation(left))
 
+    def _inexactly(self, kind: str, body: Sequence[ast.stmt]) -> None:
+        """Run statements that are not all there is to run; noted where they make or move a sum."""
+        frame = self.state.frame
+        line, env, returned = frame.line, dict(frame.env), len(frame.returns)
+        self.run_body(body)
+        frame.line = line
+        given_back = (value for _, value in frame.returns[returned:])
+        self.state.approximate(kind, (*_changed(env, frame.env), *given_back))
+
     def _do_try(self, node: ast.Try) -> None:
-        self.run_body(node.body)
+        if all(isinstance(handler.body[-1], ast.Raise) for handler in node.handlers):
+            # such a path ends: nothing is missed by not following it
+            self.run_body(node.body)
+        else:
+            self._inexactly(HANDLER, node.body)
         self.run_body(node.orelse)
         self.run_body(node.finalbody)
 

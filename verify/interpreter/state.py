@@ -1,17 +1,35 @@
 """What one run of the interpreter carries along: frames, budget, what was reduced and consumed."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from verify.interpreter.frames import Frames
 from verify.interpreter.index import Class, Index, Module, UnreadableError
-from verify.interpreter.values import Axis, Origin, Part, Place, Text, Truth, Value
+from verify.interpreter.values import (
+    Axis,
+    Origin,
+    Part,
+    Place,
+    Text,
+    Truth,
+    Value,
+    parts_of,
+)
 from verify.logic.diagrams import FALSE, TRUE, Cond, Logic, TooLargeError
 
 MAX_STEPS = 20_000
 MAX_DEPTH = 30
+
+
+# what is done to a sum other than as Python does it; docs/interpreter.md says what each can miss
+LOOP = "loop run once"
+TURN = "turn ended early"
+HANDLER = "handler not run"
+CALL = "call not followed"
+EFFECT = "call whose result nobody keeps"
+OBJECT = "object not followed"
 
 
 class UnresolvedError(Exception):
@@ -25,14 +43,23 @@ CANNOT_FOLLOW = (UnresolvedError, TooLargeError, UnreadableError, RecursionError
 Called: TypeAlias = tuple[str, int, int]  # file and line of a function, and whose it is
 
 
+@dataclass(frozen=True, order=True)
+class Approximation:
+    """A step that is not exact, taken with a sum that is owed: of which kind, and where."""
+
+    kind: str
+    file: str
+    line: int
+
+
 @dataclass(eq=False)
 class Frame:
     """One call in progress.
 
     `live` is the condition under which its next statement runs, counted from its own start; `above`
-    is the one under which it was called, once somebody has asked. Values inside a call are
-    conditioned on what happens inside it; they meet the rest where they are merged into the
-    caller's.
+    is the one under which it was called, once somebody has asked. `turn` are the names as this turn
+    of the innermost loop found them. Values inside a call are conditioned on what happens inside
+    it; they meet the rest where they are merged into the caller's.
     """
 
     module: Module
@@ -46,6 +73,7 @@ class Frame:
     line: int = 0
     above: Cond | None = None
     who: Called | None = None
+    turn: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +139,7 @@ class State(Frames[Frame]):
     allows: bool = False
     origins: dict[tuple[object, ...], Origin] = field(default_factory=dict)
     entered: set[tuple[str, int]] = field(default_factory=set)
+    approximated: set[Approximation] = field(default_factory=set)
     summaries: dict[Called, Summary] = field(default_factory=dict)
 
     def step(self) -> None:
@@ -118,6 +147,13 @@ class State(Frames[Frame]):
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise UnresolvedError(f"more than {MAX_STEPS} steps")
+
+    def approximate(self, kind: str, values: Iterable[Value]) -> None:
+        """Note that this step is not exact, where one of the values holds a sum that is owed."""
+        if any(part.axes for value in values for part in parts_of(self.logic, value)):
+            frame = self.frame
+            line = frame.line or (frame.called.lineno if frame.called else 0)
+            self.approximated.add(Approximation(kind, frame.module.path, line))
 
     @property
     def live(self) -> Cond:

@@ -23,9 +23,9 @@ class Guards:
     layer, whether it knows that it is the last, whether its model completes a fused sum before a
     pipeline stage ends, how the block builds shared experts (`any`: all ways are judged), whether
     it adds them before its own reductions or after, whether it weighs what every expert-parallel
-    rank has of them by its share, the all-to-all backends with which these sites are reached, and
-    whether the block can be where attention groups hold different tokens,
-    and where an FP4 dispatcher sums.
+    rank has of them by its share, whether they are fused into the routed ones on ROCm only, the
+    all-to-all backends with which these sites are reached, the one to show first, and whether the
+    block can be where attention groups hold different tokens, and where an FP4 dispatcher sums.
     """
 
     producer: Producer
@@ -39,7 +39,8 @@ class Guards:
     shared_experts: SharedRule = "any"
     adds_shared: Literal["before", "after"] = "before"
     weighs_fused: bool = True
-    reached_by: frozenset[str] = frozenset()
+    fuses_on_rocm: bool = False
+    reached_by: tuple[str, ...] = ()
     attention_dp: bool = True
     fp4_allgather: bool = True
 

@@ -27,7 +27,8 @@ def run(body: str, *, helper: str = "pass", model: str = MODEL) -> tuple[State, 
     """Run a model's `forward(self, x, n)`; `self.split` leaves a sum, `helper(x)` is a layer's."""
     files = {
         "toy/models/one.py": model + indent(dedent(body), " " * 8),
-        "toy/layers/all.py": f"class Split:\n    pass\n\n\ndef helper(x):\n    {helper}\n",
+        "toy/layers/all.py": "class Split:\n    pass\n\n\nclass Kept:\n    pass\n\n\n"
+        f"def helper(x):\n    {helper}\n",
     }
     package = Package(name="toy", inside="models")
     tree = SourceTree(

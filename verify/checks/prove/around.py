@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from helper import Path
+from verify.checks.scan.addends.findings import Asked, supported
+from verify.checks.scan.addends.machine import FUSED
 from verify.checks.scan.layers import Facts, LayerRun, run_layer
 from verify.checks.scan.roots import Roots, find_roots
+from verify.checks.scan.server.launches import Launcher
 from verify.checks.scan.side_by_side import side_by_side
 from verify.checks.scan.sites import GuardedSite
 from verify.engines.sources import reading
 from verify.interpreter.index import Class
+from verify.interpreter.state import Approximation
 from verify.interpreter.values import Axis
 from verify.logic.diagrams import FALSE, Cond
 from verify.parallel.guards import SharedRule
@@ -34,10 +38,11 @@ class Around:
     `told`: each line with a reduction that ran, and the flags that decide there; `reduces`: the
     rows in which one of its reductions can be made there, by path; `refused`: what no server can be
     in there, `never` in the whole layer; `reached`: behind the combine of which all-to-all backends
-    one runs. `communicates`: whether what it leaves goes to what moves tokens between attention
-    groups; `boundary`: whether a stage's boundary sums what
-    its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged. The
-    others as in `verify.parallel.guards.Guards`.
+    that the server takes one runs, the one to show first. `communicates`: whether what it leaves
+    goes to what moves tokens between attention groups; `boundary`: whether a stage's boundary sums
+    what its experts leave (`ALL`), takes nothing of theirs (`NONE`), or why that cannot be judged;
+    `approximated`: the steps of the run that are not exact. The others as in
+    `verify.parallel.guards.Guards`.
     """
 
     name: str
@@ -46,7 +51,7 @@ class Around:
     reduces: Mapping[Line, Mapping[Path, int]]
     refused: Mapping[Line, frozenset[str]]
     never: frozenset[str]
-    reached: Mapping[Line, frozenset[str]]
+    reached: Mapping[Line, tuple[str, ...]]
     communicates: bool
     boundary: str
     allows_scatter: bool
@@ -54,6 +59,8 @@ class Around:
     knows_last_layer: bool
     shared_experts: SharedRule
     weighs_fused: bool
+    fuses_on_rocm: bool
+    approximated: frozenset[Approximation]
     completes_stage: bool = False
 
 
@@ -66,8 +73,32 @@ def layers_around(facts: Facts, sites: Collection[GuardedSite]) -> tuple[Around,
     blocks = {(site.file, site.cls) for site in sites}
     layers = _reaching(roots, blocks) if blocks else roots.layers
     with side_by_side(partial(_around, facts), layers, what="layers read") as ran:
-        found = zip(layers, ran(), strict=True)
-        return tuple(replace(one, completes_stage=_completes(roots, cls)) for cls, one in found)
+        found = tuple(zip(layers, ran(), strict=True))
+    launcher = Launcher(facts.index, roots)
+    return tuple(
+        replace(
+            one,
+            completes_stage=_completes(roots, cls),
+            reached=_started(launcher, cls, one.reached),
+        )
+        for cls, one in found
+    )
+
+
+def _started(
+    launcher: Launcher, cls: Class, reached: Mapping[Line, tuple[str, ...]]
+) -> dict[Line, tuple[str, ...]]:
+    """Of the backends those with which the server starts a model that has the layer."""
+    backends = sorted({name for names in reached.values() for name in names})
+    asked = Asked(
+        cls, "backend", "", tuple(supported(cls, tuple(backends))), (), (cls.module.path,)
+    )
+    judged = launcher.judged(asked) if backends else None
+    if judged is None:
+        return dict(reached)
+    shown = judged.launch.options.values() if judged.launch else ()
+    order = sorted(judged.backends, key=lambda name: (name not in shown, name))
+    return {line: tuple(name for name in order if name in names) for line, names in reached.items()}
 
 
 def _reaching(roots: Roots, blocks: Collection[tuple[str, str | None]]) -> list[Class]:
@@ -112,6 +143,8 @@ def _around(facts: Facts, cls: Class) -> Around:
         knows_last_layer=not run.state.past_the_end,
         shared_experts=_shared_experts(run),
         weighs_fused=not any(fault.cause == "fused" for fault in run.addends.faults),
+        fuses_on_rocm=_fuses_on_rocm(run),
+        approximated=frozenset(run.state.approximated),
     )
 
 
@@ -127,14 +160,13 @@ def _refused(run: LayerRun, when: Cond) -> Iterator[str]:
             yield name
 
 
-def _reached(run: LayerRun) -> dict[Line, frozenset[str]]:
+def _reached(run: LayerRun) -> dict[Line, tuple[str, ...]]:
     """By line: the all-to-all backends behind whose combine a reduction runs."""
-    found: dict[Line, frozenset[str]] = {}
+    found: dict[Line, set[str]] = {}
     for fault in run.faults:
         for place in fault.places:
-            line = (place.file, place.line)
-            found[line] = found.get(line, frozenset()) | frozenset(fault.backends)
-    return found
+            found.setdefault((place.file, place.line), set()).update(fault.backends)
+    return {line: tuple(sorted(names)) for line, names in found.items()}
 
 
 def _boundary(run: LayerRun) -> str:
@@ -163,6 +195,14 @@ def _shared_experts(run: LayerRun) -> SharedRule:
         return "none"
     sharded = logic.assume(found, COMBINES, value=True)
     return "replicated for FI" if sharded == FALSE else "sharded for FI"
+
+
+def _fuses_on_rocm(run: LayerRun) -> bool:
+    """Whether shared experts are fused into the routed ones where the machine is ROCm's only."""
+    logic, rocm = run.state.logic, ENGINE.atoms.asked_late
+    fused = [part for sink in run.sinks for part in sink.parts if part.origin.told == FUSED]
+    elsewhere = (logic.assume(part.present, rocm, value=False) for part in fused)
+    return bool(fused) and all(cond == FALSE for cond in elsewhere)
 
 
 def _completes(roots: Roots, layer: Class) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from verify.checks.prove.planned_report import PLAN, build_plan
 from verify.checks.prove.report import build, built_in_subjects
+from verify.checks.scan.approximated import as_json, as_table, in_words
 from verify.checks.scan.whole import not_analysed
 from verify.engines.sources import ledger, open_source
 from verify.errors import VerifyError
@@ -72,10 +73,12 @@ def run(arguments: argparse.Namespace) -> Report:
         left_out=sourced.left_out,
     )
     unread = tuple(map(not_analysed, sourced.unread))
-    if not unread:
-        return report
+    steps = sourced.approximated
+    not_read = f"; {len(unread)} not read" if unread else ""
     return replace(
         report,
-        summary=f"{report.summary}; {len(unread)} not read",
+        summary=f"{report.summary}{not_read}{in_words(steps)}",
+        payload={**report.payload, "approximated": as_json(steps)},
+        sections=(*report.sections, *as_table(steps)),
         findings=(*unread, *report.findings),
     )

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verify.checks.prove.judge import Kind, Verdict, judge
 from verify.checks.prove.lattice import Fault
 from verify.checks.prove.subject import Subject
 from verify.engines.ledger import Release
 from verify.engines.sources import ledger
-from verify.parallel.deployment import Deployment
+from verify.parallel.deployment import Deployment, with_transport
 from verify.parallel.guards import ANSWERS, Guards, always
 from verify.report.report import Finding
 
@@ -74,14 +74,44 @@ def stories(
 def _same_cause(fault: Fault) -> tuple[object, ...]:
     cause = fault.cause
     dense = fault.guards.producer == "dense"
-    complete = any(step in COMPLETE for step in cause.before)
-    return (cause.kind, cause.family, cause.reader, cause.sites, dense, complete)
+    return (cause.kind, cause.family, cause.reader, cause.sites, dense, _completed(fault))
+
+
+def _completed(fault: Fault) -> str:
+    """The step that had completed the block's sum before the block did anything, if one had."""
+    return next((step for step in fault.cause.before if step in COMPLETE), "")
+
+
+def _backend(faults: Sequence[Fault]) -> str:
+    """The all-to-all backend that most of the blocks do not know, where they sum behind one."""
+    first = faults[0]
+    if not first.cause.sites or first.example.config.moe_a2a_backend == "none":
+        return ""
+    known = Counter(name for fault in faults for name in fault.guards.reached_by)
+    return known.most_common(1)[0][0] if known else ""
+
+
+def _shown(faults: Sequence[Fault], backend: str) -> Fault:
+    """The first fault, with this all-to-all backend if there is one."""
+    if not backend:
+        return faults[0]
+    first = next(fault for fault in faults if backend in fault.guards.reached_by)
+    config = with_transport(first.example.config, backend)
+    return replace(first, example=replace(first.example, config=config))
+
+
+def _elsewhere(faults: Sequence[Fault], backend: str) -> str:
+    """With which all-to-all backends those blocks have it that know this one."""
+    others = [fault.guards.reached_by for fault in faults if backend not in fault.guards.reached_by]
+    names = sorted({reached[0] for reached in others if reached})
+    return f"; blocks that know {backend} have it with {' or '.join(names)}" if names else ""
 
 
 def _told(
     faults: Sequence[Fault], names: Mapping[Guards, Sequence[str]], release: Release
 ) -> Story:
-    first = faults[0]
+    backend = _backend(faults)
+    first = _shown(faults, backend)
     verdict = judge(first.example, first.guards, release=release)
     subjects = tuple(dict.fromkeys(name for fault in faults for name in names[fault.guards]))
     shown_by: Counter[Guards] = Counter()
@@ -96,7 +126,7 @@ def _told(
         counts=verdict.counts,
         counts_of=verdict.counts_of,
         groups=drawn(first.example),
-        message=sentence(first, verdict),
+        message=sentence(first, verdict) + (_elsewhere(faults, backend) if backend else ""),
         fix=READERS[first.cause.reader].repair,
     )
     return Story(
@@ -157,7 +187,7 @@ def in_words(deployment: Deployment) -> str:
 
 
 def _block(fault: Fault) -> str:
-    done = next((COMPLETE[step] for step in fault.cause.before if step in COMPLETE), "")
+    done = COMPLETE.get(_completed(fault), "")
     what = "the dense MLP" if fault.guards.producer == "dense" else "the block"
     over = " and ".join(COLLECTIVES[site] for site in fault.cause.sites)
     if fault.example.config.moe_dp_size > 1 and "tp_all_reduce" in fault.cause.sites:

@@ -293,7 +293,7 @@ class _Sweep:
         weight = case.weight * stands_for
         if own and guards.reached_by and config.moe_a2a_backend != "none":
             # the class's first backend may be one that the block knows
-            config = with_transport(config, min(guards.reached_by))
+            config = with_transport(config, guards.reached_by[0])
         known = self.tally.faults.get((cause, guards))
         self.tally.faults[cause, guards] = (
             replace(known, weight=known.weight + weight)

@@ -24,6 +24,7 @@ from verify.checks.prove.around import (
     layers_around,
 )
 from verify.checks.prove.subject import Subject
+from verify.checks.scan.approximated import Approximated, in_order
 from verify.checks.scan.layers import read_facts
 from verify.checks.scan.sites import GuardedSite, read_sites
 from verify.checks.scan.whole import broken
@@ -46,13 +47,15 @@ LAYER_CLASS = re.compile(r"Layer$")
 class Sourced:
     """A release as the ledger takes it.
 
-    `left_out` says what it does not judge, `unread` what nobody could read.
+    `left_out` says what it does not judge, `unread` what nobody could read, `approximated` which
+    steps of its layers' runs are not exact.
     """
 
     release: Release
     subjects: tuple[Subject, ...]
     left_out: tuple[str, ...]
     unread: tuple[str, ...]
+    approximated: Approximated
 
 
 def read(tree: SourceTree) -> Sourced:
@@ -91,7 +94,11 @@ def read(tree: SourceTree) -> Sourced:
     index.unread |= broken(index)
     unread = (*tree.skipped, *sorted(index.unread.values()))
     return Sourced(
-        release=release, subjects=tuple(subjects), left_out=(*left_out, *unread), unread=unread
+        release=release,
+        subjects=tuple(subjects),
+        left_out=(*left_out, *unread),
+        unread=unread,
+        approximated=in_order((layer.name, layer.approximated) for layer in around),
     )
 
 
@@ -187,7 +194,8 @@ def _guards(
         shared_experts=layer.shared_experts,
         completes_stage=layer.completes_stage,
         weighs_fused=layer.weighs_fused,
-        reached_by=frozenset[str]().union(*(layer.reached.get(line, ()) for line in lines)),
+        fuses_on_rocm=layer.fuses_on_rocm,
+        reached_by=tuple(dict.fromkeys(name for at in lines for name in layer.reached.get(at, ()))),
         attention_dp=ATTENTION_DP not in never,
         fp4_allgather=COMBINES not in never,
     )

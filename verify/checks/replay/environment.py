@@ -187,26 +187,27 @@ def published(tree: Tree) -> dict[str, bool]:
 def answered(tree: Tree, model: Any, batch: Any) -> dict[str, bool]:
     """The flags that the release's own communicator answers the first layer with experts.
 
-    All False where the release has no communicators; none are there where the layer has none.
+    Where the release has no communicators, what the stage around the experts tells them, all False
+    if that is nothing; none are there where the layer has no communicator.
     """
-    if _optional(tree, RUNTIME.communicator) is None:
-        return dict.fromkeys(RUNTIME.answered, False)
     with forward_pass(tree, batch):
-        for owner in _communicators(model):
-            return {
-                flag: hasattr(owner, name) and bool(getattr(owner, name)(batch))
-                for flag, name in RUNTIME.answered.items()
-            }
+        if _optional(tree, RUNTIME.communicator) is None:
+            told = (RUNTIME.told(part, batch) for part in _around_experts(model))
+            return next(filter(None, told), dict.fromkeys(RUNTIME.answered, False))
+        for owner in _around_experts(model):
+            if any(hasattr(owner, name) for name in RUNTIME.answered.values()):
+                return {
+                    flag: hasattr(owner, name) and bool(getattr(owner, name)(batch))
+                    for flag, name in RUNTIME.answered.items()
+                }
     return {}
 
 
-def _communicators(model: Any) -> Iterator[Any]:
-    """What moves tensors around the layers with experts, in their order."""
+def _around_experts(model: Any) -> Iterator[Any]:
+    """What the layers with experts hold, in their order."""
     for part in model.modules():
         if any(RUNTIME.experts.match(type(inner).__name__) for inner in part.modules()):
-            for value in vars(part).values():
-                if any(hasattr(value, name) for name in RUNTIME.answered.values()):
-                    yield value
+            yield from vars(part).values()
 
 
 def attention_dp_rank(tree: Tree) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 
+from verify.checks.scan.approximated import as_json, as_table, in_words
 from verify.checks.scan.scan import JudgedSite, ScanResult, scan
 from verify.checks.scan.whole import not_analysed
 from verify.engines.sources import open_source, package, reading
@@ -71,11 +72,12 @@ def report(result: ScanResult) -> Report:
                 title="Not read", columns=("what",), rows=tuple((line,) for line in result.unread)
             )
         )
+    sections += as_table(result.approximated)
     return Report(
         command="scan",
         title=f"{result.name} {result.version} ({result.generation})",
         summary=f"{counted(total, 'reduction')} in {counted(result.layers, 'layer')}: {counts}; "
-        f"{counted(len(findings), 'finding')}{unread}",
+        f"{counted(len(findings), 'finding')}{unread}" + in_words(result.approximated),
         payload={
             "source": {
                 "name": result.name,
@@ -88,6 +90,7 @@ def report(result: ScanResult) -> Report:
             "set_aside": result.set_aside,
             "untold": result.untold,
             "unread": result.unread,
+            "approximated": as_json(result.approximated),
         },
         sections=tuple(sections),
         findings=findings,

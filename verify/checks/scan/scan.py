@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verify.checks.scan import collector
+from verify.checks.scan.approximated import Approximated, in_order
 from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.counted import NEVER, of_sum, owed
@@ -57,7 +58,7 @@ class ScanResult:
 
     `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
     partial sum of which the kind cannot be told; `refused` what would be wrong if the source did
-    not refuse every launch that leads there.
+    not refuse every launch that leads there; `approximated` the layers' steps that are not exact.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ScanResult:
     set_aside: tuple[str, ...]
     untold: tuple[str, ...]
     unread: tuple[str, ...]
+    approximated: Approximated
     layers: int
 
     @property
@@ -98,8 +100,10 @@ def _scan(index: Index) -> ScanResult:
     ) as outcomes:
         calls = {call.key: call for call in find_calls(index)}
         guards = dict(read_all(facts, tuple(calls.values())))
+        taken = []
         for cls, seen in zip(roots.layers, outcomes(), strict=True):
             tally.add(cls, seen)
+            taken.append((cls.name, seen.approximated))
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
     launcher = Launcher(index, roots)
@@ -165,6 +169,7 @@ def _scan(index: Index) -> ScanResult:
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values())),
+        approximated=in_order(taken),
         layers=len(roots.layers),
     )
 

@@ -8,6 +8,7 @@ from verify.checks.scan.addends.judge import Addends
 from verify.checks.scan.judge import Fault
 from verify.checks.scan.layers import LayerRun
 from verify.interpreter.index import Class
+from verify.interpreter.state import Approximation
 from verify.interpreter.values import Key, Place
 
 
@@ -16,7 +17,8 @@ class Outcome:
     """What is kept of one layer's run. It knows places only, so that a process can send it.
 
     `reduced`: the collectives that ran; `taken`: who took what they had summed up; `fuses`: whether
-    a sum may be left to the next layer; `unread`: the files that could not be read, and why.
+    a sum may be left to the next layer; `unread`: the files that could not be read, and why;
+    `approximated`: the steps that are not exact, of a run that came to its end.
     """
 
     entered: frozenset[tuple[str, int]]
@@ -27,6 +29,7 @@ class Outcome:
     addends: Addends
     given_up: bool
     unread: Mapping[str, str]
+    approximated: frozenset[Approximation]
 
 
 def outcome(run: LayerRun) -> Outcome:
@@ -43,6 +46,7 @@ def outcome(run: LayerRun) -> Outcome:
         addends=run.addends,
         given_up=run.given_up,
         unread=dict(run.state.index.unread),
+        approximated=frozenset(() if run.given_up else run.state.approximated),
     )
 
 

@@ -146,9 +146,7 @@ class Published(Answers):
         self, deployment: Deployment, mode: Mode, *, last: bool, scattered: bool = False
     ) -> bool:
         """A sum is left to the next layer with a fused kernel or without."""
-        return deployment.fusion == "off" and self.flashinfer.holds(
-            _Layer(deployment, mode, last=last, scattered=scattered)
-        )
+        return self.flashinfer.holds(_Layer(deployment, mode, last=last, scattered=scattered))
 
 
 def _followed(state: State, cls: Definition | None, name: str) -> Cond | None:

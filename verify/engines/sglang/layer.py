@@ -159,6 +159,10 @@ def applies(deployment: Deployment, guards: Guards) -> bool:
     refused = (
         deployment.config.enable_dp_attention and not guards.attention_dp,
         deployment.fp4_allgather and not guards.fp4_allgather,
+        # flashinfer's kernels and this dispatcher are CUDA's
+        shared == "fused"
+        and guards.fuses_on_rocm
+        and (deployment.fp4_allgather or deployment.fusion.startswith("flashinfer")),
         # what a layer allows is not the server's to choose
         guards.allows_reduce_scatter not in (None, deployment.allow_reduce_scatter),
     )

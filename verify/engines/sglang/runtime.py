@@ -1,8 +1,10 @@
 """The names under which SGLang's releases know what `replay` executes."""
 
 import re
+from typing import Any
 
 from verify.engines.runtime import Runtime
+from verify.engines.sglang.communicator import PUBLISHED
 from verify.engines.sglang.vocabulary import (
     A2A_BACKEND,
     COMMUNICATOR_FLAGS,
@@ -15,6 +17,15 @@ from verify.engines.sglang.vocabulary import (
 
 ROOT = "sglang.srt."
 
+
+def _told(part: Any, batch: Any) -> dict[str, bool] | None:
+    """What the exit of an FFN stage publishes while its block runs; nothing from 0.5.22 on."""
+    if getattr(getattr(part, "kind", None), "name", "") != "FFN":
+        return None
+    leaving = part.plan.output.ffn_exit(batch, stream=None)
+    return {flag: bool(getattr(leaving, name, False)) for flag, name in PUBLISHED.items()}
+
+
 RUNTIME = Runtime(
     root=ROOT,
     models=MODELS_PACKAGE,
@@ -24,6 +35,7 @@ RUNTIME = Runtime(
     published={flag: function for function, flag in FLAG_FUNCTIONS.items()},
     communicator=f"{ROOT}layers.communicator",
     answered={flag: method for method, flag in COMMUNICATOR_FLAGS.items()},
+    told=_told,
     backends=A2A_BACKEND,
     arguments=f"{ROOT}server_args",
     fields=f"{ROOT}arg_groups.fields",

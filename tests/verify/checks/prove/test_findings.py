@@ -1,11 +1,17 @@
 """What a person reads: every cause in one sentence, pinned and looked at once."""
 
+from dataclasses import replace
+
 import pytest
 
+from helper import MoeConfig
 from verify.checks.prove.findings import READERS, in_words, stories
+from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.subject import Subject, dense_subject, helper_guards
-from verify.engines.sglang.layer import RELEASE_0_5_11
+from verify.engines.sglang.layer import RELEASE_0_5_11, applies
+from verify.parallel.deployment import layers
+from verify.parallel.guards import Guards
 from verify.report.rules import RULES
 
 
@@ -117,3 +123,48 @@ def test_a_release_that_refuses_hybrid_fusion_has_no_such_finding(refuses_hybrid
         for s in told
         if s.deployment.config.moe_a2a_backend == "none"
     )
+
+
+def behind(*backends, skips_fp4=True):
+    """A block that sums over the TP group behind the combine of these all-to-all backends."""
+    skip = 0xAAAA if skips_fp4 else 0  # rows with FI
+    return Guards(producer="one-site", skip_tp=skip, shared_experts="none", reached_by=backends)
+
+
+def test_two_combines_are_two_causes():
+    subjects = (
+        Subject(name="all-to-all", guards=behind("mori")),
+        Subject(name="fp4", guards=behind(skips_fp4=False)),
+    )
+    tally = prove(subjects, max_world_size=2)
+    told = stories(tuple(tally.faults.values()), subjects, RELEASE_0_5_11)
+    combined = [s for s in told if s.fault.cause.sites and s.verdict.kind != "missing"]
+    named = {s.subjects for s in combined if "combine has completed" in s.finding.message}
+    assert named == {("all-to-all",), ("fp4",)}
+    shown = {s.deployment.config.moe_a2a_backend for s in combined if s.subjects == ("all-to-all",)}
+    assert shown == {"mori"}
+
+
+def test_the_backend_shown_is_the_one_most_blocks_do_not_know():
+    subjects = (
+        Subject(name="a", guards=behind("deepep")),
+        Subject(name="b", guards=behind("nixl", "mori")),
+        Subject(name="c", guards=behind("mori", skips_fp4=False)),
+    )
+    tally = prove(subjects, max_world_size=2)
+    told = stories(tuple(tally.faults.values()), subjects, RELEASE_0_5_11)
+    shown = [s for s in told if "all-to-all combine" in s.finding.message and len(s.subjects) == 3]
+    assert shown
+    for story in shown:
+        assert story.deployment.config.moe_a2a_backend == "mori"
+        assert story.finding.message.endswith("; blocks that know mori have it with deepep")
+        assert judge(story.deployment, story.fault.guards).kind == story.verdict.kind
+
+
+@pytest.mark.parametrize("on_rocm", [True, False])
+def test_what_only_rocm_fuses_is_not_beside_flashinfer(on_rocm):
+    guards = replace(behind(), shared_experts="any", fuses_on_rocm=on_rocm)
+    config = MoeConfig(tp_size=2, ep_size=2)
+    layer = next(each for each in layers(config) if each.shared == "fused")
+    for fusion, there in (("flashinfer", not on_rocm), ("aiter", True), ("off", True)):
+        assert applies(replace(layer, fusion=fusion), guards) is there

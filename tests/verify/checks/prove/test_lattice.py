@@ -33,7 +33,7 @@ def subjects():
         accepts=frozenset(["AF"]),
         allows_reduce_scatter=True,
         tags_fusion=False,
-        reached_by=frozenset({"mori"}),
+        reached_by=("mori",),
         shared_experts="replicated for FI",
     )
     return (

@@ -1,10 +1,13 @@
 """Public bugs of releases, found in their sources by the proof, and gone where they were fixed."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from helper import MoeConfig
+from verify.checks.prove.findings import stories
 from verify.checks.prove.judge import judge
 from verify.checks.prove.lattice import prove
 from verify.checks.prove.source import read, read_release
@@ -117,6 +120,7 @@ def only(tree, *models):
         pytest.param("0.5.18", "qwen3_moe", "mori", False, id="34887 until 0.5.18"),
         pytest.param("0.5.20", "minimax_m3", "ascend_fuseep", True, id="40735"),
         pytest.param("0.5.20", "deepseek_v2", "ascend_fuseep", False, id="a block that knows it"),
+        pytest.param("0.5.20", "glm4_moe", "deepep_v2", False, id="a backend that it is refused"),
     ],
 )
 def test_blocks_that_reduce_behind_a_combine_that_they_do_not_name(version, model, backend, behind):
@@ -172,3 +176,24 @@ def test_26845_a_shared_expert_that_every_expert_rank_has(version, copies):
         if fault.example.shared == "fused" and fault.cause.kind == "double"
     ]
     assert any(fault.example.config.ep_size == 2 for fault in doubled) is copies
+
+
+PAGE = Path(__file__).parents[4] / "docs" / "results" / "prove-releases.md"
+TABLE = re.compile(r"^\| (0\.5\.[\w.]+) \| (\d+) \| [\d,]+ \| [\d,]+ \| (\d+) \|$", re.MULTILINE)
+COUNTED = TABLE.findall(PAGE.read_text())
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "subjects", "causes"), COUNTED)
+def test_the_page_has_as_many_subjects_and_causes(version, subjects, causes):
+    """Every cause shows on four ranks or fewer; deployments and cases are those of 64."""
+    with open_source(f"sglang=={version}") as tree:
+        sourced = read(tree)
+    tally = prove(sourced.subjects, max_world_size=4, release=sourced.release)
+    told = stories(tuple(tally.faults.values()), sourced.subjects, sourced.release)
+    assert (len(sourced.subjects), len(told)) == (int(subjects), int(causes))
+
+
+def test_the_page_counts_eleven_releases():
+    assert len(COUNTED) == 11

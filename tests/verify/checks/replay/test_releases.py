@@ -41,7 +41,7 @@ ALL_HEARD = LayerTraits.of(
 
 @pytest.mark.parametrize("ranks", range(1, 9))
 @pytest.mark.parametrize(
-    "version", ["0.5.3", "0.5.10.post1", "0.5.11", "0.5.17", "0.5.20", "0.5.23"]
+    "version", ["0.5.3", "0.5.10.post1", "0.5.11", "0.5.17", "0.5.20", "0.5.21", "0.5.23"]
 )
 def test_the_flags_that_prove_reads_are_those_that_the_release_publishes(version, ranks):
     """All four: two are the server's functions, two are asked of the executed layer."""

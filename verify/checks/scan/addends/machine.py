@@ -40,6 +40,8 @@ ENGINE = reading()
 MODELS, TRAITS = ENGINE.library.models, ENGINE.traits
 # how the size of the expert-parallel group is written
 EP_SIZE = SIZE_OF["EP"].partition(" ")[0]
+# what tells shared experts apart that every rank has among the routed ones
+FUSED = ("fused",)
 ADDING_METHODS = frozenset({"add", "add_", "sub", "sub_"})
 # how a communicator is told what kind of layer it serves
 MODES_FACTORY = "init_new"
@@ -109,7 +111,7 @@ class AddendMachine(SameMachine):
         if present == FALSE:
             return result
         place = self.state.place(())
-        part = Part(self.state.origin(place, (), told=("fused",)), present)
+        part = Part(self.state.origin(place, (), told=FUSED), present)
         self.fused.add(part.origin)
         self.addends[part.origin] = place
         return Tensor((*result.parts, part))
