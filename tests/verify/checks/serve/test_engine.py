@@ -13,13 +13,6 @@ from verify.cli import command_line
 
 pytestmark = [pytest.mark.engine, pytest.mark.ranks, pytest.mark.timeout(600)]
 
-REPAIR = """
-import sglang.srt.models.qwen3_moe as q
-F = q.Qwen3MoeSparseMoeBlock.forward_normal
-def forward_normal(self, h, should_allreduce_fusion=False, use_reduce_scatter=False):
-    return F(self, h, should_allreduce_fusion or use_reduce_scatter, use_reduce_scatter)
-q.Qwen3MoeSparseMoeBlock.forward_normal = forward_normal
-"""
 PYTHON = os.environ.get("SERVE_PYTHON")
 RELEASES = os.environ.get("SERVE_RELEASES")
 SAMPLES = Path(__file__).parent / "samples"
@@ -49,8 +42,7 @@ def test_23734_is_seen_in_decode_only(tmp_path):
 
 
 def test_23734_repaired_in_memory_is_exact(tmp_path):
-    patch = tmp_path / "repair.py"
-    patch.write_text(REPAIR)
+    patch = SAMPLES / "sum_left_to_scatter.py"
     words = ("--layout", "tp2.dp2.ep2", "--patch", str(patch))
     code, (case,) = served(tmp_path, "0.5.10.post1", *words)
     assert (code, case["outcome"]) == (0, "exact")
