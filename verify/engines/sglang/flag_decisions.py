@@ -16,7 +16,7 @@ FETCHED = "(?:dwdp_size > 1|enable_dwdp)"
 COMPLETE = r"post_experts_output_is_complete\("
 LATER = r"should_skip_mlp_all_reduce\(\)"
 FORBIDDEN = "(?:disable_fp4_allgather|DISABLE_FLASHINFER_CUTLASS_MOE_FP4_ALLGATHER)"
-NVFP4 = "(?:quantization|MOE_QUANTIZATION) == 'modelopt_fp4'"
+NVFP4 = "(?:quantization|MOE_QUANTIZATION) == .modelopt_fp4"
 FUSES, SCATTERS = r"fuse_mlp_allreduce\b", r"mlp_reduce_scatter\b"
 # backends whose combine sums
 COMBINES = (r"\.is_flashinfer\(\)", r"\.is_pplx\(\)", r"\.is_flashinfer_megamoe\(\)")
@@ -36,7 +36,7 @@ FLAG_DUTIES = (
         yes=(((FETCHED, True), (FP4, True), *((each, True) for each in COMBINES)),),
         no=(
             ((FETCHED, False),),
-            ((FP4, False),),
+            ((FP4, False), ("is_tp_path", False)),
             *(((each, False),) for each in COMBINES),
         ),
     ),
@@ -77,7 +77,6 @@ FLAG_DUTIES = (
             ((r"is_dp_attention_enabled\(\)", True), (r"dp_size(?:\(\))? > 1", True)),
             ((r"(?<!moe_)(?:tp_size|parallel_world_size).*== .*dp_size", True),),
         ),
-        always=True,
     ),
     # the dispatcher gathers rows in FP4 and scatters their sum
     _predicate(
@@ -89,12 +88,10 @@ FLAG_DUTIES = (
             ((r"is_dp_attention_enabled\(\)", True),),
             ((NVFP4, True),),
         ),
-        always=True,
     ),
     _predicate(
         function="can_merge_post_experts_all_reduce",
         yes=(((r"moe_dp_size == 1", True),),),
         needs="copies of the experts",
-        always=True,
     ),
 )

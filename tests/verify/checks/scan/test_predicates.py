@@ -81,8 +81,7 @@ def test_predicates_that_ask_what_they_must(scanned: Callable[..., ScanResult], 
     assert said_of(scanned, text) == {}
 
 
-TELLS = 'get_flags().moe.quantization == "modelopt_fp4"'
-TOKENS = "get_parallel().tp_size == get_parallel().attn_dp_size"
+OPENS = "(\n        not should_use"
 FLASHINFER = "if get_moe_a2a_backend().is_flashinfer()"
 MERGES = "can_merge_post_experts_all_reduce"
 
@@ -98,16 +97,18 @@ MERGES = "can_merge_post_experts_all_reduce"
             ("if get_parallel().dwdp_size > 1", "if get_parallel().dwdp_size == 1"),
             (DONE, ""),
         ),
-        (APART, (TOKENS, "True"), (BY_TOKENS, "")),
-        (APART, (f"{TOKENS}\n", f"{TOKENS.replace('tp_size', 'moe_ep_size')}\n"), (BY_TOKENS, "")),
-        (APART, (TELLS, "True"), (FP4, "")),
+        (APART, (f"return {OPENS}", f"return not {OPENS}"), (BY_TOKENS, "")),
         (APART, ("return should_skip_mlp_all_reduce() or", "return not True or not"), (BOTH, "")),
         (TOGETHER, ("if is_tp_path and should", "if not should"), (BOTH, "")),
         (TOGETHER, ("return False", "return 1 == 1"), (BOTH, "")),
         # no where somebody has: only what sums there
         (APART, ("return should_skip_mlp_all_reduce() or", "return False or"), (BOTH, "")),
         (TOGETHER, (FLASHINFER, f"{FLASHINFER} and False"), (BOTH, BACKEND)),
-        (APART, ("> 1 and get_parallel().moe_dp_size == 1", "> 1 and True"), (MERGES, "copies")),
+        (
+            APART,
+            ("> 1 and get_parallel().moe_dp_size == 1", "> 1 or get_parallel().moe_dp_size == 1"),
+            (MERGES, "copies"),
+        ),
     ],
 )
 def test_predicates_that_do_not(
