@@ -59,10 +59,10 @@ FLAG_DUTIES = (
                 *((each, True) for each in COMBINES),
             ),
         ),
+        # what is scattered by tokens its layer leaves to a later step anyway
         no=(
             ((LATER, False),),
             ((FETCHED, False),),
-            ((BY_TOKENS, False),),
             ((FP4, False), ("is_tp_path", False)),
             *(((each, False),) for each in COMBINES),
         ),
