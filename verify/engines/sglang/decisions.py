@@ -272,6 +272,7 @@ COMMUNICATOR_DUTIES = (
         function="is_same_group_size",
         yes=(((SAME_SIZE, True),),),
         no=(((SAME_SIZE, False),),),
+        always=True,
     ),
     _scattering(
         calls=("reduce_scatterv", "dp_reduce_scatter_tensor", "dp_scatter"),

@@ -93,5 +93,6 @@ FLAG_DUTIES = (
         function="can_merge_post_experts_all_reduce",
         yes=(((r"moe_dp_size == 1", True),),),
         needs="copies of the experts",
+        always=True,
     ),
 )

@@ -106,7 +106,7 @@ MERGES = "can_merge_post_experts_all_reduce"
         (TOGETHER, (FLASHINFER, f"{FLASHINFER} and False"), (BOTH, BACKEND)),
         (
             APART,
-            ("> 1 and get_parallel().moe_dp_size == 1", "> 1 or get_parallel().moe_dp_size == 1"),
+            ("> 1 and get_parallel().moe_dp_size == 1", "> 1 and True"),
             (MERGES, "copies"),
         ),
     ],

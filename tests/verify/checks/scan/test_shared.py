@@ -92,6 +92,11 @@ class LayerScatterModes:
         return ScatterMode.SCATTERED if enable_moe_dense_fully_dp() else ScatterMode.FULL
 
 
+class CommunicateContext:
+    def is_same_group_size(self, a, b):
+        return self.process_group_sizes[a] == self.process_group_sizes[b]
+
+
 class CommunicateSummableTensorPairFn:
     @staticmethod
     def get_fn(hidden_states_input_mode, residual_input_mode, output_mode, context):
@@ -188,6 +193,7 @@ GATHERED = "_dp_gather_via_all_gather"
 MODE = "_compute_mlp_mode"
 OUTPUT = ("lost-sum", "sum_output")
 EXPERT = ("lost-sum", "sum_post_experts_output")
+ALIKE = "self.process_group_sizes[a] == self.process_group_sizes[b]"
 OWN = "get_attention_tp_group()"
 DP = "is_dp_attention_enabled()"
 FUSES = "should_fuse_mlp_allreduce_with_next_layer"
@@ -256,6 +262,8 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
             "or is_dp_attention_enabled()",
             ("lost-sum", APPLIES),
         ),
+        # also where nothing is left of what it asked
+        (f"return {ALIKE}", "return True", ("lost-sum", "is_same_group_size")),
         ("return _is_flash", "return not _is_flash", ("lost-sum", APPLIES)),
     ],
 )
