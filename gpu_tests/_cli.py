@@ -17,6 +17,7 @@ from gpu_tests.report import make_report
 from gpu_tests.specs import SPECS
 from verify.errors import VerifyError
 from verify.logic.flags import flag_names
+from verify.report.about import internal_error
 from verify.report.deliver import check_outputs, deliver, discard_stdout
 from verify.report.progress import quiet
 from verify.report.render import RENDERERS, render
@@ -38,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("gpu_tests: interrupted\n")
     except Exception as error:
         # 1 would be a verdict
-        why = f"{type(error).__name__}: {error}"
-        sys.stderr.write(f"gpu_tests: internal error: {one_line(why)}; please report it\n")
+        sys.stderr.write(f"gpu_tests: {one_line(internal_error(error))}\n")
         return 3
     return 2
 

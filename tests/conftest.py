@@ -2,6 +2,7 @@
 strings in all.
 """
 
+import gc
 import os
 from functools import cache
 from itertools import product
@@ -17,6 +18,9 @@ from verify.report.report import Finding, GridLine, GridSection, RanksSection, R
 
 # before anything imports torch: tests run side by side, and threads that wait for a core spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# modules and tests stay: to look through them again and again for garbage takes a sixth of the time
+gc.set_threshold(100_000, 20, 50)
 
 # how long an example takes says how busy the machine is, not whether the example is right
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,6 +63,11 @@ def pytest_collection_modifyitems(items):
     if gone:
         raise pytest.UsageError(f"tests/conftest.py names files that are not there: {gone}")
     items.sort(key=lambda item: PLACES.get(item.nodeid.partition("::")[0], len(LONGEST)))
+
+
+def pytest_collection_finish():
+    """What has been imported and collected stays until the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

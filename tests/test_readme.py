@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from verify.cli import command_line, configuration
-from verify.report import choices, ignores
+from verify.report import about, choices, ignores
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,6 +112,17 @@ def test_the_ignore_comment_is_one():
 def test_every_command_and_choice_is_named():
     for name in (*command_line.COMMANDS, *choices.FAIL_ON):
         assert re.search(rf"(`|### |, |-m verify |diff |--fail-on ){name}\b", README), name
+
+
+def test_the_picture_is_seen_where_the_package_is_listed():
+    """Only an absolute address works there: the picture has one as soon as the repository has."""
+    (picture,) = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    repository = about.addresses().get("Repository")
+    if repository is None:
+        assert (ROOT / picture).is_file()
+    else:
+        assert picture.startswith("https://")
+        assert (ROOT / picture.partition("/main/")[2]).is_file()
 
 
 def test_installing_commands_are_what_ci_runs():

@@ -6,6 +6,8 @@ output. `--argued MODEL` (repeatable): its divergences are argued in docs/findin
 A model is covered where tp2, tp2.ep2 and tp4 are exact, or argued, with every corruption seen, and
 so is each layout with attention data parallelism and expert parallelism that was run, unless the
 model does not know it (*sizes differ*, *cannot run*: said in the row).
+
+`--launches`: a line a case instead, with the nats, and how its corruptions showed.
 """
 
 import argparse
@@ -25,6 +27,11 @@ SHOWN = (*NEEDED, "tp2.dp2.ep2", "tp4.ep2", "tp4.dp2.ep2", "tp4.dp2.ep4")
 REPAIRED = " repaired"
 CONTROL = 20
 """A model that was run in more layouts than these is in a table of all layouts."""
+FUSION = {
+    "--enforce-disable-flashinfer-allreduce-fusion": "fusion off",
+    "--enable-flashinfer-allreduce-fusion": "fusion on",
+}
+IN_WORDS = {"in-module": "in their module"}
 SEEN = ("diverged", "in-module", "unused", "sizes-differ", "cannot-run")
 
 
@@ -33,6 +40,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--argued", action="append", default=[], metavar="MODEL")
+    parser.add_argument("--launches", action="store_true")
     given = parser.parse_args(words)
     rows = latest(row for file in given.files for row in read(file))
     if not rows:
@@ -40,10 +48,55 @@ def main(words: Sequence[str]) -> int:
         return 2
     for release in sorted({row["release"] for row in rows}):
         of_release = [row for row in rows if row["release"] == release]
-        sys.stdout.write(
-            "".join(f"{line}\n" for line in section(release, of_release, argued=given.argued))
+        lines = (
+            launches(release, of_release)
+            if given.launches
+            else section(release, of_release, argued=given.argued)
         )
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     return 0
+
+
+def launches(release: str, rows: Sequence[Row]) -> Iterator[str]:
+    """A line a case of one release."""
+    yield f"## {release}\n"
+    yield from _table(
+        ["model", "layout", "", "outcome", "nats", "allowed", "made wrong"],
+        (
+            [
+                row["model"],
+                row["layout"],
+                _as(row),
+                row["outcome"].replace("-", " "),
+                *(
+                    "" if row[name] is None else f"{row[name]:.2f}"
+                    for name in ("dlogprob", "tolerance")
+                ),
+                row["reason"] or _wrong(row["corruptions"]),
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _as(row: Row) -> str:
+    """How the model was launched, beside its layout."""
+    environment = [word for word in row["launch"] if "=" in word and not word.startswith("-")]
+    words = [*environment, *(FUSION.get(each, each) for each in row["arguments"])]
+    if row["patch_digest"]:
+        words.append(row["patch"])
+    if row["seed"]:
+        words.append(f"seed {row['seed']}")
+    return ", ".join(words) or "as released"
+
+
+def _wrong(corruptions: Sequence[Mapping[str, Any]]) -> str:
+    """How many were tried and how they were seen; the least that one moved log-probabilities."""
+    counts = Counter(each["seen"] for each in corruptions)
+    least = min((each["nats"] for each in corruptions if each["seen"] == "diverged"), default=0.0)
+    how = [f"{counts.pop('diverged', 0)} diverged by at least {least:.1f}"]
+    how += [f"{n} {IN_WORDS.get(name, name)}" for name, n in sorted(counts.items())]
+    return f"{len(corruptions)}: " + ", ".join(how)
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:

@@ -18,7 +18,8 @@ RUNS = 3
 PARSED = {
     "mention": "the files that mention a reduction",
     "layers": "all models and layers",
-    "tree": "the whole tree",
+    "tree": "all that the scan opens",
+    "release": "every file of the release",
 }
 
 PARSE = """
@@ -27,9 +28,9 @@ from verify.engines.sglang.vocabulary import COLLECTIVES, PRODUCER
 from verify.engines.sources import open_source
 warnings.simplefilter("ignore")
 words = (*PRODUCER, *COLLECTIVES) if sys.argv[2] == "mention" else ("",)
-with open_source(sys.argv[1]) as tree:
+with open_source(sys.argv[1], below="" if sys.argv[2] == "release" else None) as tree:
     paths = tree.under("sglang/srt/models/") + tree.under("sglang/srt/layers/")
-    paths = tree.paths if sys.argv[2] == "tree" else paths
+    paths = tree.paths if sys.argv[2] in ("tree", "release") else paths
     texts = [text for text in map(tree.read, paths) if any(word in text for word in words)]
 start, used = time.perf_counter(), time.process_time()
 for text in texts:

@@ -11,13 +11,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from verify.engines.registry import READ
 from verify.errors import VerifyError
-from verify.report import baseline, choices
+from verify.report import about, baseline, choices
+from verify.report.about import NAME
 from verify.report.deliver import check_outputs, deliver, discard_stdout
 from verify.report.ending import EndedError, StoppedError, ending_by_signal
 from verify.report.progress import quiet
@@ -25,8 +25,8 @@ from verify.report.render import RENDERERS, render
 from verify.report.render.words import one_line
 from verify.report.report import Report
 from verify.source.repository import checkout_of, file_prefix
+from verify.source.revision import provenance
 
-NAME = "moe-allreduce-verify"
 EPILOG = "exit codes: 0 fine, 1 findings, 2 cannot run, 3 internal error"
 FORMATS = (
     "table for people (the default), concise (a line a finding), html to look through, markdown, "
@@ -139,7 +139,7 @@ def _guarded(argv: Sequence[str]) -> int:
         _say("verify: interrupted")
         return 2
     except Exception as error:
-        _say(f"verify: internal error: {type(error).__name__}: {error}; please report it")
+        _say(f"verify: {about.internal_error(error)}")
         return 3
 
 
@@ -206,6 +206,8 @@ def _run(arguments: argparse.Namespace) -> tuple[Report, KeyboardInterrupt | Non
     if folder is not None:
         files = (finding.file for finding in report.findings if finding.file)
         report = replace(report, file_prefix=file_prefix(folder, files))
+        if "sarif" in (arguments.format, *(name for name, _ in arguments.also)):
+            report = replace(report, commit=provenance(source or ""))
     report = choices.selected(report, arguments)
     expect = getattr(arguments, "expect", None)
     written = getattr(arguments, "write_expect", None)
@@ -255,7 +257,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         description="Every partial sum a MoE block produces is added up exactly once: shown.",
         epilog=f"COMMAND --help says more; {EPILOG}",
     )
-    parser.add_argument("--version", action="version", version=f"{NAME} {_version()}")
+    parser.add_argument("--version", action="version", version=f"{NAME} {about.version()}")
     parser.add_argument(
         "--print-completion",
         action=_Completion,
@@ -284,13 +286,6 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             _configure(subparser, name)
             subparser.set_defaults(run=command.run)
     return parser
-
-
-def _version() -> str:
-    try:
-        return version(NAME)
-    except PackageNotFoundError:
-        return "of an unknown version: it is not installed"
 
 
 def _configure(parser: argparse.ArgumentParser, name: str) -> None:

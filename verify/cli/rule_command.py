@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    """Explain; raises `VerifyError` for a rule there is not."""
+    """Explain; `--all` every rule. Raises `VerifyError` for a rule there is not."""
     if arguments.rule is None:
         return _all()
     return _one(RULES[known_rule(arguments.rule)])
@@ -30,24 +30,29 @@ def _all() -> Report:
         title="Rules",
         summary=f"{len(RULES)} rules; `rule ID` explains one",
         payload={"rules": [_json(law) for law in RULES.values()]},
-        sections=(laws,),
+        sections=(laws, *(_section(law, title=law.id, more=True) for law in RULES.values())),
         findings=(),
     )
 
 
 def _one(law: Rule) -> Report:
-    example = law.example
-    lines = [("level", law.level), ("what, why", law.help)]
-    if example is not None:
-        lines += [("wrong", example.wrong), ("right", example.right), ("seen in", example.seen)]
     return Report(
         command="rule",
         title=law.id,
         summary=f"--select {law.id} shows these only, --ignore {law.id} all but these",
         payload={"rules": [_json(law)]},
-        sections=(TableSection(title=law.title, columns=("", ""), rows=tuple(lines)),),
+        sections=(_section(law, title=law.title),),
         findings=(),
     )
+
+
+def _section(law: Rule, *, title: str, more: bool = False) -> TableSection:
+    example = law.example
+    lines = [] if title == law.title else [("means", law.title)]
+    lines += [("level", law.level), ("what, why", law.help)]
+    if example is not None:
+        lines += [("wrong", example.wrong), ("right", example.right), ("seen in", example.seen)]
+    return TableSection(title=title, columns=("", ""), rows=tuple(lines), more=more)
 
 
 def _json(law: Rule) -> dict[str, Json]:

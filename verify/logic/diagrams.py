@@ -79,8 +79,8 @@ class Logic:
         key = (a, b)
         known = self._boths.get(key)
         if known is None:
-            # where a scan spends most of its time: what `_split` does, without the call, and
-            # nothing is asked of a side that is false
+            # where a scan spends most of its time: what `_split` and `_node` do, without the
+            # calls, and nothing is asked of a side that is false
             level, low_a, high_a = self._nodes[a]
             level_b, low_b, high_b = self._nodes[b]
             if level < level_b:
@@ -89,7 +89,10 @@ class Logic:
                 level, low_a, high_a = level_b, a, a
             low = self.both(low_a, low_b) if low_a and low_b else FALSE
             high = self.both(high_a, high_b) if high_a and high_b else FALSE
-            known = self._boths[key] = self._node(level, low, high)
+            known = low if low == high else self._unique.get((level, low, high))
+            if known is None:
+                known = self._node(level, low, high)
+            self._boths[key] = known
         return known
 
     def either(self, a: Cond, b: Cond) -> Cond:
@@ -240,15 +243,15 @@ class Logic:
         A row is true when the condition can hold there for some values of all other atoms, or,
         with `always`, when it holds for every one.
         """
-        result = 0
-        for row in range(1 << len(flags)):
-            left = condition
-            for index, flag in enumerate(flags):
-                bit = row >> (len(flags) - 1 - index) & 1
-                left = self.assume(left, flag, value=bool(bit))
-            if left == TRUE or (left != FALSE and not always):
-                result |= 1 << row
-        return result
+        if condition <= TRUE or not flags:
+            holds = condition == TRUE or (condition != FALSE and not always)
+            return (1 << (1 << len(flags))) - 1 if holds else 0
+        first, rest = flags[0], flags[1:]
+        without, with_it = (
+            self.table(self.assume(condition, first, value=value), rest, always=always)
+            for value in (False, True)
+        )
+        return with_it << (1 << len(rest)) | without
 
     def row(self, bits: Sequence[tuple[str, bool]]) -> Cond:
         """The condition that the atoms have just these values."""

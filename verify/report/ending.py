@@ -61,6 +61,21 @@ def ending_by_signal() -> Iterator[None]:
         os.kill(os.getpid(), wanted)
 
 
+@contextmanager
+def starting_children() -> Iterator[None]:
+    """A signal inside the block is heeded at its end.
+
+    A child that is half started when its parent goes complains of what it has not been told.
+    """
+    _STARTING.append(0)
+    try:
+        yield
+    finally:
+        number = _STARTING.pop()
+    if number:
+        _end(number, None)
+
+
 def end_with_parent() -> None:
     """From now on this process is killed when the thread that started it is gone (Linux only)."""
     if sys.platform == "linux":
@@ -69,7 +84,14 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+_STARTING: list[int] = []
+"""For each `starting_children` the signal that has come meanwhile, else 0."""
+
+
 def _end(number: int, _frame: FrameType | None) -> None:
+    if _STARTING:
+        _STARTING[-1] = number
+        return
     # a second one must not stop the first one's work
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)

@@ -15,6 +15,8 @@ SCHEMA_VERSION = 2
 Reach = Literal["default", "option", "conditional"]
 # the rule of what could not be looked at, which no choice lets pass
 NOT_ANALYSED = "not-analysed"
+# how a related place's `what` begins where it sums before the finding's own does
+SUMS_FIRST = "sums up first"
 REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
 
 
@@ -34,11 +36,11 @@ class Finding:
     In three parts: `message` says what happens, `sums` who sums it up and when, `fix` what to do.
     `file` is relative to the folder that holds the package; `row` is bits in flag order, `rows` are
     all in which it happens; `counts` holds, per rank, how often each rank's partial sum is counted
-    in what that rank ends up with; `groups` maps a group kind to its rank lists, so that the counts
-    can be drawn. `takes` are the settings without which it does not happen (`tp_size > 1`), where
-    a setting and not this place is what is wrong; `conditions` what else the layer's code asks for.
-    `reach`, `launch` and `needs` say what it takes to meet it on a server; `refused` where the
-    source refuses others.
+    in what that rank ends up with, and `counts_of` of which token, where tokens differ; `groups`
+    maps a group kind to its rank lists, so that the counts can be drawn. `takes` are the settings
+    without which it does not happen (`tp_size > 1`), where a setting and not this place is what is
+    wrong; `conditions` what else the layer's code asks for. `reach`, `launch` and `needs` say what
+    it takes to meet it on a server; `refused` where the source refuses others.
     """
 
     rule: str
@@ -56,6 +58,7 @@ class Finding:
     # what the engine itself said, `command`, `said` and `why`; None where it was not asked
     serve: Mapping[str, Json] | None = None
     counts: tuple[tuple[int, ...], ...] | None = None
+    counts_of: str = ""
     groups: Mapping[str, tuple[tuple[int, ...], ...]] | None = None
     rows: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
@@ -138,8 +141,9 @@ class Report:
     `file_prefix` before a finding's `file` is its path in the repository that holds the source,
     `python/`; empty where the source is in no repository. `code` holds the lines of the source
     around findings, by file and number; `web` is the address under which its files can be read,
-    empty where nobody has published them. `requirement` names the source for another command.
-    `everything` where a reader asked for all there is.
+    empty where nobody has published them; `commit` is the repository and revision of a checkout.
+    `requirement` names the source for another command. `everything` where a reader asked for all
+    there is.
     """
 
     command: str
@@ -151,6 +155,7 @@ class Report:
     file_prefix: str = ""
     code: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     web: str = ""
+    commit: tuple[str, str] | None = None
     requirement: str = ""
     everything: bool = False
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -25,7 +26,8 @@ from verify.report.progress import waiting
 from verify.source import cache
 
 TIME_LIMIT_S = 900
-RETRIES = "1"  # so that an index out of reach is said within two seconds
+ANSWER_S = 2  # an index that has not answered by then is out of reach
+RETRIES = "1"
 
 # releases are tagged for one interpreter and platform; any machine may read what it never runs
 FOREIGN = (
@@ -40,6 +42,8 @@ FOREIGN = (
     ),
 )
 UNREACHABLE = re.compile(r"after connection broken by '(.*)': /")
+UNANSWERED = re.compile(r"Could not fetch URL (\S+): (.*) - skipping")
+STATUS = re.compile(r"too many (\d{3}) error responses|\b(\d{3}) (?:Client|Server) Error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,8 @@ def names_one_version(requirement: Requirement) -> bool:
 
 
 def _download(requirement: Requirement, folder: Path) -> Path:
+    if not os.environ.get("PIP_NO_INDEX"):
+        _ask(requirement)
     complaint = ""
     for options in ((), FOREIGN):
         complaint = _pip(requirement, folder, options)
@@ -133,48 +139,78 @@ def _download(requirement: Requirement, folder: Path) -> Path:
     raise VerifyError(f"pip found no wheel for {requirement}: {complaint}")
 
 
+def _ask(requirement: Requirement) -> None:
+    """Raises `VerifyError` where no index answers in time, or only with an error."""
+    # who knows the index to be slow has told pip how long to wait
+    told = "PIP_TIMEOUT" in os.environ or "PIP_DEFAULT_TIMEOUT" in os.environ
+    patience = () if told else ("--timeout", str(ANSWER_S))
+    words = ("index", "versions", requirement.name, "-vv", "--retries", "0", *patience)
+    # a name server that is silent must not take longer than the index may
+    done = _run_pip(requirement, words, RES_OPTIONS=f"timeout:{ANSWER_S} attempts:1")
+    said = UNANSWERED.findall(done.stdout + done.stderr)
+    # where it has no such project a further index may have it, and pip says so itself
+    wrong = [one for one in said if _status(one[1]) != "404"]
+    if done.returncode and wrong:
+        url, error = wrong[-1]
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        raise VerifyError(f"cannot fetch {requirement}: the package index {host} {_reason(error)}")
+
+
+def _status(error: str) -> str:
+    """The HTTP status that pip speaks of, if any."""
+    found = STATUS.search(error)
+    return (found[1] or found[2]) if found else ""
+
+
 def _pip(requirement: Requirement, folder: Path, options: tuple[str, ...]) -> str:
     """Run pip; returns its last error line, nothing when it succeeded.
 
     Raises `VerifyError` where another try with other options cannot help.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-input", "--disable-pip-version-check", "--quiet", "--retries", RETRIES]
-    command += [*options, "--dest", str(folder), str(requirement)]
-    environment = {**os.environ, "PIP_NO_COLOR": "1"}
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise VerifyError(
-            f"waited {TIME_LIMIT_S} s for pip to download {requirement}: gave up"
-        ) from error
+    words = ("download", "--no-deps", "--only-binary=:all:", "--quiet", "--retries", RETRIES)
+    done = _run_pip(requirement, (*words, *options, "--dest", str(folder), str(requirement)))
     if done.returncode == 0:
         return ""
-    if "No module named pip" in done.stderr:
-        raise VerifyError(f"fetching {requirement} needs pip beside {shutil.which(sys.executable)}")
     said = done.stderr.splitlines()
     errors = [line for line in said if line.startswith("ERROR")]
     unreachable = UNREACHABLE.search(done.stderr)
     if unreachable and (not errors or "No matching distribution" in errors[-1]):
         raise VerifyError(
-            f"cannot fetch {requirement}: the package index is out of reach "
-            f"({_reason(unreachable[1])})"
+            f"cannot fetch {requirement}: the package index {_reason(unreachable[1])}"
         )
     if "No space left on device" in done.stderr:
         raise VerifyError(f"cannot fetch {requirement}: no space left on the device of {folder}")
     return (errors or said or [f"pip ended with code {done.returncode}"])[-1]
 
 
+def _run_pip(
+    requirement: Requirement, words: tuple[str, ...], **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", *words, "--no-input", "--disable-pip-version-check"]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIME_LIMIT_S,
+            env={**os.environ, "PIP_NO_COLOR": "1", **variables},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise VerifyError(
+            f"waited {TIME_LIMIT_S} s for pip to download {requirement}: gave up"
+        ) from error
+    if "No module named pip" in done.stderr:
+        raise VerifyError(f"fetching {requirement} needs pip beside {shutil.which(sys.executable)}")
+    return done
+
+
 def _reason(error: str) -> str:
     """The words of pip's nested exception, without its classes and addresses."""
-    return error.rpartition(": ")[2].strip("\"'()") or error
+    if status := _status(error):
+        return f"answers with status {status}"
+    why = error.rpartition(": ")[2].strip("\"'()") or error
+    why = "no answer in time; PIP_TIMEOUT=60 waits longer" if "timed out" in error else why
+    return f"is out of reach ({why})"

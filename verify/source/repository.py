@@ -17,11 +17,11 @@ def file_prefix(source: Path, files: Iterable[str]) -> str:
     """What stands before the files' names in the repository around `source`: `python/`, or nothing.
 
     `files` are relative to the folder that holds the package, which is `source`, its `python`
-    folder or its parent. Nothing is added for a source outside every repository.
+    folder, or one of the two above it. Nothing is added for a source outside every repository.
     """
     folder = source.resolve()
     named = next(iter(files), None)
-    holders = (folder / "python", folder, folder.parent)
+    holders = (folder / "python", folder, *folder.parents[:2])
     holder = next((place for place in holders if named and os.path.isfile(place / named)), None)
     if holder is None:
         return ""

@@ -5,14 +5,18 @@ fetched for a partial clone.
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from verify.errors import VerifyError
 
 TIME_LIMIT_S = 120
+REMOTE = "origin"
+SCP = re.compile(r"(\w[^/:]*):(?!//)(.+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,46 @@ def revision_of(text: str) -> Revision | None:
         )
         raise VerifyError(f"{text}: git knows no such commit{why}")
     return Revision(checkout=checkout, commit=answer.stdout.decode().strip(), name=text)
+
+
+def provenance(source: str) -> tuple[str, str] | None:
+    """(the repository's address, the commit) of SOURCE, a folder that git tracks or `PATH@REV`.
+
+    The address is that of the remote, as a URI and without credentials, else the repository's
+    folder. None for any other source, and without git.
+    """
+    try:
+        revision = None if Path(source).is_dir() else revision_of(source)
+        folder = revision.checkout if revision else Path(source)
+        commit = revision.commit if revision else "HEAD"
+        if not folder.is_dir():
+            return None
+        # the folder itself: what a repository ignores is not of its commit
+        known = _git(folder, "rev-parse", "--verify", f"{commit}:./")
+        answers = (
+            _git(folder, "rev-parse", "--verify", commit),
+            _git(folder, "rev-parse", "--show-toplevel"),
+            _git(folder, "config", "--get", f"remote.{REMOTE}.url"),
+        )
+    except VerifyError:
+        return None
+    if known.returncode:
+        return None
+    commit, top, remote = (one.stdout.decode("utf-8", "replace").strip() for one in answers)
+    return _uri(remote) or Path(top).as_uri(), commit
+
+
+def _uri(remote: str) -> str:
+    """A remote as a URI: `git@host:path` is ssh; a path of this machine is none."""
+    scp = SCP.fullmatch(remote)
+    if scp:
+        return f"ssh://{scp[1]}/{scp[2].lstrip('/')}"
+    parts = urlsplit(remote)
+    if not parts.scheme or not parts.netloc:
+        return ""
+    # a token in an address is a password
+    host = parts.netloc if parts.scheme == "ssh" else parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=host).geturl()
 
 
 def folder_in(revision: Revision) -> str:

@@ -203,9 +203,14 @@ def _holders(path: Path, inside: str) -> tuple[Path, ...]:
 def _revision(revision: Revision, package: Package, below: str) -> SourceTree:
     """The `.py` files of a commit, all of them in memory: git is asked once."""
     files = listing(revision)
-    here = folder_in(revision)
-    roots = (f"{here}python/{package.name}/", f"{here}{package.name}/", here)
-    known = (r for r in roots if any(n.startswith(f"{r}{package.inside}/") for n in files))
+    here, inside = folder_in(revision), f"{package.inside}/"
+    if not here and revision.checkout.resolve().name == package.inside:
+        # the repository is the folder by which the package is known
+        files, here = {f"{inside}{name}": blob for name, blob in files.items()}, inside
+    roots = [f"{here}python/{package.name}/", f"{here}{package.name}/", here]
+    if f"/{here}".endswith(f"/{inside}"):
+        roots.append(here.removesuffix(inside))
+    known = (r for r in roots if any(n.startswith(f"{r}{inside}") for n in files))
     root = next(known, None)
     if root is None:
         raise VerifyError(f"no {package.name} source in {revision.name}: {_expected(package)}")
@@ -230,10 +235,13 @@ def _revision(revision: Revision, package: Package, below: str) -> SourceTree:
 
 def _unreadable(file: Path, package: Path) -> str | None:
     try:
-        target = file.resolve(strict=True)
-        if file.is_symlink() and not target.is_relative_to(package.resolve()):
-            return "a link that leaves the source, not followed"
-        if not stat.S_ISREG(target.stat().st_mode):
+        mode = file.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            target = file.resolve(strict=True)
+            if not target.is_relative_to(package.resolve()):
+                return "a link that leaves the source, not followed"
+            mode = target.stat().st_mode
+        if not stat.S_ISREG(mode):
             return "not a regular file"
     except (OSError, RuntimeError):
         return "a link that leads nowhere"

@@ -315,6 +315,7 @@ CASES = [
     case("scan sglnag==0.5.11", 2, "by name only sglang"),
     case("scan 'sglang==0.5.11\n'", 2, "nor a requirement like sglang==0.5.11"),
     case("""scan 'sglang; python_version > "3"'""", 2, "only a name and versions"),
+    case("scan sglang==", 2, "nor a requirement like sglang==0.5.11"),
     case("scan -- -r", 2, "nor a requirement like sglang==0.5.11"),
     case("scan sglang==99", 2, "pip found no wheel for sglang==99"),
     case("scan sglang==0.5.*", 2, "pip found no wheel for sglang==0.5.*"),
@@ -323,6 +324,8 @@ CASES = [
     # nothing to look at
     case("scan empty", 2, "expected python/sglang/srt", made=empty_folder),
     case("scan empty", 2, "nothing to look at", made=empty_srt),
+    case("report --source M", 2, "nothing to look at: none of 22 sites in it"),
+    case("report --source M --model llama4", 2, "nothing to look at: none of 1 site in it"),
     case("scan a.whl", 2, "nothing to look at", made=wheel_of_nothing),
     # what could not be looked at is a finding
     case("scan M", 1, "not read", made=broken_syntax),

@@ -1,6 +1,7 @@
 """The command line as a process: exit codes, streams, files, and nothing imported in vain."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from verify.cli import command_line
 from verify.errors import VerifyError
+from verify.report import about
 from verify.report.report import Finding, Report
 
 REPORT = Report(
@@ -253,3 +255,12 @@ def test_an_internal_error_is_one_line_and_no_finding(monkeypatch, capsys):
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert "internal error: AssertionError: nobody expects" in captured.err
+    assert re.search(r"test_command_line.py:\d+\); please report it: \S+", captured.err)
+
+
+def test_an_internal_error_is_reported_where_the_project_says(monkeypatch, capsys):
+    monkeypatch.setattr(about, "addresses", lambda: {"Issues": "https://example.org/issues"})
+    test_an_internal_error_is_one_line_and_no_finding(monkeypatch, capsys)
+    monkeypatch.setattr("verify.checks.scan.command.run", None)
+    assert command_line.main(["scan", "anything"]) == 3
+    assert capsys.readouterr().err.endswith("please report it: https://example.org/issues\n")

@@ -85,6 +85,52 @@ def ends(process, number, family):
     return out
 
 
+# two workers that never come to an end, over the pool that prove has
+POOL = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, util
+from verify.report.ending import ending_by_signal, starting_children
+
+def work(folder):
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with ending_by_signal(), ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(work, sys.argv[1:] * 2))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_workers_that_would_work_for_ever(tmp_path, number):
+    (tmp_path / "pool_of_two.py").write_text(POOL)
+    told = tmp_path / "told"
+    told.mkdir()
+    with started(tmp_path, told, module="pool_of_two") as process:
+        wait_for(lambda: len(list(told.iterdir())) == 2)
+        ends(process, number, children(process))
+
+
+def test_a_signal_while_a_worker_starts_waits_for_it(tmp_path):
+    """As a hangup comes between the worker's start and the first that it is told."""
+    program = (
+        "import os, sys, signal; from multiprocessing import util; real = util.spawnv_passfds\n"
+        "def start(*words):\n"
+        "    number = real(*words)\n"
+        "    if 'spawn_main' in str(words): os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return number\n"
+        "util.spawnv_passfds = start\n"
+        "from verify.cli.command_line import main\n"
+        "if __name__ == '__main__': sys.exit(main(['prove', '--max-ranks', '64']))\n"
+    )
+    (tmp_path / "hung_up.py").write_text(program)
+    with started(tmp_path, module="hung_up") as process:
+        _, err = process.communicate(timeout=START_S)
+        assert process.returncode == -signal.SIGHUP
+        assert "Traceback" not in err
+
+
 def busy(family):
     """Whether two of these processes do more than start, whichever number the system gave them."""
     return sum(one.cpu_times().user > 0.3 for one in family) >= 2
@@ -116,6 +162,36 @@ def test_replay_ends_with_its_children_and_folders(tmp_path, number):
         ends(process, number, family)
         # nobody can tidy up who is killed
         assert number == signal.SIGKILL or not list(scratch.iterdir())
+
+
+def test_a_child_that_is_told_nothing_more_ends_with_a_replay(tmp_path):
+    """A stopped one does not see that nobody is left to read its answers."""
+    with started(tmp_path, "replay", SMALL_SERVER, "--jobs", "2") as process:
+        family = wait_for(lambda: f if busy(f := children(process)) else None)
+        for one in family:
+            one.suspend()
+        process.kill()
+        process.communicate(timeout=END_S)
+        wait_for(lambda: not alive(family), seconds=END_S)
+
+
+def test_a_worker_that_is_told_nothing_more_ends_with_prove(tmp_path):
+    program = (
+        "import os, sys, time; from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context; from verify.checks.prove import lattice\n"
+        "if __name__ == '__main__':\n"
+        "    settings = ((), lattice.LEDGER.release, lattice.LEDGER.steps)\n"
+        "    with ProcessPoolExecutor(1, get_context('spawn'), lattice._start_worker, settings)"
+        " as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True); time.sleep(600)\n"
+    )
+    (tmp_path / "one_worker.py").write_text(program)
+    with started(tmp_path, module="one_worker") as process:
+        worker = psutil.Process(int(process.stdout.readline()))
+        worker.suspend()
+        process.kill()
+        process.communicate(timeout=END_S)
+        wait_for(lambda: not alive([worker]), seconds=END_S)
 
 
 @pytest.mark.parametrize("told", [EndedError(signal.SIGTERM), KeyboardInterrupt()])

@@ -8,6 +8,8 @@ import pytest
 
 import verify
 from verify.checks.replay.overview import WRONG
+from verify.cli.command_line import main
+from verify.report import about
 from verify.report.rules import LEVELS, RULES, rule
 
 PACKAGE = Path(verify.__file__).parent
@@ -62,3 +64,10 @@ def ids(node):
 
 def test_an_unlisted_rule_still_has_a_title():
     assert rule("not-listed").title == "not listed"
+
+
+def test_the_page_of_rules_is_what_the_tool_says(capsys):
+    """Written by `python -m verify rule --all --format markdown -q > docs/rules.md`."""
+    assert main(["rule", "--all", "--format", "markdown", "-q"]) == 0
+    page = Path(__file__).parents[3] / about.RULES_PAGE
+    assert capsys.readouterr().out == page.read_text(encoding="utf-8")

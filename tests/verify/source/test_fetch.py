@@ -1,8 +1,12 @@
 """What is fetched, what is kept, and what is believed of the cache."""
 
 import json
+import socket
+import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import platformdirs
 import pytest
@@ -48,7 +52,7 @@ def pip(tmp_path, monkeypatch):
 
     def install(script: str) -> None:
         program = tmp_path / "python"
-        find = 'while [ "$1" != --dest ]; do shift; done; dest="$2"\n'
+        find = 'while [ "$1" != --dest ]; do shift || exit 0; done; dest="$2"\n'
         program.write_text(f"#!/bin/sh\n{find}{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(fetch.sys, "executable", str(program))
@@ -126,14 +130,78 @@ def test_a_network_that_is_down_is_said_and_not_tried_twice(shelf, pip, tmp_path
     assert (tmp_path / "calls").read_text() == "x\n"
 
 
-def test_the_real_pip_is_understood_when_the_index_is_down(shelf, monkeypatch):
+@pytest.fixture
+def index(shelf, monkeypatch):
+    """Tells the real pip where its only index is."""
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("PIP_DEFAULT_TIMEOUT", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.delenv("PIP_FIND_LINKS")
+
+    def at(port):
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://user:secret@127.0.0.1:{port}/simple")
+
+    return at
+
+
+def test_the_real_pip_is_understood_when_the_index_is_down(index):
     # port 9 discards where anything listens at all
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    with pytest.raises(VerifyError, match="package index is out of reach"):
+    index(9)
+    with pytest.raises(VerifyError, match=r"index 127.0.0.1:9 is out of reach \(\[Errno 111\]"):
         sources.fetch("sglang==0.5.99")
+
+
+def test_an_index_that_accepts_and_says_nothing_is_said_soon(index):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        index(silent.getsockname()[1])
+        began = time.monotonic()
+        with pytest.raises(VerifyError, match=r"out of reach \(no answer in time; PIP_TIMEOUT"):
+            sources.fetch("sglang==0.5.99")
+        # pip itself waits 15 s, twice
+        assert time.monotonic() - began < 12
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (503, r"index 127.0.0.1:\d+ answers with status 503"),
+        (403, r"index 127.0.0.1:\d+ answers with status 403"),
+        (404, "pip found no wheel for sglang==0.5.99: .*No matching distribution"),
+    ],
+)
+def test_an_index_that_answers_with_an_error_is_named_with_it(index, status, told):
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        index(server.server_port)
+        with pytest.raises(VerifyError, match=told) as caught:
+            sources.fetch("sglang==0.5.99")
+        server.shutdown()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["sglang", "sglang~=0.5.1", "sglang>=0.5.1", "sglang!=0.5.0"])
+def test_what_names_no_one_version_is_resolved_and_not_looked_up(shelf, text):
+    put(shelf, "0.5.1")
+    sources.fetch("sglang==0.5.1")
+    put(shelf, "0.5.23")
+    assert sources.fetch(text).name == "sglang-0.5.23-py3-none-any.whl"
+
+
+@pytest.mark.parametrize("text", ["sglang==", "sglang===", "sglang~=", "sglang>=", "sglang~=0"])
+def test_a_version_that_is_none_is_never_asked_for(shelf, pip, text):
+    pip("echo asked >&2; exit 1")
+    with pytest.raises(VerifyError, match="nor a requirement like sglang==") as caught:
+        sources.fetch(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_record_says_size_and_hash(shelf):

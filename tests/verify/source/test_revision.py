@@ -1,5 +1,6 @@
 """`PATH@REV`: git objects are read, the work tree is neither read nor touched."""
 
+import json
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 from verify.cli.command_line import main
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
+from verify.source.revision import provenance
 
 
 def git(folder, *words):
@@ -56,10 +58,73 @@ def test_a_revision_is_the_source_it_was(checkout, mini_sglang):
     assert tracked(checkout) == before
 
 
-@pytest.mark.parametrize("inside", ["python", "python/sglang"])
+@pytest.mark.parametrize("inside", [".", "python", "python/sglang", "python/sglang/srt"])
 def test_a_folder_of_the_checkout_is_looked_at_in_the_revision(checkout, inside):
-    with open_source(f"{checkout / inside}@main") as tree:
+    with (
+        open_source(f"{checkout / inside}@main") as tree,
+        open_source(f"{checkout / inside}") as folder,
+    ):
         assert "sglang/srt/models/cedar.py" in tree.paths
+        assert tree.paths == folder.paths
+
+
+def test_a_repository_of_the_folder_alone_is_one_too(tmp_path, mini_sglang):
+    folder = tmp_path / "srt"
+    shutil.copytree(mini_sglang / "sglang" / "srt", folder)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "all")
+    with open_source(f"{folder}@HEAD") as tree, open_source(str(folder)) as as_it_is:
+        assert tree.paths == as_it_is.paths
+        name = "sglang/srt/models/cedar.py"
+        assert tree.read(name) == as_it_is.read(name)
+
+
+@pytest.mark.parametrize("inside", ["", "python/sglang/srt"])
+def test_where_a_checkout_comes_from_is_known(checkout, inside):
+    head, main_ = git(checkout, "rev-parse", "HEAD"), git(checkout, "rev-parse", "main")
+    assert provenance(str(checkout / inside)) == (checkout.as_uri(), head)
+    assert provenance(f"{checkout / inside}@main") == (checkout.as_uri(), main_)
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://name:token@example.org/a/b.git", "https://example.org/a/b.git"),
+        ("git@example.org:a/b.git", "ssh://git@example.org/a/b.git"),
+        ("ssh://git@example.org/a/b.git", "ssh://git@example.org/a/b.git"),
+        ("../elsewhere", None),
+    ],
+)
+def test_a_remote_is_an_address_without_its_password(checkout, remote, address):
+    git(checkout, "remote", "add", "origin", remote)
+    assert provenance(str(checkout))[0] == (address or checkout.as_uri())
+
+
+def test_what_no_repository_keeps_comes_from_nowhere(checkout, tmp_path):
+    ignored = checkout / "ignored" / "sglang"
+    ignored.mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for source in (ignored, elsewhere, elsewhere / "nothing", "sglang==0.5.11"):
+        assert provenance(str(source)) is None
+
+
+def test_sarif_says_which_commit_was_looked_at(checkout, capsys):
+    main(["scan", f"{checkout}@main", "--format", "sarif"])
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["versionControlProvenance"] == [
+        {"repositoryUri": checkout.as_uri(), "revisionId": git(checkout, "rev-parse", "main")}
+    ]
+
+
+@pytest.mark.parametrize("inside", ["", "python", "python/sglang", "python/sglang/srt"])
+def test_files_are_named_as_the_repository_does_whichever_folder_is_given(checkout, capsys, inside):
+    main(["scan", f"{checkout / inside}@HEAD", "--format", "github"])
+    git(checkout, "checkout", "-q", "--", ".")
+    main(["scan", str(checkout / inside), "--format", "github"])
+    out = capsys.readouterr().out
+    assert out.count("file=python/sglang/srt/models/cedar.py") == 2
 
 
 def test_a_version_that_the_revision_states_is_shown(checkout):

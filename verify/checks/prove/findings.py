@@ -94,6 +94,7 @@ def _told(
         row=verdict.row,
         deployment=first.example.as_json(),
         counts=verdict.counts,
+        counts_of=verdict.counts_of,
         groups=drawn(first.example),
         message=sentence(first, verdict),
         fix=READERS[first.cause.reader].repair,

@@ -13,6 +13,7 @@ from verify.parallel.counts import (
     Family,
     Held,
     ImpossibleError,
+    Run,
     State,
     Tokens,
     joined,
@@ -35,7 +36,8 @@ class Verdict:
 
     The counts are those of `family` (the first that is wrong, else the routed experts), for the
     first tokens that are wrong; they are empty for a crash. `row` is bits in flag order, `steps`
-    what the layer did, `why` a crash's own words.
+    what the layer did, `why` a crash's own words. `counts_of` says of which token the counts are,
+    where others have other counts.
     """
 
     kind: Kind
@@ -44,6 +46,7 @@ class Verdict:
     counts: Counts
     steps: tuple[str, ...]
     why: str = ""
+    counts_of: str = ""
 
 
 def judge(
@@ -79,6 +82,7 @@ def run(
         family=family,
         counts=matrix(state, family),
         steps=program,
+        counts_of=_counts_of(scene, state),
     )
 
 
@@ -113,8 +117,30 @@ def matrix(state: State, family: Family) -> Counts:
 
 
 def _most_wrong(held: Held, owed: int) -> int:
-    """The counts of the first run that is not as it should be, else of the first."""
-    return next((run.counts for run in held if run.counts != owed), held[0].counts if held else 0)
+    """The counts of the run that is shown."""
+    return _first_wrong(held, owed).counts if held else 0
+
+
+def _first_wrong(held: Held, owed: int) -> Run:
+    """The first run that is not as it should be, else the first."""
+    return next((run for run in held if run.counts != owed), held[0])
+
+
+def _counts_of(scene: Scene, state: State) -> str:
+    """Whose token the matrix shows; nothing where every token of a rank has the same counts."""
+    if all(len({run.counts for run in held}) <= 1 for held in state.tensors):
+        return ""
+    shown = {_first_wrong(held, state.owed).tokens[0] for held in state.tensors if held}
+    if len(shown) > 1:
+        return "the first wrong token of each rank"
+    (first,) = shown
+    began = scene.mlp_input if scene.mode == "scattered" else scene.attention
+    rank = next(
+        rank
+        for rank, held in enumerate(began.ranks)
+        if any(first.owner == t.owner and t.start <= first.start < t.stop for t in _tokens(held))
+    )
+    return f"a token of rank {rank}"
 
 
 def _tokens(held: Held) -> tuple[Tokens, ...]:

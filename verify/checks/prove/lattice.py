@@ -22,7 +22,7 @@ from verify.parallel.counts import Family, ImpossibleError, State
 from verify.parallel.deployment import Deployment, layers, layouts, with_backends, with_transport
 from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
-from verify.report.ending import end_with_parent
+from verify.report.ending import end_with_parent, starting_children
 from verify.report.progress import track
 
 LEDGER = ledger()
@@ -150,7 +150,9 @@ def prove(
         with ProcessPoolExecutor(
             workers, get_context("spawn"), _start_worker, (subjects, release, steps)
         ) as pool:
-            largest_first = pool.map(_prove_size, reversed(sizes))
+            # it starts the workers
+            with starting_children():
+                largest_first = pool.map(_prove_size, reversed(sizes))
             tallies = list(track(largest_first, what="world sizes proved", total=len(sizes)))
         tallies.reverse()
     return together(tallies)
@@ -180,9 +182,12 @@ def _start(subjects: Sequence[Subject], release: Release, steps: Mapping[str, St
 def _prove_size(world_size: int) -> Tally:
     sweep = _SWEEPS[0]
     sweep.tally = Tally()
-    for config, stands_for in configurations(world_size):
-        if sweep.release.takes(config):
-            sweep.judge(config, stands_for)
+    for sizes in layouts(world_size):
+        # a step looks at ranks and tokens: whatever the backends are called
+        memos: dict[SceneKey, Memo] = {}
+        for config, stands_for in with_backends(sizes):
+            if sweep.release.takes(config):
+                sweep.judge(config, stands_for, memos)
     return sweep.tally
 
 
@@ -217,17 +222,20 @@ class _Sweep:
     bearers: Mapping[Guards, int]
     release: Release
     steps: Mapping[str, Step]
-    by_features: dict[Features, tuple[tuple[Case, ...], int]] = field(default_factory=dict)
+    by_features: dict[Features, tuple[tuple[Case, ...], int, int]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
 
-    def judge(self, config: MoeConfig, stands_for: int) -> None:
-        """Judge every layer of `config`, which stands for so many configurations."""
+    def judge(self, config: MoeConfig, stands_for: int, memos: dict[SceneKey, "Memo"]) -> None:
+        """Judge every layer of `config`, which stands for so many configurations.
+
+        `memos` are those of its sizes.
+        """
         features = Features.of(config, self.release)
         if features not in self.by_features:
             self.by_features[features] = self._cases(config)
-        cases, layer_count = self.by_features[features]
+        cases, layer_count, programs = self.by_features[features]
         self.tally.deployments += layer_count * stands_for
-        memos: dict[SceneKey, Memo] = {}
+        self.tally.programs += programs
         for case in cases:
             memo = memos.get(case.scene)
             if memo is None:
@@ -239,10 +247,9 @@ class _Sweep:
                 self._count(case, self.guards[index], kind, case.weight * stands_for)
                 if kind != "exact":
                     self._blame(case, self.guards[index], (kind, family), config, stands_for)
-        self.tally.programs += sum(len(memo.verdicts) for memo in memos.values())
 
-    def _cases(self, config: MoeConfig) -> tuple[tuple[Case, ...], int]:
-        """The programs of all layers of `config` for all guards, and the number of layers."""
+    def _cases(self, config: MoeConfig) -> tuple[tuple[Case, ...], int, int]:
+        """The programs of all layers of `config` for all guards; how many layers and programs."""
         traits = [LayerTraits.of(each) for each in self.guards]
         found: dict[_Way, dict[int, list[tuple[Deployment, Plan]]]] = {}
         layer_count = 0
@@ -267,7 +274,7 @@ class _Sweep:
                 alike.setdefault((taken[0], len(taken)), []).append(index)
             for ((example, layer), weight), members in alike.items():
                 cases.append(Case(way.scene, way.program, layer, example, weight, tuple(members)))
-        return tuple(cases), layer_count
+        return tuple(cases), layer_count, len({(way.scene, way.program) for way in found})
 
     def _count(self, case: Case, guards: Guards, kind: Kind, weight: int) -> None:
         self.tally.cases += weight * self.bearers[guards]

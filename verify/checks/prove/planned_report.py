@@ -70,5 +70,6 @@ def _finding(fault: PlannedFault) -> Finding:
         fix=f"the plan says: {fault.plan.why}. It is wrong there: report it with this line",
         deployment=fault.example.as_json(),
         counts=verdict.counts or None,
+        counts_of=verdict.counts_of,
         groups=drawn(fault.example),
     )

@@ -7,7 +7,7 @@ from verify.checks.prove.lattice import Tally, prove
 from verify.checks.prove.subject import Subject, dense_subject, helper_subjects, oracle_subjects
 from verify.engines.ledger import Release
 from verify.errors import VerifyError
-from verify.report.render.words import counted
+from verify.report.render.words import counted, few
 from verify.report.report import Json, RanksSection, Report, Section, TableSection
 
 
@@ -59,7 +59,7 @@ def chosen(subjects: Sequence[Subject], only: Sequence[str]) -> tuple[Subject, .
         raise VerifyError("--subject is empty: leave it out to judge all")
     kept = tuple(s for s in subjects if not only or any(text in s.name for text in only))
     if not kept:
-        known = ", ".join(subject.name for subject in subjects)
+        known = few(", ".join(subject.name for subject in subjects))
         raise VerifyError(f"--subject {' '.join(only)}: no such subject; known: {known}")
     return kept
 

@@ -21,6 +21,7 @@ from verify.errors import VerifyError
 from verify.interpreter.index import Index
 from verify.logic import truth
 from verify.logic.flags import flag_names, skip_reasons
+from verify.report.render.words import counted
 from verify.report.report import Finding, Json, TableSection
 from verify.source.source import SourceTree
 
@@ -156,13 +157,11 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
     """Find every compared site in the source, which is parsed and never imported.
 
     Strays are looked for when every oracle is compared. Raises `VerifyError` for a source that has
-    no reduction at all.
+    none of the sites: there is nothing to compare.
     """
     index = Index(tree, library(tree.name))
     calls, guards = helper_calls(index), read_sites(index)
     index.unread |= broken(index)
-    if not calls and not guards and not index.unread:
-        raise VerifyError(f"{tree.name} {tree.version}: nothing to look at: no reduction")
     found = tuple(
         Found(
             comparison=comparison,
@@ -171,6 +170,11 @@ def read_release(tree: SourceTree, comparisons: Sequence[Comparison]) -> Release
         )
         for comparison in comparisons
     )
+    # of a migrated source each site that is missing is a finding
+    there = calls or any(each.guard for each in found)
+    if not there and not index.unread:
+        sites = counted(len(found), "site")
+        raise VerifyError(f"{tree.name} {tree.version}: nothing to look at: none of {sites} in it")
     stated = [each.call for each in found]
     whole = len(comparisons) == len(SITES)
     asking = {(call.cls, call.method) for call in calls}

@@ -92,12 +92,16 @@ def chosen(world_size: int, filters: list[str]) -> tuple[Execution, ...]:
         return everything
     wanted: list[Execution] = []
     for text in filters:
+        keys = f"keys are {', '.join(sorted(everything[-1].as_json()))}"
         values = dict(part.partition("=")[::2] for part in text.split(","))
+        bare = [name for name, value in values.items() if not value]
+        if bare:
+            raise VerifyError(f"--deployment {text}: want KEY=VALUE, not {bare[0]!r}; {keys}")
         found = [d for d in everything if _matches(d, values)]
         if not found:
             raise VerifyError(
                 f"--deployment {text}: matches none of {len(everything)} deployments of "
-                f"{world_size} ranks; keys are {', '.join(sorted(everything[-1].as_json()))}"
+                f"{world_size} ranks; {keys}"
             )
         wanted += [d for d in found if d not in wanted]
     return tuple(wanted)

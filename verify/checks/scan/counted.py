@@ -141,6 +141,7 @@ def counted(
                 finding,
                 deployment={**shown.as_json(), **_besides(options)},
                 counts=verdict.counts,
+                counts_of=verdict.counts_of,
                 groups=drawn(shown),
             )
     return finding

@@ -10,11 +10,12 @@ from verify.engines.sources import reading
 from verify.interpreter.state import Consumer
 from verify.interpreter.values import Key, Place
 from verify.logic.truth import table_bits
-from verify.report.report import Finding, Related
+from verify.report.report import SUMS_FIRST, Finding, Related
 
 ENGINE = reading()
 FLAGS, ATOMS, SAID = ENGINE.flags, ENGINE.atoms, ENGINE.said
 COMBINED = "reduces-after-combine"
+COMBINES = f"{SUMS_FIRST}: the dispatcher's combine"
 
 CONSUMERS = {
     "fused norm": "the next layer's fused all-reduce and norm",
@@ -117,6 +118,7 @@ def finding(broken: Broken) -> Finding:
         conditions=shown_conditions(fault.conditions),
         related=(
             *(related(other, "sums up again") for other in fault.places[1:]),
+            *((related(fault.combined, COMBINES),) if fault.combined else ()),
             *handed_over(fault.consumer),
         ),
     )

@@ -6,7 +6,7 @@ consumer *sums* by its own condition. Done and summed is double; neither is lost
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -33,7 +33,11 @@ Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One way a partial sum goes wrong; `backends`: with which all-to-all backends, if any."""
+    """One way a partial sum goes wrong; `backends`: with which all-to-all backends, if any.
+
+    `combined` is the call whose output a dispatcher has summed up before, where that is what is
+    wrong.
+    """
 
     kind: Kind
     places: tuple[Place, ...]
@@ -42,6 +46,7 @@ class Fault:
     rows: int
     conditions: tuple[str, ...]
     backends: tuple[str, ...] = ()
+    combined: Place | None = None
 
     @property
     def row(self) -> str:
@@ -145,9 +150,12 @@ def _part_faults(scene: Scene, when: Cond, part: Part, axis: Axis) -> Iterator[F
     for place, cond in over_axis.items():
         yield from _fault(scene, "double", (place,), axis, logic.all_of(owed, cond, sums))
         again = logic.all_of(owed, cond, part.arrives)
-        yield from _fault(scene, "combined", (place,), axis, logic.both(again, scene.plain))
         other = logic.both(again, logic.negation(scene.plain))
-        yield from _fault(scene, "backend", (place,), axis, other)
+        found = (
+            *_fault(scene, "combined", (place,), axis, logic.both(again, scene.plain)),
+            *_fault(scene, "backend", (place,), axis, other),
+        )
+        yield from (replace(one, combined=part.place) for one in found)
     for (first, a), (second, b) in combinations(over_axis.items(), 2):
         yield from _fault(scene, "twice", (first, second), axis, logic.all_of(owed, a, b))
     if not part.born:
@@ -197,7 +205,7 @@ def _fault(
 def with_tokens(logic: Logic, when: Cond) -> Cond:
     """The condition where the batch is not empty: else there is nothing to sum."""
     for name in logic.support(when):
-        match = _EMPTY.search(name)
+        match = name.endswith(" 0") and _EMPTY.search(name)
         if match:
             when = logic.assume(when, name, value=match["sign"] == ">")
     return when

@@ -103,9 +103,6 @@ def _scan(index: Index) -> ScanResult:
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
     launcher = Launcher(index, roots)
-    with checked(index) as faults:
-        _ask_launches(launcher, tally)
-        index.unread |= faults()
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
@@ -115,30 +112,44 @@ def _scan(index: Index) -> ScanResult:
         for key, call in calls.items()
         if key not in tally.seen and roots.serves_mixers(call.cls)
     }
+    wrong = [
+        (one, _layers_of(roots, one), broken.fault)
+        for broken in _broken(tally, guards, calls)
+        for one in (finding(broken),)
+    ]
+    asked = [*tally.addends.asked()]
+    asked += [ask for one in wrong for ask in launcher.asks(*one)]
+    with (
+        checked(index) as faults,
+        side_by_side(launcher.judged, asked, what="launches followed") as judged,
+    ):
+        sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
+        sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
+        sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]
+        # what shared code leaves undone is every layer's: the steps of one would not say it
+        everywhere = (
+            *summed_by_attention(roots),
+            *unkept(index),
+            *misnamed_sizes(index),
+            *unsummed_squares(index),
+            *declared_outright(roots),
+        )
+        shared = [(one, None) for one in everywhere]
+        # what the server refuses is no finding
+        answers = dict(zip(asked, judged(), strict=True))
+        tally.addends.launched(answers)
+        index.unread |= faults()
     sites = tuple(
         _judged(call, guards.get(key), tally)
         for key, call in sorted(calls.items())
         if key not in aside
     )
-    wrong = [(finding(broken), broken.fault) for broken in _broken(tally, guards, calls)]
     found = [
-        launcher.combined(one, _layers_of(roots, one), fault)
+        launcher.combined(one, layers, fault, answers)
         if fault.backends
-        else launcher.shown(one, _layers_of(roots, one), of_sum(fault))
-        for one, fault in wrong
+        else launcher.shown(one, layers, of_sum(fault))
+        for one, layers, fault in wrong
     ]
-    sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
-    sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
-    sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]
-    # what shared code leaves undone is every layer's: the steps of one would not say it
-    everywhere = (
-        *summed_by_attention(roots),
-        *unkept(index),
-        *misnamed_sizes(index),
-        *unsummed_squares(index),
-        *declared_outright(roots),
-    )
-    shared = [(one, None) for one in everywhere]
     found += [launcher.shown(one, _layers_of(roots, one), steps) for one, steps in (*sums, *shared)]
     never = [one for one in found if one.refused and not one.launch]
     if launcher.arguments.server is not None:
@@ -156,13 +167,6 @@ def _scan(index: Index) -> ScanResult:
         unread=(*tree.skipped, *sorted(index.unread.values())),
         layers=len(roots.layers),
     )
-
-
-def _ask_launches(launcher: Launcher, tally: Tally) -> None:
-    """What the server refuses is no finding."""
-    asked = tuple(tally.addends.asked())
-    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
-        tally.addends.launched(dict(zip(asked, judged(), strict=True)))
 
 
 def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:

@@ -21,6 +21,8 @@ _GIVEN = re.compile(
     r"\b_?(?P<name>attn_tp_size|moe_tp_size|(?:moe_)?ep_size|tp_size)"
     r"[ \t]*=(?!=)[ \t]*[(\s]*(?P<size>get_\w+\(\)(?:\.\w+)?|parallel\.\w+)[)\s]*(?=[,;\n#]|$)"
 )
+# what every such has, and what a search finds at once
+_MAY_GIVE = re.compile(r"_size[ \t]*=(?!=)[(\s]*(?:get_|parallel\.)")
 # a block is told under this name whose ranks its own layers are split over
 ANY = "tp_size"
 SPELLED = {"ep_size": "moe_ep_size"}
@@ -31,9 +33,10 @@ def misnamed_sizes(index: Index) -> Iterator[Finding]:
     shared = {duty.file for duty in index.library.duties}
     for path in sorted({*shared, *index.tree.under(index.library.models)}):
         module = index.module(path)
-        if module is not None and "_size" in module.text:
+        if module is not None and _MAY_GIVE.search(module.text):
             for piece in module.pieces.values():
-                if path in shared or any(map(piece.text.__contains__, index.library.attention)):
+                cuts = path in shared or any(map(piece.text.__contains__, index.library.attention))
+                if cuts and _MAY_GIVE.search(piece.text):
                     yield from _in(module, piece, shared=path in shared)
 
 

@@ -15,6 +15,7 @@ from verify.report.report import Finding
 LOST, DOUBLE = "lost-sum", "reduced-twice"
 ROW = "0000"
 _SQUARES = re.compile(r"sum_?sq\w*\(|\.pow\(2\)\.(?:mean|sum)\(")
+_MAY_SQUARE = ("sumsq", "sum_sq", ".pow(2).")  # what every such has
 _SIZE = r"(?:tp|attn_tp|world)_?(?:size|world)?(?:\(\))?"
 # what is divided by the number of ranks, or handed on together with it
 _DIVIDED = re.compile(rf"/ (?:\w+\.)*_?{_SIZE}\b")
@@ -26,7 +27,7 @@ def unsummed_squares(index: Index) -> Iterator[Finding]:
     """A finding for each norm that does not sum its squares, or sums them twice."""
     for path in index.tree.under(index.library.models):
         module = index.module(path)
-        if module is None or not _SQUARES.search(module.text):
+        if module is None or not any(map(module.text.__contains__, _MAY_SQUARE)):
             continue
         for name in module.pieces:
             cls = module.lookup(name) if _SQUARES.search(module.pieces[name].text) else None

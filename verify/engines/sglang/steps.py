@@ -113,7 +113,7 @@ def moe_cp_slice(scene: Scene, state: State) -> State:
 def residual_add(scene: Scene, state: State) -> State:
     """`layers/layernorm.py`: the norm adds the rank's residual; shapes have to agree."""
     residual = scene.residual
-    for has, needs in sorted(set(zip(state.of, residual.of, strict=True))):
+    for has, needs in dict.fromkeys(zip(state.of, residual.of, strict=True)):
         held, own = state.tensors[has], residual.tensors[needs]
         if not same_tokens(held, own) and length(held) != length(own):
             raise ImpossibleError(

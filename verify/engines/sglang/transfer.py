@@ -84,12 +84,9 @@ def _expert_layer(
 
 def _asks_for_a_backend(cls: Class) -> bool:
     """Whether the class, or a function of its file that it calls, asks which backend there is."""
-    called = (
-        piece.text
-        for name, piece in cls.module.pieces.items()
-        if re.search(rf"\b{re.escape(name)}\(", cls.text)
-    )
-    return any(BACKEND_ASKED in text for text in (cls.text, *called))
+    asking = (name for name, piece in cls.module.pieces.items() if BACKEND_ASKED in piece.text)
+    called = (re.search(rf"\b{re.escape(name)}\(", cls.text) for name in asking)
+    return BACKEND_ASKED in cls.text or any(called)
 
 
 def _own_sum(machine: Calls, _: Class, positional: Arguments, keywords: Keywords) -> Primitive:

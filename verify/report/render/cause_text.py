@@ -241,7 +241,20 @@ def _labelled(
 
 
 def _pieces(words: str, room: int) -> list[str]:
-    return wrap(one_line(words), room, break_on_hyphens=False, break_long_words=False)
+    """The words in lines of `room` characters; one that is longer is broken after its parts."""
+    # beside its label even a long name would go over the edge
+    parts = (_parted(word, room) for word in one_line(words).split(" "))
+    return wrap(" ".join(parts), room, break_on_hyphens=False)
+
+
+def _parted(word: str, room: int) -> str:
+    """A word that is longer than `room` with blanks where a name may go on in the next line."""
+    pieces = []
+    while len(word) > room:
+        end = max(word.rfind(sign, 0, room) for sign in "./,=(") + 1 or room
+        pieces.append(word[:end])
+        word = word[end:]
+    return " ".join((*pieces, word))
 
 
 def _folded(

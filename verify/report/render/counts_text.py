@@ -1,6 +1,7 @@
 """A finding's counts as a small drawing: ranks side by side, how often each partial is in each."""
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -34,7 +35,9 @@ def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]
             shown_as = (count or LACKING) if counts[rank] else ""
             line.append(f"{shown_as:>{column}}", "" if count == 1 else "bold red")
         yield line
-    yield Text(f"{indent}{_verdict(finding)}")
+    yield from (
+        Text(f"{indent}{line}") for line in wrap(_verdict(finding), page.width - len(indent))
+    )
     if len(shown) < ranks:
         yield Text(f"{indent}the first {len(shown)} of {ranks} ranks")
 
@@ -46,4 +49,5 @@ def _verdict(finding: Finding) -> str:
     said = [f"{lacking} of {len(flat)} missing ({LACKING})"] if lacking else []
     said += [f"{often} of {len(flat)} too often"] if often else []
     said += [OTHERS] if is_mixed(finding) else []
-    return ", ".join(said) or "each once"
+    whose = f"; counted for {finding.counts_of}" if finding.counts_of else ""
+    return (", ".join(said) or "each once") + whose

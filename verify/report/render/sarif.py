@@ -4,21 +4,18 @@ Fingerprints do not depend on line numbers, so that an alert follows its code th
 """
 
 import json
-from importlib.metadata import metadata, version
 from urllib.parse import quote
 
+from verify.report import about
 from verify.report.causes import id_of, level_of
 from verify.report.fingerprint import fingerprints
 from verify.report.render.words import one_line, place, printable, shown_by
-from verify.report.report import NOT_ANALYSED, Finding, Json, Report
+from verify.report.report import NOT_ANALYSED, SUMS_FIRST, Finding, Json, Report
 from verify.report.rules import Rule, rule
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-NAME = "moe-allreduce-verify"
-# the pull request that it checks
-INFORMATION = metadata(NAME)["Project-URL"].rpartition(", ")[2]
 # what happens to a sum that two places add up
 TWICE = ("double", "twice", "combined", "backend")
 FINGERPRINT = "moeAllreduceVerify/v1"
@@ -32,9 +29,9 @@ def render(report: Report) -> str:
         for finding, fingerprint in zip(report.findings, fingerprints(report.findings), strict=True)
     ]
     driver: dict[str, Json] = {
-        "name": NAME,
-        "version": version(NAME),
-        "informationUri": INFORMATION,
+        "name": about.NAME,
+        "version": about.version(),
+        **({"informationUri": about.home()} if about.home() else {}),
         "rules": [_rule(rule(rule_id)) for rule_id in rules],
     }
     provenance = _provenance(report)
@@ -67,7 +64,7 @@ def _rule(law: Rule) -> dict[str, Json]:
         "name": "".join(word.capitalize() for word in law.id.split("-")),
         "shortDescription": {"text": law.title},
         "fullDescription": {"text": law.help},
-        "helpUri": INFORMATION,
+        **({"helpUri": about.rule_address(law.id)} if about.home() else {}),
         "help": {"text": law.help, "markdown": law.help},
         "defaultConfiguration": {"level": law.level},
         "properties": {"tags": ["correctness", "distributed"], "precision": "high"},
@@ -75,7 +72,9 @@ def _rule(law: Rule) -> dict[str, Json]:
 
 
 def _provenance(report: Report) -> list[Json]:
-    """The public repository and the tag that the files are of, where they are of one."""
+    """The repository and the commit or the public tag that the files are of."""
+    if report.commit:
+        return [{"repositoryUri": report.commit[0], "revisionId": report.commit[1]}]
     repository, blob, rest = report.web.partition("/blob/")
     if not blob:
         return []
@@ -117,8 +116,10 @@ def _flow(finding: Finding, report: Report) -> dict[str, Json]:
     """Where two places sum: from the one to the other."""
     if finding.kind not in TWICE or finding.file is None or not finding.related:
         return {}
-    steps = [("sums up", finding.file, finding.line or 1)]
-    steps += [(other.what, other.file, other.line) for other in finding.related]
+    steps = [(other.what, other.file, other.line) for other in finding.related]
+    earlier = [step for step in steps if step[0].startswith(SUMS_FIRST)]
+    own = ("sums up again" if earlier else "sums up", finding.file, finding.line or 1)
+    steps = [*earlier, own, *(step for step in steps if step not in earlier)]
     locations: list[Json] = [
         {
             "location": {

@@ -184,11 +184,6 @@ def _size(deployment: Deployment, group: Group) -> int:
     return 1 if group == "none" else len(getattr(deployment.layout, group)[0])
 
 
-def _sums(deployment: Deployment, plan: Plan) -> int:
-    """The ranks that are summed over, in the block and after it."""
-    return _size(deployment, plan.block_sum) * _size(deployment, plan.consumer.over)
-
-
 def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Iterator[str]:
     """Right choices that sum over fewer ranks, or cut a part into more shards, than the plan's.
 
@@ -202,7 +197,9 @@ def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Itera
         if layer.block != block or deployment.config.tp_size == 1:
             continue
         ours = planner(deployment, layer)
-        shards, sums = _size(deployment, ours.over(part)), _sums(deployment, ours)
+        shards = _size(deployment, ours.over(part))
+        # the ranks that are summed over, in the block and after it
+        sums = _size(deployment, ours.block_sum) * _size(deployment, ours.consumer.over)
         explained = any(reason in ours.why for reason in CUT_LESS)
         for over, block_sum, consumer in product(("none", *GROUPS), ("none", *GROUPS), CONSUMERS):
             theirs = _size(deployment, over)
@@ -212,15 +209,14 @@ def _better(planner: Callable[[Deployment, Layer], Plan], block: Block) -> Itera
                 or layer.contexts_differ
                 or theirs > _size(deployment, "attn_tp")
             )
-            other = replace(ours, block_sum=block_sum, consumer=consumer)
-            other = replace(other, **{part: Placement(over=over)})
             cut = theirs > shards and not excused
-            fewer = theirs == shards and _sums(deployment, other) < sums
-            if (
-                (cut or fewer)
-                and _possible(layer, consumer)
-                and _judged(deployment, layer, other, addend) == "exact"
-            ):
+            summed = _size(deployment, block_sum) * _size(deployment, consumer.over)
+            fewer = theirs == shards and summed < sums
+            if not ((cut or fewer) and _possible(layer, consumer)):
+                continue
+            changed = {"block_sum": block_sum, "consumer": consumer, part: Placement(over=over)}
+            other = replace(ours, **changed)
+            if _judged(deployment, layer, other, addend) == "exact":
                 yield f"{deployment} {layer} {other}"
 
 

@@ -271,6 +271,8 @@ def test_who_stops_reading_leaves_no_process(small_server):
     [
         (("--world-size", "9"), "--world-size 9: 1 to 8 ranks fit here"),
         (("--deployment", "dp_size=3"), "--deployment dp_size=3: matches none of"),
+        (("--deployment", "dp_size"), "--deployment dp_size: want KEY=VALUE, not 'dp_size'; keys"),
+        (("--deployment", "dp_size=2,"), "--deployment dp_size=2,: want KEY=VALUE, not ''; keys"),
         (("--model", "elm"), "no model elm in"),
         (("--env", "=1"), "--env =1: want NAME=VALUE"),
     ],

@@ -68,6 +68,8 @@ SHAPES = (
     "self.box = Box(self, {0})\nif self.box.open and {1}:\n    raise ValueError('no')",
     "for _ in (1, 2, 3):\n    settle(self)\nself.shut()\nassert not self.fuse or {0}",
     "try:\n    if {0}:\n        raise ValueError('no')\nexcept ValueError:\n    raise",
+    # a stretch, which is remembered as a whole
+    "settle(self)\nself.shut()\nself._check({0}, {1})\nsettle(self)\nself._check({1}, {0})",
 )
 # where the source asks what nobody knows, both ways count, and how deep a call may go
 REFUSES = "if {0}:\n    refuse(self)"
@@ -262,6 +264,63 @@ def test_who_calls_what_is_not_remembered_has_asked_it_too(tmp_path, monkeypatch
             for fuse in (False, True)
         ]
     assert refused == [False, True, False, True]
+
+
+IMPORTS_IN_A_STRETCH = """
+class ServerArgs:
+    def __post_init__(self):
+        from sglang.srt.steps import check, settle
+        settle(self)
+        settle(self)
+        if self.tp_size > 1:
+            check(self)
+"""
+STEPS = """
+def settle(args):
+    args.backend = "oak" if args.fuse else args.backend
+
+
+def check(args):
+    if args.backend == "oak":
+        raise ValueError("no")
+"""
+
+
+def test_stretch_that_is_remembered_binds_its_names_and_sets_its_fields(tmp_path):
+    folder = tmp_path / "sglang" / "srt"
+    folder.mkdir(parents=True)
+    (folder / "server_args.py").write_text(IMPORTS_IN_A_STRETCH)
+    (folder / "steps.py").write_text(STEPS)
+    with open_source(str(tmp_path)) as tree:
+        known = Arguments(Index(tree, LIBRARY))
+        refused = [
+            known.follow({"tp_size": size, "fuse": fuse, "backend": "none"}, Model()).refused
+            is not None
+            for size in (1, 4)
+            for fuse in (False, True)
+        ]
+    assert refused == [False, False, False, True]
+
+
+ASKS_FOR_A_NAME = """
+class ServerArgs:
+    def __post_init__(self):
+        if self.get_model_config().hf_config.architectures[0] in ["OakForCausalLM"]:
+            raise ValueError("no")
+"""
+
+
+def test_name_that_begins_with_the_one_that_is_asked_for_is_told_apart(tmp_path):
+    file = tmp_path / "sglang" / "srt" / "server_args.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(ASKS_FOR_A_NAME)
+    with open_source(str(tmp_path)) as tree:
+        arguments = Arguments(Index(tree, LIBRARY))
+        names = ("OakForCausalLM", "OakForCausalLMMTP", "Elm")
+        models = [Model(architecture=name) for name in names]
+        told = {arguments.told_apart(model) for model in models}
+        refused = [arguments.follow({}, model).refused is not None for model in models]
+    assert (refused, len(told)) == ([True, False, False], 3)
 
 
 def by_python(record, options, architecture):

@@ -71,7 +71,7 @@ def drafts(tmp_path):
     return list((tmp_path / "cache").glob("*/serve/.*"))
 
 
-def test_it_is_made_once_said_before_and_locked(wheels, tmp_path):
+def test_it_is_made_once_said_before_and_locked(wheels, quick, tmp_path):
     told = []
     python = environment.ready("e-1", ["tiny==1.0"], size="little", tell=told.append)
     assert len(told) == 1

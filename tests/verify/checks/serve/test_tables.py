@@ -8,7 +8,8 @@ import pytest
 
 import verify
 
-SCRIPT = Path(verify.__file__).parents[1] / "docs" / "results" / "serve_tables.py"
+RESULTS = Path(verify.__file__).parents[1] / "docs" / "results"
+SCRIPT = RESULTS / "serve_tables.py"
 SPEC = importlib.util.spec_from_file_location("serve_tables", SCRIPT)
 tables = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(tables)
@@ -133,3 +134,37 @@ def test_no_case_is_said(tmp_path, capsys):
     file.write_text("")
     assert tables.main([str(file)]) == 2
     assert "no case" in capsys.readouterr().err
+
+
+def test_a_line_a_launch_says_what_was_set_and_how_its_corruptions_showed(tmp_path, capsys):
+    file = tmp_path / "results.jsonl"
+    hidden = corruption("in-module", 0.1)
+    fusion = "--enable-flashinfer-allreduce-fusion"
+    rows = [
+        row(dlogprob=0.204, tolerance=0.9, corruptions=[corruption(nats=4.44), hidden]),
+        row(dlogprob=5.0, tolerance=0.9, launch=["A=1", "tp2"], arguments=[fusion], seed=1),
+        row("tp4", "cannot-run", dlogprob=None, tolerance=None, reason="at a.py:7", corruptions=[]),
+        row("tp4", patch="fixed.py", patch_digest="p"),
+    ]
+    file.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert tables.main(["--launches", str(file)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[4:] == [
+        "| good | tp2 | as released | exact | 0.20 | 0.90 "
+        "| 2: 1 diverged by at least 4.4, 1 in their module |",
+        "| good | tp2 | A=1, fusion on, seed 1 | exact | 5.00 | 0.90 "
+        "| 1: 1 diverged by at least 2.0 |",
+        "| good | tp4 | as released | cannot run |  |  | at a.py:7 |",
+        "| good | tp4 | fixed.py | exact | 0.00 | 0.00 | 1: 1 diverged by at least 2.0 |",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("release", ["0.5.11", "0.5.17"])
+def test_the_page_about_gpus_has_a_line_of_every_row_and_no_other(release, capsys):
+    files = sorted(RESULTS.glob(f"serve-{release}-h200-x*.jsonl"))
+    assert tables.main(["--launches", *map(str, files)]) == 0
+    _, rest = (RESULTS / "serve-gpus.md").read_text().split(f"## {release}\n\n")
+    shown = rest.split("\n\n")[0].splitlines()
+    assert shown == capsys.readouterr().out.splitlines()[2:-1]
+    assert len(shown) > 40

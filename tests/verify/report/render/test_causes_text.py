@@ -105,6 +105,25 @@ def test_mixed_says_that_other_tokens_are_in_it():
     assert lines[-1] == "4 of 4 too often, other tokens are in the sums as well"
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_counts_of_one_token_say_so(width):
+    finding = replace(OAK, counts=((1, 1), (0, 0)), counts_of="a token of rank 0")
+    lines = [line.plain for line in counts_lines(finding, Page(width=width), indent="   ")]
+    assert " ".join(" ".join(lines[3:]).split()) == (
+        "2 of 4 missing (-); counted for a token of rank 0"
+    )
+    assert max(map(len, lines)) <= width
+
+
+def test_a_name_longer_than_the_page_is_broken_after_its_parts():
+    names = ("config.get_nemotron_h_config_for_layer(layer_idx).n_shared_experts", "x" * 200)
+    lines = shown(replace(OAK, conditions=names), everything=True)
+    assert max(map(len, lines)) <= 80
+    assert "     Where    config.get_nemotron_h_config_for_layer(layer_idx)." in lines
+    text = "".join(line.strip().removeprefix("Where").strip() for line in lines)
+    assert all(name in text for name in names)
+
+
 def test_more_ranks_than_fit_are_counted():
     counts = tuple((1,) * 64 for _ in range(64))
     lines = [line.plain for line in counts_lines(replace(OAK, counts=counts), PAGE, indent="  ")]

@@ -1,16 +1,28 @@
 """SARIF: valid by the official schema, read back by a SARIF reader, stable under moved lines."""
 
 import json
+import re
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from jsonschema import Draft4Validator, ValidationError
 from sarif import loader
 
+from verify.report import about
 from verify.report.render.sarif import FINGERPRINT, render
-from verify.report.report import Finding, Related, Report
+from verify.report.report import SUMS_FIRST, Finding, Related, Report
+from verify.report.rules import RULES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +167,21 @@ def test_two_places_that_sum_are_a_flow(validator):
     assert [step["physicalLocation"]["region"]["startLine"] for step in steps] == [10, 40, 7]
 
 
+def test_what_sums_first_comes_first_in_a_flow(validator):
+    combine = Related(
+        file="sglang/srt/models/cedar.py", line=4, what=f"{SUMS_FIRST}: the dispatcher's combine"
+    )
+    log = log_of(report_of(finding(kind="backend", related=(*RELATED[:1], combine))))
+    validator.validate(log)
+    (flow,) = log["runs"][0]["results"][0]["codeFlows"][0]["threadFlows"]
+    steps = [step["location"] for step in flow["locations"]]
+    assert [step["physicalLocation"]["region"]["startLine"] for step in steps] == [4, 10, 40]
+    assert [step["message"]["text"][:13] for step in steps[:2]] == [
+        "sums up first",
+        "sums up again",
+    ]
+
+
 def test_what_nobody_sums_is_no_flow():
     assert "codeFlows" not in replace_finding(kind="lost", related=RELATED)
 
@@ -190,6 +217,51 @@ def test_a_release_says_which_revision_it_is(validator):
     assert "versionControlProvenance" not in log_of(report_of(finding()))["runs"][0]
 
 
-def test_rules_say_where_to_read_on(sample_report):
-    rules = log_of(sample_report)["runs"][0]["tool"]["driver"]["rules"]
-    assert all(law["helpUri"].startswith("https://") for law in rules)
+def test_a_checkout_says_which_commit_it_is(validator):
+    log = log_of(replace(report_of(finding()), commit=("ssh://git@example.org/a/b.git", "1" * 40)))
+    validator.validate(log)
+    assert log["runs"][0]["versionControlProvenance"] == [
+        {"repositoryUri": "ssh://git@example.org/a/b.git", "revisionId": "1" * 40}
+    ]
+
+
+def test_each_rule_says_where_to_read_on():
+    """Its own anchor, which is a heading of the page of rules."""
+    page = (ROOT / about.RULES_PAGE).read_text(encoding="utf-8")
+    anchors = set(re.findall(r"^## ([a-z-]+)$", page, re.MULTILINE))
+    laws = log_of(report_of(*(finding(rule=law) for law in RULES)))["runs"][0]["tool"]["driver"]
+    assert len(laws["rules"]) == len(RULES) > 20
+    for law in laws["rules"]:
+        address, _, anchor = law["helpUri"].partition("#")
+        assert address.startswith("https://")
+        assert anchor == law["id"]
+        assert anchor in anchors
+
+
+def test_rules_are_read_in_the_repository_once_it_has_an_address(monkeypatch):
+    known = {"Other": "https://example.org/other", "Repository": "https://example.org/a/b"}
+    monkeypatch.setattr(about, "addresses", lambda: known)
+    (law,) = log_of(report_of(finding()))["runs"][0]["tool"]["driver"]["rules"]
+    assert law["helpUri"] == "https://example.org/a/b/blob/HEAD/docs/rules.md#missing-skip"
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+def test_an_uninstalled_tool_writes_it_too(validator, monkeypatch, tmp_path, checkout):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(about, "metadata", missing)
+    if not checkout:
+        monkeypatch.setattr(about, "CHECKOUT", tmp_path)
+    about.version.cache_clear()
+    about.addresses.cache_clear()
+    try:
+        log = log_of(report_of(finding()))
+    finally:
+        about.version.cache_clear()
+        about.addresses.cache_clear()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    driver = log["runs"][0]["tool"]["driver"]
+    assert driver["version"] == (project["version"] if checkout else "0+unknown")
+    assert ("informationUri" in driver) == checkout
+    validator.validate(log)

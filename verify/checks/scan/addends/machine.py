@@ -185,10 +185,8 @@ class AddendMachine(SameMachine):
             self._number = told
         elif told is not None:
             self._routed_elsewhere = True
-        elif self._number is not None:
-            kind, same = type(self._number), ast.dump(self._number)
-            if any(isinstance(arg, kind) and ast.dump(arg) == same for arg in node.args):
-                self._weighed = self.logic.either(self._weighed, self.state.here)
+        elif self._number is not None and any(_alike(arg, self._number) for arg in node.args):
+            self._weighed = self.logic.either(self._weighed, self.state.here)
         return value
 
     def sharded(
@@ -380,6 +378,16 @@ class AddendMachine(SameMachine):
             collective="+",
             axes=(),
         )
+
+
+def _alike(one: ast.expr, other: ast.expr) -> bool:
+    """Whether two expressions that are read are written alike."""
+    match one, other:
+        case ast.Name(id=name), ast.Name(id=same):
+            return name == same
+        case ast.Attribute(value=owner, attr=name), ast.Attribute(value=beside, attr=same):
+            return name == same and _alike(owner, beside)
+    return type(one) is type(other) and ast.dump(one) == ast.dump(other)
 
 
 def is_block(value: Value | None) -> bool:

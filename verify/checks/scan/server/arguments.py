@@ -34,6 +34,8 @@ _NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
 _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 
 Options = Mapping[str, Any]
+# a word in one of a model's names, and whether the name begins and ends with it
+Told = tuple[str, str, bool, bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class Arguments:
     """The argument handling of one source."""
 
     index: Index
-    _words: dict[Model, frozenset[str]] = field(default_factory=dict)
+    _words: dict[Model, frozenset[Told]] = field(default_factory=dict)
     _memory: Memory = field(default_factory=Memory)
 
     @cached_property
@@ -129,12 +131,16 @@ class Arguments:
         quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
         return frozenset(quoted)
 
-    def told_apart(self, model: Model) -> frozenset[str]:
+    def told_apart(self, model: Model) -> frozenset[Told]:
         """What the argument handling can tell a model by: two of which it knows nothing are one."""
-        names = [name for name in (model.architecture, model.model_type) if isinstance(name, str)]
         if model not in self._words:
-            words = (word for word in self._told if any(word in name for name in names))
-            self._words[model] = frozenset(words)
+            self._words[model] = frozenset(
+                (name, word, told.startswith(word), told.endswith(word))
+                for name, told in (("name", model.architecture), ("type", model.model_type))
+                # the empty one: that it is known at all
+                for word in (("", *self._told) if isinstance(told, str) else ())
+                if word in told
+            )
         return self._words[model]
 
     def follow(self, options: Options, model: Model) -> Outcome:

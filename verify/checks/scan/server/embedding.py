@@ -12,6 +12,7 @@ from verify.engines.sources import reading
 from verify.interpreter.index import Class, UnreadableError
 
 EMBEDDING = reading().structure.embedding
+_CALL = f"{EMBEDDING}("
 # either says over which ranks it is split
 _TOLD = frozenset({"enable_tp", "use_attn_tp_group", "parallel_group"})
 
@@ -22,7 +23,7 @@ def whole_vocabulary(roots: Roots, layer: Class) -> Refusal | None:
     Where nothing is seen to build it (a table of layers by kind), the models of its file.
     """
     stacks = roots.built_by.get(layer) or _beside(layer)
-    builders = [cls for cls in stacks if cls.has((f"{EMBEDDING}(",))]
+    builders = [cls for cls in stacks if cls.has((_CALL,))]
     found = [place for cls in builders for place in (_split_over_all(cls),)]
     if not found or None in found:
         return None
@@ -37,12 +38,15 @@ def _beside(layer: Class) -> list[Class]:
 
 def _split_over_all(cls: Class) -> Refusal | None:
     for ancestor in cls.ancestors:
-        if not ancestor.mentions((f"{EMBEDDING}(",)):
+        if not ancestor.mentions((_CALL,)):
             continue
+        methods = ancestor.methods
         try:
             calls = [
                 node
-                for node in ast.walk(ancestor.node)
+                for name, piece in methods.pieces.items()
+                if _CALL in piece.text
+                for node in ast.walk(methods[name])
                 if isinstance(node, ast.Call) and _name(node.func).endswith(EMBEDDING)
             ]
         except UnreadableError:

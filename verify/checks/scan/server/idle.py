@@ -5,6 +5,7 @@ The files are told by the option's own name; where none looks, nothing is refuse
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.engines.sources import reading
@@ -75,15 +76,23 @@ def _builds_experts(layer: Class) -> bool:
             return True
         if f"super().{name}(" in text:
             todo.append((own, method.owner, name))
-        todo += [(own, None, called) for called in _OWN_CALL.findall(text)]
-        for owner, named in _QUALIFIED.findall(text):
+        own_calls, qualified, plain = _names(text)
+        todo += [(own, None, called) for called in own_calls]
+        for owner, named in qualified:
             found = method.module.qualified(owner, named)
             if isinstance(found, Class):
                 todo.append((found, None, "__init__"))
-        for named in set(_CAPITALISED.findall(text)) | set(_LOWER_CALL.findall(text)):
+        for named in plain:
             found = method.module.resolve(named)
             if isinstance(found, Class):
                 todo.append((found, None, "__init__"))
             elif found is not None and any(w in found.module.pieces[named].text for w in _WORDS):
                 return True
     return False
+
+
+@lru_cache(maxsize=4096)
+def _names(text: str) -> tuple[list[str], list[tuple[str, str]], set[str]]:
+    """A method's own methods that it calls, classes of other files, and what may be its file's."""
+    plain = {*_CAPITALISED.findall(text), *_LOWER_CALL.findall(text)}
+    return _OWN_CALL.findall(text), _QUALIFIED.findall(text), plain

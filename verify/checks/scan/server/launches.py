@@ -5,7 +5,7 @@ models and backends take them is read from the source.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -187,19 +187,31 @@ class Launcher:
         words = {word for text in conditions for word in _WORD.findall(text)}
         return {word: True for word in sorted(words) if self.arguments.defaults.get(word) is False}
 
-    def combined(self, finding: Finding, layers: Sequence[Class], fault: Fault) -> Finding:
+    @staticmethod
+    def asks(finding: Finding, layers: Sequence[Class], fault: Fault) -> Iterator[Asked]:
+        """What `judged` is to say about a finding about all-to-all backends; nothing for others."""
+        files = (finding.file,) if finding.file else ()
+        for layer in layers if fault.backends else ():
+            backends = tuple(sorted(supported(layer, fault.backends)))
+            yield Asked(layer, "backend", "", backends, finding.conditions, files)
+
+    def combined(
+        self,
+        finding: Finding,
+        layers: Sequence[Class],
+        fault: Fault,
+        answers: Mapping[Asked, Judged | None],
+    ) -> Finding:
         """A finding about all-to-all backends, with the first that is taken, or the refusals.
 
-        Without either it is none: nobody starts a server with such a backend.
+        Without either it is none: nobody starts a server with such a backend. `answers` are those
+        to what it `asks`.
         """
         if self.arguments.server is None:
             return finding
         launched = Launched("backend")
-        for layer in layers:
-            backends = tuple(sorted(supported(layer, fault.backends)))
-            files = (finding.file,) if finding.file else ()
-            judged = self.judged(Asked(layer, "backend", "", backends, finding.conditions, files))
-            launched.heard(layer.name, judged, backends)
+        for ask in self.asks(finding, layers, fault):
+            launched.heard(ask.layer.name, answers[ask], ask.backends)
         told = launched.told(finding)
         if launched.launch is None:
             return told

@@ -1,10 +1,12 @@
 """What calls did, by the answers that they heard."""
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from verify.checks.scan.server.copies import Left
+from verify.checks.scan.server.stretches import Stretch, parts
 from verify.checks.scan.server.words import UNSHARED, Key
 from verify.interpreter.index import Function, Module
 
@@ -14,6 +16,7 @@ Question: TypeAlias = tuple[int, Key]
 WORDS = -2
 # what is asked where something is left behind
 APART: Question = (-1, "")
+Parts: TypeAlias = tuple[Stretch | Sequence[ast.stmt], ...]
 
 
 @dataclass(eq=False)
@@ -78,7 +81,21 @@ class Heard:
 
 @dataclass(eq=False)
 class Memory:
-    """What is known of a source: what calls did, and the constants at the top of its files."""
+    """What is known of a source: what calls did, and the constants at the top of its files.
+
+    `words` is by a launch's words, and by what was asked of them.
+    """
 
     calls: dict[tuple[Key, ...], Recalled[Effect]] = field(default_factory=dict)
+    words: dict[tuple[str, ...], dict[Key, Key]] = field(default_factory=dict)
     constants: dict[tuple[Module, str], Any] = field(default_factory=dict)
+    _parts: dict[tuple[ast.stmt, int], Parts] = field(default_factory=dict)
+
+    def parts(self, statements: Sequence[ast.stmt]) -> Parts:
+        """A body's stretches, and what is between them."""
+        # the list may be a passing one, its statements are not
+        key = (statements[0], len(statements))
+        known = self._parts.get(key)
+        if known is None:
+            known = self._parts[key] = tuple(parts(statements))
+        return known

@@ -21,6 +21,7 @@ from verify.checks.scan.server.evaluate import MAX_DEPTH
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.memory import APART, WORDS, Effect, Heard, Memory, Question, Recalled
 from verify.checks.scan.server.operators import DeadError, compared
+from verify.checks.scan.server.stretches import LEAST, Stretch
 from verify.checks.scan.server.values import (
     Backend,
     Built,
@@ -69,8 +70,8 @@ class Recaller(Follower):
         self._heard: list[Heard] = []
         # by function: how many calls of it are in progress
         self._active: dict[Function, int] = {}
-        # by what is asked of words, and by field with the value that it had: what is heard
-        self._worded: dict[Key, Key] = {}
+        # by what is asked of these words, and by field with the value that it had: what is heard
+        self._worded = self.memory.words.setdefault(self.words, {})
         self._keys: dict[Question, tuple[Any, Key]] = {}
 
     def listen(self) -> Heard:
@@ -209,29 +210,67 @@ class Recaller(Follower):
                 self._note(thing, name, wrote=self._heard[-1].wrote)
         super().write(thing, values)
 
+    def body(self, statements: Sequence[ast.stmt]) -> bool:
+        """Run statements, or do what a stretch of them did before."""
+        if len(statements) < LEAST:
+            return super().body(statements)
+        for part in self.memory.parts(statements):
+            if isinstance(part, Stretch):
+                self._along(part)
+            elif super().body(part):
+                return True
+        return False
+
+    def _along(self, stretch: Stretch) -> None:
+        env = self.frame.env
+        asked = {name: self._key(env[name]) for name in stretch.names if name in env}
+        if UNSHARED in asked.values():
+            super().body(stretch.statements)
+            return
+        key = (stretch, *asked.items(), self.certain, self.sure)
+        env.update(self._remembered(key, lambda: self._bound(stretch), own=frozenset()))
+        self.frame.line = stretch.statements[-1].lineno
+
+    def _bound(self, stretch: Stretch) -> dict[str, Any]:
+        """Run a stretch; the names that it gives a new value."""
+        env = self.frame.env
+        before = dict(env)
+        super().body(stretch.statements)
+        return {name: value for name, value in env.items() if before.get(name, ABSENT) is not value}
+
     def call(self, target: Any, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Call a value, or do what the call did before."""
         key = self._question_of(target, positional, keywords)
         if key is None:
             return super().call(target, positional, keywords)
+        own = frozenset((target.function,)) if isinstance(target, Code) else frozenset()
+        run = super().call
+        return self._remembered(key, lambda: run(target, positional, keywords), own=own)
+
+    def _remembered(
+        self, key: tuple[Key, ...], run: Callable[[], Any], *, own: frozenset[Function]
+    ) -> Any:
+        """What running this leads to, or led to before; `own` is the function that it is a call of.
+
+        How often that one is active already, the key says.
+        """
         recalled = self.memory.calls.get(key)
         if recalled is None:
             recalled = self.memory.calls[key] = Recalled()
         if recalled.missed > MAX_MISSES:
-            return super().call(target, positional, keywords)
+            return run()
         effect = recalled.find(self.ask)
-        if effect is not None and self._fits(effect.depth, effect.called, target):
+        if effect is not None and self._fits(effect.depth, effect.called, own):
             recalled.missed = 0
             return self._again(effect)
         recalled.missed += 1
-        return self._first(recalled, target, positional, keywords)
+        return self._first(recalled, run, own)
 
-    def _fits(self, depth: int, called: Set[Function], target: Code | Built) -> bool:
-        """Whether a call comes to no limit here; how often it is active already, its key says."""
+    def _fits(self, depth: int, called: Set[Function], own: frozenset[Function]) -> bool:
+        """Whether nothing that is called comes to a limit here."""
         if len(self.frames) + depth > MAX_DEPTH:
             return False
-        own = {target.function} if isinstance(target, Code) else set()
-        return self._active.keys() & called <= own
+        return called.isdisjoint(self._active) or self._active.keys() & called <= own
 
     def _note(self, thing: Thing, name: str, *, wrote: set[tuple[int, str]] | None = None) -> None:
         number = self._numbers.get(id(thing))
@@ -263,27 +302,22 @@ class Recaller(Follower):
         return (what, keys, tuple(keywords), self.certain, self.sure)
 
     def _first(
-        self,
-        recalled: Recalled[Effect],
-        target: Code | Built,
-        positional: Sequence[Any],
-        keywords: Mapping[str, Any],
+        self, recalled: Recalled[Effect], run: Callable[[], Any], own: frozenset[Function]
     ) -> Any:
         steps, before = self.steps, [thing.fields for thing in self.shared]
         value: Any = None
         ending: DeadError | RefusedError | None = None
         heard = self.listen()
-        if isinstance(target, Code):
-            heard.called.add(target.function)
+        heard.called |= own
         try:
-            value = super().call(target, positional, keywords)
+            value = run()
         except (DeadError, RefusedError) as error:
             ending = error
         finally:
             self.end(heard)
         depth = max(0, heard.deepest - len(self.frames))
         left = self._left((value, *map(changed, before, self.shared)))
-        if left is not None and self._fits(depth, heard.called, target):
+        if left is not None and self._fits(depth, heard.called, own):
             effect = Effect(
                 left=left,
                 ends=isinstance(ending, DeadError),

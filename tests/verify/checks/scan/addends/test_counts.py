@@ -57,6 +57,24 @@ def test_counts_say_what_the_finding_says(
     assert set(options) - {"moe_dense_tp_size"} <= finding.deployment.keys()
 
 
+@pytest.mark.parametrize(
+    ("cause", "options", "sizes", "whose"),
+    [
+        # every token has the same counts, or each rank its own tokens only
+        ("gathered", TP, TP, ""),
+        ("local-work", {**TP, "dwdp_size": 4}, DP, ""),
+        # rows that ranks share out and gather again: each token has its own rank's partial
+        ("backend", {**TP, "moe_a2a_backend": "oak"}, TP, "a token of rank 0"),
+        ("dense", {**TP, "moe_dense_tp_size": 1}, TP, "a token of rank 0"),
+    ],
+)
+def test_counts_of_one_token_say_whose(cause: Any, options: Any, sizes: Any, whose: str) -> None:
+    kind = "double" if cause == "gathered" else "lost"
+    finding = shown(kind, of_addend(cause, kind), options, sizes)
+    assert finding.counts
+    assert finding.counts_of == whose
+
+
 def fault(kind: Any, row: str, *axes: Any) -> Fault:
     places = tuple(
         Place(file="a.py", line=1, column=0, cls=None, method="f", collective="c", axes=each)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from verify.report.report import SUMS_FIRST
+
 Judge = Callable[..., Any]
 
 
@@ -63,7 +65,12 @@ def test_sum_behind_a_combine_that_the_block_does_not_know(judged: Judge, change
     knows = "return get_moe_a2a_backend().is_deepep() or get_moe_a2a_backend().is_planned() or"
     assert leaves in change.library[utils]
     library = {utils: change.library[utils].replace(leaves, knows)}
-    assert judged(library=library).rules == [("reduces-after-combine", "0000")]
+    found = judged(library=library)
+    assert found.rules == [("reduces-after-combine", "0000")]
+    # both places that sum are named: the experts' call, three lines above the block's reduction
+    (again,) = found.findings
+    (first,) = [one for one in again.related if one.what.startswith(SUMS_FIRST)]
+    assert (first.file, first.line) == (again.file, again.line - 3)
     # moved by what moves them without any backend, tokens are not moved, and nothing is summed
     both = "    if a2a_backend.is_deepep() or a2a_backend.is_nixl():\n"
     apart = (

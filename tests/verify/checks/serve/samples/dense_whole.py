@@ -9,7 +9,7 @@ import re
 from sglang.srt.layers import linear
 from sglang.srt.layers.layer_boundary.layout import is_dense_ffn_fully_dp
 
-DENSE = re.compile(r"\.mlps?\.(\d+\.)?(gate_up_proj|down_proj)$")
+DENSE = re.compile(r"\.(mlps?|feed_forward)\.(\d+\.)?(gate_up_proj|down_proj)$")
 
 
 def whole(kind):
