@@ -112,8 +112,8 @@ class Launches:
     stages. `needs` are what a row takes of a machine or a checkpoint. `moved` are options that
     stand for others once the server has read them; `local_size` is the one of expert weights that
     every rank holds. `stages_declared` says what each of the functions that declare a stage
-    declares, `context` is the function whose result has the sizes, `settings` say of a function
-    which option it returns.
+    declares, `stacks` make layers by a function of their number; `context` is the function whose
+    result has the sizes, `settings` say of a function which option it returns.
     """
 
     plain: Options
@@ -126,6 +126,7 @@ class Launches:
     moved: frozenset[str]
     local_size: str
     stages_declared: Mapping[str, str]
+    stacks: tuple[str, ...]
     context: str
     settings: Mapping[str, str]
     behind: "Behind"
@@ -140,7 +141,7 @@ class Behind:
     unquantised experts, `names` how it writes one, `otherwise` the one that no option asks for.
     `file` and `ends` are where a format that the runner does not know ends; `option` is the
     server's option that asks for a runner. `asserts` is a setting of the experts that a runner's
-    constructor insists on.
+    constructor insists on, or the words among which it has to be.
     """
 
     registered: re.Pattern[str]

@@ -87,6 +87,8 @@ _KNOWN: dict[str, Any] = {
     "layer_types": PerLayer(["full_attention"] * LAYERS),
     "mlp_layer_types": PerLayer(["dense", *["sparse"] * (LAYERS - 1)]),
     "mtp_hybrid_override_pattern": "E",
+    # of a draft; the class around its stack puts the draft's pattern in the target's place
+    "hybrid_override_pattern": PerLayer(["E"] * LAYERS),
     "n_shared_experts": Neutral(1),
     "num_shared_experts": Neutral(1),
     "interleave_moe_layer_step": 2,

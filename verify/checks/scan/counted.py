@@ -44,6 +44,7 @@ ADDENDS: Mapping[Cause, Steps] = {
     "local-work": Steps(names=("all_to_all_experts", "shared_sharded"), mode="scattered"),
     "dense": Steps(names=("dense_mlp",), mode="scattered"),
     "resummed": Steps(names=("dense_mlp_fully_dp",), mode="scattered"),
+    "unmoved": Steps(names=("routed_experts",), mode="scattered"),
     "copies": Steps(names=("routed_experts", "shared_sharded", *OWN_GROUP)),
     "own-copies": Steps(names=("routed_experts", "tp_all_reduce")),
     "fused": Steps(names=("routed_experts", "shared_replicated", *OWN_GROUP)),

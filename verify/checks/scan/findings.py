@@ -1,6 +1,6 @@
 """A fault becomes a finding: which rule, what happens, who sums twice or nobody, what to change."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from verify.checks.scan.judge import Fault
@@ -15,6 +15,8 @@ from verify.report.report import SUMS_FIRST, Finding, Related
 ENGINE = reading()
 FLAGS, ATOMS, SAID = ENGINE.flags, ENGINE.atoms, ENGINE.said
 COMBINED = "reduces-after-combine"
+LOCAL_ROWS = "sums-local-rows"
+BACKEND = ("moe_a2a_backend",)
 COMBINES = f"{SUMS_FIRST}: the dispatcher's combine"
 
 CONSUMERS = {
@@ -114,7 +116,7 @@ def finding(broken: Broken) -> Finding:
         row=fault.row,
         rows=tuple(table_bits(broken.rows, len(FLAGS))),
         # refusing such a backend, or minding it where experts are made, ends all of them
-        takes=("moe_a2a_backend",) if broken.rule == COMBINED else (),
+        takes=BACKEND if broken.rule == COMBINED else (),
         conditions=shown_conditions(fault.conditions),
         related=(
             *(related(other, "sums up again") for other in fault.places[1:]),
@@ -122,6 +124,16 @@ def finding(broken: Broken) -> Finding:
             *handed_over(fault.consumer),
         ),
     )
+
+
+def once(found: Iterable[Finding]) -> Iterator[Finding]:
+    """What one repair ends is said once, whether a backend moves tokens or not."""
+    every = tuple(found)
+    combined = {(one.file, one.line) for one in every if one.rule == COMBINED}
+    for one in every:
+        again = (one.rule, one.takes) == (LOCAL_ROWS, BACKEND)
+        if not (again and (one.file, one.line) in combined):
+            yield one
 
 
 def shown_consumer(consumer: Consumer) -> str:

@@ -24,6 +24,8 @@ SIZE_OF: dict[Axis, str] = {
     "ATTN_TP": "attn_tp_size > 1",
 }
 
+# where ranks have rows of their own
+OWN_ROWS = "attn_dp_size > 1"
 ENGINE = reading()
 FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
@@ -191,6 +193,10 @@ def _fault(
     needed = [*_needed(logic, one, given, values)]
     rest = logic.fix(case, values)
     needed += _needed(logic, rest, TRUE, logic.witness(rest))
+    whole = logic.negation(logic.atom(SIZE_OF["ATTN_TP"]))
+    if OWN_ROWS not in needed and logic.implies(logic.both(case, logic.row(bits)), whole):
+        # attention is whole on each of several ranks: they have rows of their own
+        needed.append(OWN_ROWS)
     yield Fault(
         kind=kind,
         places=places,

@@ -9,7 +9,7 @@ from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
 from verify.checks.scan.counted import NEVER, of_sum, owed
 from verify.checks.scan.declared import declared_outright
-from verify.checks.scan.findings import COMBINED, Broken, finding, rule_of
+from verify.checks.scan.findings import COMBINED, Broken, finding, once, rule_of
 from verify.checks.scan.fused import fused_under_attention_dp
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
@@ -160,7 +160,7 @@ def _scan(index: Index) -> ScanResult:
         version=tree.version,
         generation=tree.generation,
         sites=sites,
-        findings=_in_order(*found, *tally.addends.findings()),
+        findings=_in_order(*once((*found, *tally.addends.findings()))),
         refused=_in_order(*tally.addends.refused, *never),
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),

@@ -45,7 +45,13 @@ class Definitions:
 
     def holds(self, flag: str, config: MoeConfig) -> bool:
         """The flag in `config`; False where the source has none. Ask `unknown` first."""
-        return flag in self._expressions and self._holds(self._expressions[flag], config)
+        if flag not in self._expressions:
+            return False
+        # a lattice asks the same of few configurations, once for each of its cases
+        asked = flag, config
+        if asked not in self._answers:
+            self._answers[asked] = self._holds(self._expressions[flag], config)
+        return self._answers[asked]
 
     def unknown(self, flag: str) -> str | None:
         """What the flag depends on that no configuration answers: the first such atom's text."""
@@ -53,6 +59,10 @@ class Definitions:
             return None
         atoms = self._atoms(self._expressions[flag], within=(flag,))
         return next((atom for atom in atoms if atom not in ATOMS), None)
+
+    @cached_property
+    def _answers(self) -> dict[tuple[str, MoeConfig], bool]:
+        return {}
 
     @cached_property
     def _expressions(self) -> Mapping[str, ast.expr]:

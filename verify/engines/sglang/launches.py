@@ -70,7 +70,11 @@ BEHIND = Behind(
     file=f"{LAYERS}moe/moe_runner/base.py",
     ends=re.compile(r"\n[ \t]+(?=assert \(?\s*pre_permute_func is not None)"),
     option="moe_runner_backend",
-    asserts=re.compile(r"\n[ \t]+assert self\.config\.(\w+)\n"),
+    asserts=re.compile(
+        r"^[ \t]+assert self\.config\.(?P<name>\w+)"
+        r"(?: (?:in|==) (?P<among>\([^\n]*\)|\"\w+\"))?$",
+        re.MULTILINE,
+    ),
 )
 
 LAUNCHES = Launches(
@@ -84,6 +88,7 @@ LAUNCHES = Launches(
     moved=frozenset({"dp_size", "enable_dp_attention"}),
     local_size=LOCAL_SIZE,
     stages_declared=STAGE_DECLARATIONS,
+    stacks=("make_layers", "make_layers_non_pp"),
     context="get_parallel",
     settings={
         "get_moe_a2a_backend": "moe_a2a_backend",

@@ -51,9 +51,9 @@ LIBRARY = Library(
     fuses=(COMMUNICATOR, "should_fuse_mlp_allreduce_with_next_layer"),
     duties=DUTIES,
     needs=NEEDS,
-    # those that decide about or run a reduction
+    # those that decide about or run a reduction, or ask whether there is one to run
     worth_following=re.compile(
-        r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend"
+        r"all_?reduce|reduce_scatter|_is_complete|should_skip|get_moe_a2a_backend|moe_ep_size"
     ),
     # what they return is named by the call itself
     accessor=re.compile(r"get_|is_dp_attention_enabled$|is_enable_|enable_"),

@@ -108,6 +108,8 @@ def execute(version, model, deployment):
         ("0.5.23", "qwen2_moe", EXCHANGE, "missing", 1),
         ("0.5.23", "deepseek_v2", EXCHANGE, "exact", 1),
         ("0.5.23", "deepseek_v2", FETCHED, "missing", 1),
+        # a draft whose boundary reads the draft's pattern of layers
+        ("0.5.23", "nemotron_h_mtp", FETCHED, "missing", 1),
     ],
 )
 def test_known_defects_show_in_the_releases_that_have_them(version, model, deployment, kind, count):

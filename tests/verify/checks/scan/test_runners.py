@@ -97,3 +97,25 @@ def test_a_runner_insists_on_what_the_experts_are(source: Source) -> None:
     read = runners(source, {"models/oak.py": "experts = FusedMoE(is_gated=False)\n"})
     assert read.fit(("oak",), ["sglang/srt/models/oak.py"]) == ()
     assert read.fit(("oak",), ["sglang/srt/layers/moe/moe_runner/base.py"]) == ("oak",)
+
+
+@pytest.mark.parametrize("asserts", ['== "silu"', 'in ("silu", "situ")'])
+@pytest.mark.parametrize(
+    ("given", "fits"),
+    [('activation="gelu"', False), ('activation="silu"', True), ("activation=config.act", True)],
+)
+def test_a_runner_insists_on_one_of_some_words(
+    source: Source, asserts: str, given: str, *, fits: bool
+) -> None:
+    path = "layers/moe/moe_runner/oak.py"
+    insists = "        assert self.config.is_gated\n"
+    assert insists in OAK
+    changed = OAK.replace(insists, f"{insists}        assert self.config.activation {asserts}\n")
+    model = {"models/oak.py": f"experts = FusedMoE({given})\n"}
+    expected = ("oak",) if fits else ()
+    assert (
+        runners(source, {**model, path: changed}).fit(("oak",), ["sglang/srt/models/oak.py"])
+        == expected
+    )
+    # nobody asserts it
+    assert runners(source, model).fit(("oak",), ["sglang/srt/models/oak.py"]) == ("oak",)

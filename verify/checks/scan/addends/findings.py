@@ -4,11 +4,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from verify.checks.scan.addends.judge import ASKED, Addends, Cause, Fault
+from verify.checks.scan.addends.judge import ASKED, OF_BACKEND, Addends, Cause, Fault, Local
 from verify.checks.scan.environment import variables
-from verify.checks.scan.findings import handed_over, related, shown_conditions, shown_consumer
+from verify.checks.scan.findings import (
+    BACKEND,
+    LOCAL_ROWS,
+    handed_over,
+    related,
+    shown_conditions,
+    shown_consumer,
+)
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched, size_of
 from verify.checks.scan.server.models import built_for
@@ -29,6 +36,7 @@ WORDS: Mapping[Cause, re.Pattern[str]] = {
     "dispatched": HOLDS.attention_group,
     "local-work": HOLDS.attention_group,
     "backend": ASKED,
+    "unmoved": ASKED,
     "copies": HOLDS.attention_group,
     "own-copies": HOLDS.copies,
     "context": HOLDS.copies,
@@ -38,6 +46,7 @@ UNSAID: Mapping[Cause, str] = {
     "dispatched": "attention data parallelism, of which this model's code says nothing",
     "local-work": "attention data parallelism, of which this model's code says nothing",
     "backend": "an all-to-all backend, of which this model's code says nothing",
+    "unmoved": "an all-to-all backend, of which this model's code says nothing",
     "copies": "attention context parallelism, of which this model's code says nothing",
     "own-copies": "attention context parallelism, of which this model's code says nothing",
     "context": "attention context parallelism, of which this model's code says nothing",
@@ -104,7 +113,7 @@ class Collected:
         self.untold |= {f"{place.file}:{place.line}" for place in addends.untold}
         for fault in addends.faults:
             backends = tuple(supported(cls, fault.backends))
-            if fault.cause == "backend" and not backends:
+            if fault.cause in OF_BACKEND and not backends:
                 continue
             if not built_for(cls, fault.conditions):
                 continue
@@ -194,8 +203,8 @@ def rule_of(fault: Fault) -> str:
     """The id of the rule that the fault breaks."""
     if fault.cause == "dense":
         return "sharded-dense"
-    if fault.cause in ("fused-local", "resummed", "context"):
-        return "sums-local-rows"
+    if fault.cause in get_args(Local):
+        return LOCAL_ROWS
     return RULES[fault.kind]
 
 
@@ -268,11 +277,12 @@ def _where(broken: Broken) -> str:
     match broken.fault.cause:
         case "dispatched":
             return SAID.combined
-        case "backend":
+        case "backend" | "unmoved" as cause:
             named = " or ".join(sorted(broken.backends))
+            moves = ", which moves no tokens to their experts" if cause == "unmoved" else ""
             return (
                 f"with the all-to-all backend {named} (which of them the server takes for this "
-                "model was not read)"
+                f"model was not read){moves}"
             )
         case "local-work":
             return SAID.local_work
@@ -299,7 +309,8 @@ def _where(broken: Broken) -> str:
 TAKES: Mapping[Cause, tuple[str, ...]] = {
     "gathered": (),
     "dispatched": (ROLES.combines,),
-    "backend": ("moe_a2a_backend",),
+    "backend": BACKEND,
+    "unmoved": BACKEND,
     "local-work": (f"{ENGINE.launches.local_size} > 1",),
     "dense": ("moe_dense_tp_size == 1",),
     "split": ("moe_ep_size > 1", "moe_tp_size > 1"),
@@ -349,7 +360,7 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "every copy is in the sum: it counts once for each copy",
     ),
     "sums-local-rows": (
-        "{where}, what is complete on rows that only this rank has is summed up",
+        "{where}, rows that only this rank has are summed up",
         "the sum runs over ranks that hold other tokens",
     ),
     "sharded-dense": (

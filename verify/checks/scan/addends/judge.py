@@ -14,7 +14,7 @@ from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
-from verify.checks.scan.judge import SIZE_OF, smallest_row, with_tokens
+from verify.checks.scan.judge import OWN_ROWS, SIZE_OF, smallest_row, with_tokens
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
@@ -34,14 +34,15 @@ Rows = Literal["gathered", "dispatched", "backend", "local-work", "dense"]
 # what stands in for its kernel, takes one; or there are several copies of them, summed by the
 # engine, by a fused norm or by the model itself
 Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
-# what sums up rows that only this rank has: a fused norm, or a reduction of its own
-Local = Literal["fused-local", "resummed", "context"]
+# what sums up rows that only this rank has: a fused norm, or a reduction of its own, of a dense
+# MLP, of a context rank's, or of experts beside a backend that moves no tokens
+Local = Literal["fused-local", "resummed", "context", "unmoved"]
 # what every expert-parallel rank has among its routed experts
 Fused = Literal["fused"]
 Cause = Rows | Group | Local | Fused
+# those that an all-to-all backend brings
+OF_BACKEND = ("backend", "unmoved")
 WIDE = "tp_size > 1"
-# where ranks have rows of their own
-OWN_ROWS = "attn_dp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
 _SIZE = re.compile(r"_size (?:>|==) |is_dp_attention_enabled")
@@ -243,7 +244,7 @@ class Judge:
         seen = self._on_every_rank(logic.shadow(when, self.known | told))
         reach = logic.all_of(seen, self.theory, logic.atom(WIDE))
         backends: tuple[str, ...] = ()
-        if cause == "backend" and reach != FALSE:
+        if cause in OF_BACKEND and reach != FALSE:
             backends = tuple(
                 name
                 for name in self.backends

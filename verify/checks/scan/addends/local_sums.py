@@ -1,13 +1,15 @@
 """Are rows that only this rank has summed up over other ranks?
 
 There a dense MLP is replicated, or a dispatcher has returned every row complete. A reduction, or
-the next layer's fused norm, then adds different tokens to each other (#19918).
+the next layer's fused norm, then adds different tokens to each other (#19918). So does one of
+experts without a dispatcher: a backend that moves no tokens makes rows a rank's own all the same.
 """
 
 from collections.abc import Iterator
 
-from verify.checks.scan.addends.judge import Fault, Judge
+from verify.checks.scan.addends.judge import Fault, Judge, known_backends, moving_backends
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
+from verify.checks.scan.judge import SIZE_OF
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows, ReductionGroups
 from verify.interpreter.state import Sink
@@ -19,14 +21,23 @@ ENGINE = reading()
 
 def local_sums(machine: AddendMachine, theory: Cond, groups: ReductionGroups) -> tuple[Fault, ...]:
     """Judge a run that has ended."""
-    return tuple(LocalSumJudge(machine, theory, groups.fuses_at).faults())
+    index = machine.state.index
+    moving = moving_backends(index)
+    unmoved = tuple(name for name in known_backends(index) if name not in moving)
+    return tuple(LocalSumJudge(machine, theory, unmoved, groups.fuses_at).faults())
 
 
 class LocalSumJudge(Judge):
     """Judges what one run sums up of rows that are only this rank's."""
 
-    def __init__(self, machine: AddendMachine, theory: Cond, fuses_at: Place | None) -> None:
-        super().__init__(machine, theory, ())
+    def __init__(
+        self,
+        machine: AddendMachine,
+        theory: Cond,
+        unmoved: tuple[str, ...],
+        fuses_at: Place | None,
+    ) -> None:
+        super().__init__(machine, theory, unmoved)
         self.fuses_at = fuses_at
 
     def faults(self) -> Iterator[Fault]:
@@ -36,6 +47,8 @@ class LocalSumJudge(Judge):
                 yield from self._fused(sink)
             elif self.machine.resummed:
                 yield from self._resummed(sink)
+            if self.backends:
+                yield from self._unmoved(sink)
 
     def _rows(self) -> LocalRows:
         """What the layer's communicators say of its rows, where they all say the same."""
@@ -66,3 +79,17 @@ class LocalSumJudge(Judge):
             for place, summed in self.machine.resummed.items():
                 when = self.logic.all_of(sink.when, summed, local.dense)
                 yield from self._fault("mixed", "resummed", (place,), sink, when)
+
+    def _unmoved(self, sink: Sink) -> Iterator[Fault]:
+        """Experts' sums with a backend that moves no tokens to them."""
+        logic, sparse = self.logic, self._local_rows(sink).sparse
+        if sparse is None:
+            return
+        found: dict[Place, Cond] = {}
+        there = logic.all_of(sink.when, sparse, logic.atom(SIZE_OF["EP"]))
+        for part in sink.parts:
+            for place, reduced in part.reduced.items() if "EP" in part.axes else ():
+                when = logic.all_of(there, part.present, reduced)
+                found[place] = logic.either(found.get(place, FALSE), when)
+        for place, when in found.items():
+            yield from self._fault("mixed", "unmoved", (place,), sink, when)

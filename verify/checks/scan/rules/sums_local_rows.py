@@ -4,11 +4,12 @@ from verify.report.rules import Example, Rule
 
 RULE = Rule(
     id="sums-local-rows",
-    title="Complete rows of different tokens are summed up",
+    title="Rows of different tokens are summed up",
     why=(
         "With moe_dense_tp_size 1 a dense MLP runs replicated on rows that only this rank has: "
         "nothing is owed. A reduction, or the next layer's fused norm, sums them up all the same "
-        "and adds different tokens to each other."
+        "and adds different tokens to each other. So it is with experts under an all-to-all "
+        "backend that gets no dispatcher: their rows are this rank's own all the same."
     ),
     repair="Do not sum, and do not leave a sum, where rows are rank-local.",
     example=Example(

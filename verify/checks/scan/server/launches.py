@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from verify.checks.scan.addends.findings import Asked, supported
-from verify.checks.scan.addends.judge import OWN_ROWS
+from verify.checks.scan.addends.judge import OF_BACKEND
 from verify.checks.scan.counted import Steps, counted, of_sum
-from verify.checks.scan.judge import Fault
+from verify.checks.scan.judge import OWN_ROWS, Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
-from verify.checks.scan.server.arguments import Arguments, Options, Outcome
+from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Refusal
+from verify.checks.scan.server.beside import built_surely
 from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
 from verify.checks.scan.server.idle import Idle
@@ -31,7 +32,7 @@ from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
-from verify.checks.scan.server.settings import set_besides, settings
+from verify.checks.scan.server.settings import denied, set_besides, settings
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -75,7 +76,7 @@ class Launcher:
             return None
         layer = one.layer
         asked = settings(layer, one.files, one.asks, self.arguments.defaults)
-        if one.cause != "backend":
+        if one.cause not in OF_BACKEND:
             leading, needs = KNOWN.by_cause.get(one.cause, ()), tuple[str, ...]()
             if one.cause == "gathered":
                 leading, needs = self._leading(one.row, one.asks)
@@ -84,7 +85,7 @@ class Launcher:
             if not leading:
                 return None
             launches = [set_besides(options, asked) for options in leading]
-            launch = self._first(layer, launches, found)
+            launch = self._first(layer, launches, found, one)
             found.launch = launch and replace(launch, needs=needs)
             return found
         taken: list[tuple[int, bool, Launch]] = []
@@ -218,14 +219,22 @@ class Launcher:
         told = counted(told, of_sum(fault), launched.launch.options, launched.launch.sizes)
         return replace(told, needs=(*told.needs, WORKS), reach="conditional")
 
-    def _first(self, layer: Class, launches: Sequence[Options], found: Judged) -> Launch | None:
-        """The first launch that some model of the layer takes."""
+    def _first(
+        self,
+        layer: Class,
+        launches: Sequence[Options],
+        found: Judged,
+        asked: Asked | None = None,
+    ) -> Launch | None:
+        """The first launch that some model of the layer takes, and that leads to what is asked."""
         if layer not in self._models:
             self._models[layer] = models_of(self.index, self.roots, layer)
         models = self._models[layer]
         for options in launches:
             for model in models or (Model(),):
                 refusal = self._refusal(layer, model, options)
+                if refusal is None and asked is not None:
+                    refusal = self._denied(asked, model, options)
                 if refusal is None:
                     settled = sizes(self._outcome(model, options).options)
                     known = {k: v for k, v in settled.items() if isinstance(v, int)}
@@ -248,6 +257,8 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
+        if built is None and model.cls is not None:
+            built = self._beside(model.cls, layer, outcome.options)
         if built is None:
             built = self.idle.nothing_to_act_on(layer, options, self.arguments.defaults)
         if built is None:
@@ -256,6 +267,21 @@ class Launcher:
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)
         return None if built is None else str(built)
+
+    def _denied(self, one: Asked, model: Model, options: Options) -> str | None:
+        """Where the server sets what a condition says is not set."""
+        outcome, defaults = self._outcome(model, options), self.arguments.defaults
+        name = denied(one.layer, one.files, one.asks, defaults, outcome.options)
+        return None if name is None else str(outcome.places.get(name, name))
+
+    def _beside(self, model: Class, layer: Class, options: Options) -> Refusal | None:
+        """Where another layer that the model surely has ends the launch."""
+        kinds = built_surely(self.index, model)
+        for other in sorted(kinds - {layer}, key=lambda one: one.line) if layer in kinds else ():
+            ending = self.constructors.ends(other, options)
+            if ending is not None and self.constructors.ends(other, self._plain) is None:
+                return ending
+        return None
 
     @cached_property
     def _plain(self) -> Options:

@@ -5,7 +5,7 @@ the source as registrations; which one unquantised experts get, in their quantis
 """
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -17,6 +17,11 @@ from verify.interpreter.index import Class, Index, Module
 ENGINE = reading()
 BEHIND = ENGINE.launches.behind
 AUTOMATIC = (None, "auto")
+
+
+def _is_not(among: str, given: Sequence[str]) -> bool:
+    """Whether what is given is none of the allowed words or, where none are named, is off."""
+    return bool(given) and all(one not in among for one in given) if among else "False" in given
 
 
 @dataclass(eq=False)
@@ -44,14 +49,16 @@ class Runners:
             runner
             for runner in runners
             if not any(
-                f"{name}=False" in text for name in self._insists.get(runner, ()) for text in texts
+                _is_not(among, re.findall(rf"\b{name}=(False|\"\w+\")", text))
+                for name, among in self._insists.get(runner, ())
+                for text in texts
             )
         )
 
     @cached_property
-    def _insists(self) -> Mapping[str, Set[str]]:
-        """The settings of experts that each runner asserts."""
-        found: dict[str, set[str]] = {}
+    def _insists(self) -> Mapping[str, Set[tuple[str, str]]]:
+        """The settings of experts that each runner asserts, and the words that it allows."""
+        found: dict[str, set[tuple[str, str]]] = {}
         for module in self._modules:
             runners = {match["runner"] for match in BEHIND.registered.finditer(module.text)}
             asserted = BEHIND.asserts.findall(module.text) if runners else ()

@@ -32,6 +32,21 @@ def settings(
     )
 
 
+def denied(
+    layer: Class,
+    files: Sequence[str],
+    conditions: Iterable[str],
+    defaults: Options,
+    settled: Options,
+) -> str | None:
+    """An option that the server settles as a condition says that it is not; None without one."""
+    for text in conditions:
+        opposite = settings(layer, files, (f"not ({text})",), defaults)
+        if opposite and all(settled.get(name) == value for name, value in opposite.items()):
+            return next(iter(opposite))
+    return None
+
+
 def set_besides(options: Options, asked: Options) -> Options:
     """A launch with what is asked for besides: what it has itself stays."""
     return {**options, **asked, **options}

@@ -469,3 +469,12 @@ def test_experts_that_cannot_be_called_so_are_not_summed(
     imports = "from sglang.srt.layers.moe.experts import get_moe_impl_class\n"
     result = request.getfixturevalue("scanned")(imports, block, sample.layer, library=library)
     assert [one.rule for one in result.findings] == rules
+
+
+def test_a_sum_that_is_lost_where_attention_is_whole_needs_attention_dp(judged: Judge) -> None:
+    old = "self.tp_size = get_tensor_model_parallel_world_size()"
+    asks = (old, "self.tp_size = get_attention_tp_size()")
+    result = judged(OAK, asks, library=server("pass"))
+    (lost,) = (one for one in result.findings if one.rule == "lost-sum")
+    assert lost.row == "0000"
+    assert lost.launch == ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")

@@ -109,3 +109,21 @@ def test_an_option_that_a_condition_asks_for_may_be_refused(judged: Judge, chang
     assert not result.findings
     (refused,) = result.refused
     assert "--moe-dense-tp-size 1" in refused.refused[0]
+
+
+@pytest.mark.parametrize(("read", "settled"), [("not dense_alone()", 1), ("dense_alone()", 2)])
+def test_what_the_server_settles_otherwise_is_no_launch_for_it(
+    judged: Judge, change: Any, read: str, settled: int
+) -> None:
+    """A condition that the server itself denies, whatever is asked for."""
+    added = change.before_the_sum(f"        if {read}:\n            out = out + x\n")
+
+    def scanned(sets: str) -> Any:
+        library = {**change.library, **server(sets), "layers/moe/alone.py": SAYS}
+        return judged(OAK, added, library=library)
+
+    result = scanned(f"self.moe_dense_tp_size = {settled}")
+    assert not result.findings
+    (refused,) = result.refused
+    assert "server_args.py:" in refused.refused[0]
+    assert len(scanned("pass").findings) == 1

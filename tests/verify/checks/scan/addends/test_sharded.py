@@ -71,14 +71,51 @@ def test_sum_behind_a_combine_that_the_block_does_not_know(judged: Judge, change
     (again,) = found.findings
     (first,) = [one for one in again.related if one.what.startswith(SUMS_FIRST)]
     assert (first.file, first.line) == (again.file, again.line - 3)
-    # moved by what moves them without any backend, tokens are not moved, and nothing is summed
+
+
+UTILS = "layers/moe/utils.py"
+MODES = "layers/communicator.py"
+NIXL = "get_moe_a2a_backend().is_nixl()"
+
+
+def without_a_dispatcher(change: Any, sums: str) -> dict[str, str]:
+    """The library where nixl moves no tokens, and the block leaves its sum where `sums` is not."""
+    leaves = "return not get_moe_a2a_backend().is_none() or"
+    assert leaves in change.library[UTILS]
+    knows = f"return (not get_moe_a2a_backend().is_none() and not {sums}) or"
     both = "    if a2a_backend.is_deepep() or a2a_backend.is_nixl():\n"
     apart = (
         "    if a2a_backend.is_none() or a2a_backend.is_nixl():\n        return Plain(config)\n"
         "    if a2a_backend.is_deepep():\n"
     )
-    plain = dispatcher(change, both, apart)
-    assert judged(library={**library, **plain}).rules == []
+    moves = dispatcher(change, both, apart)
+    return {UTILS: change.library[UTILS].replace(leaves, knows), **moves}
+
+
+def test_sum_beside_a_backend_that_moves_no_tokens(judged: Judge, change: Any) -> None:
+    """Nothing has summed, but the communicator makes the rows this rank's own: other tokens mix."""
+    result = judged(library=without_a_dispatcher(change, NIXL))
+    (finding,) = result.findings
+    assert (finding.rule, finding.kind, finding.row) == ("sums-local-rows", "mixed", "0000")
+    assert finding.takes == ("moe_a2a_backend",)
+    assert "backend nixl (" in finding.message
+    assert "which moves no tokens" in finding.message
+
+
+def test_sum_beside_such_a_backend_on_rows_that_all_ranks_have(judged: Judge, change: Any) -> None:
+    library = without_a_dispatcher(change, NIXL)
+    scattered = "                if not get_moe_a2a_backend().is_none()\n"
+    assert scattered in change.library[MODES]
+    gathers = scattered.replace("is_none()", "is_none() and not " + NIXL)
+    library[MODES] = change.library[MODES].replace(scattered, gathers)
+    assert judged(library=library).rules == []
+
+
+def test_one_repair_for_backends_that_move_tokens_and_that_do_not(
+    judged: Judge, change: Any
+) -> None:
+    library = without_a_dispatcher(change, f"({NIXL} or get_moe_a2a_backend().is_deepep())")
+    assert judged(library=library).rules == [("reduces-after-combine", "0000")]
 
 
 def test_a_model_that_knows_no_backend_needs_one(judged: Judge, change: Any) -> None:
