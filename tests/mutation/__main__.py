@@ -64,7 +64,10 @@ def _judge(arguments: argparse.Namespace) -> None:
         reached = reached_once(judge, arguments.release, stratum, arguments.reached)
         for row in reached:
             _say(stream, {"launch": [row.model, row.layout, row.outcome, row.nats, row.reason]})
-        _say(stream, {"control": control(judge, arguments.release, stratum.judges[0][0])})
+        seen = control(judge, arguments.release, stratum.judges[0][0])
+        _say(stream, {"control": seen})
+        if seen["outcome"] != "diverged":
+            raise SystemExit(f"tests.mutation: the control is {seen['outcome']}: nothing is seen")
         drawn = draw(arguments.release, stratum, seed=arguments.seed, reached=reached)
         asked: list[tuple[str, str, Future[dict]]] = []
         for mutant in drawn[part - 1 :: parts]:

@@ -23,7 +23,10 @@ COMMANDS = {
     "replay": ("replay", "{tree}", "--jobs", "1"),
 }
 # all else that replay lays out is as a launch of the judge has it
-PLAIN = "moe_dp_size=1,attn_cp_size=1,pp_size=1,moe_a2a_backend=none"
+PLAIN = (
+    "moe_dp_size=1,attn_cp_size=1,pp_size=1,moe_a2a_backend=none,"
+    "quantization=None,fusion=off,dwdp=False"
+)
 KEY = ("file", "line", "rule", "kind", "cls", "method")
 
 

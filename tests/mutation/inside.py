@@ -34,6 +34,8 @@ def swap(path, text):
     new = codes(compile(text, path, "exec"), {})
     changed = {key for key, code in new.items() if key in old and old[key] != code}
     swapped, missed = 0, []
+    # what the engine had imported before its ranks were made is out of the collector's sight
+    gc.unfreeze()
     for each in gc.get_objects():
         if type(each) is not types.FunctionType or each.__code__.co_filename != path:
             continue

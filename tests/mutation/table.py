@@ -108,6 +108,8 @@ def _recall(
         mine = [row for row in asked if name in (key(row), "all")]
         wrong = [row for row in mine if row["truth"] == "wrong"]
         hits = [row for row in mine if found(row, check)]
+        if not wrong and not hits:
+            continue  # nothing to find there, and nothing said
         judged = [row for row in hits if row["truth"] in ("wrong", "exact")]
         lines.append(
             f"| {name} | {_of(sum(bool(found(row, check)) for row in wrong), len(wrong))} "

@@ -187,7 +187,8 @@ def test_a_patch_swaps_the_code_that_runs_and_says_what_it_changed(release, tmp_
     job = {"file": "sglang/place.py", "text": module.read_text().replace("+ 1", "+ 2")}
     inside = Path(judge.__file__).parent / "inside.py"
     script = (
-        "import json, sglang.place as p; g, f = p.g, p.f\n"
+        # the process that ranks are made from freezes what it has imported
+        "import gc, json, sglang.place as p; g, f = p.g, p.f; gc.freeze()\n"
         f"JOB = json.loads({json.dumps({**job, 'out': str(tmp_path)})!r})\n"
         f"exec(compile(open({str(inside)!r}).read(), 'inside', 'exec'))\n"
         "print(f(1), g(1))\n"

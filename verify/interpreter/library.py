@@ -51,8 +51,9 @@ class Duty:
     and its text matches `over`: the group, or what is given. What returns a name calls
     `return NAME`, what adds in place calls `NAME += VALUE`.
 
-    A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`; where
-    `argument` is given it is that argument of `calls` which answers. `rule` is broken by one that
+    A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`, of which
+    the file speaks, or all of them if `always`; where `argument` is given it is that argument of
+    `calls` which answers. `rule` is broken by one that
     does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
     A file in which `knows` is not found owes nothing.
     """
@@ -69,6 +70,7 @@ class Duty:
     argument: str = ""
     yes: Clauses = ()
     no: Clauses = ()
+    always: bool = False
     rule: str = "lost-sum"
     needs: str = ""
     knows: str = ""

@@ -15,8 +15,9 @@ SharedRule = Literal["any", "none", "sharded for FI", "replicated for FI"]
 class Guards:
     """A block's reductions and the rows (truth tables) in which it skips each, and its layer.
 
-    `producer`: `one-site` reduces once over the TP group, by `skip_tp`; `two-site` over EP by
+    `producer`: `one-site` reduces over the TP group, by `skip_tp`; `two-site` over EP by
     `skip_ep` and over MoE-TP by `skip_tp`; `dense` is a dense MLP ending in a row-parallel linear.
+    In the rows `again_tp` and `again_ep` it reduces once more what it has reduced.
     `accepts` names the layer flags that forward() takes: a layer computes AF only for a block that
     takes it. The remaining fields say what the decoder layer does: whether its communicator may
     reduce-scatter (None: where the block can be told), whether it tags a fused tensor for the next
@@ -31,6 +32,8 @@ class Guards:
     producer: Producer
     skip_tp: int
     skip_ep: int = 0
+    again_tp: int = 0
+    again_ep: int = 0
     accepts: frozenset[str] = frozenset()
     allows_reduce_scatter: bool | None = None
     tags_fusion: bool = True
@@ -47,6 +50,11 @@ class Guards:
     def skips(self, path: Path, row: int) -> bool:
         """Whether the reduction of `path` is left out in `row`."""
         return bool((self.skip_tp if path == "TP" else self.skip_ep) >> row & 1)
+
+    def times(self, path: Path, row: int) -> int:
+        """How often the reduction of `path` is made in `row`: two is once too often."""
+        again = self.again_tp if path == "TP" else self.again_ep
+        return 0 if self.skips(path, row) else 1 + (again >> row & 1)
 
     @property
     def may_reduce_scatter(self) -> bool:

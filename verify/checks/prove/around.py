@@ -36,7 +36,8 @@ class Around:
     """A layer, as one run of it shows; it knows places only, so that a process can send it.
 
     `told`: each line with a reduction that ran, and the flags that decide there; `reduces`: the
-    rows in which one of its reductions can be made there, by path; `refused`: what no server can be
+    rows in which one of its reductions can be made there, by path; `twice`: those in which it sums
+    there, by path, what is summed there already; `refused`: what no server can be
     in there, `never` in the whole layer; `reached`: behind the combine of which all-to-all backends
     that the server takes one runs, the one to show first. `communicates`: whether what it leaves
     goes to what moves tokens between attention groups; `boundary`: whether a stage's boundary sums
@@ -49,6 +50,7 @@ class Around:
     file: str
     told: Mapping[Line, frozenset[str]]
     reduces: Mapping[Line, Mapping[Path, int]]
+    twice: Mapping[Line, Mapping[Path, int]]
     refused: Mapping[Line, frozenset[str]]
     never: frozenset[str]
     reached: Mapping[Line, tuple[str, ...]]
@@ -133,6 +135,7 @@ def _around(facts: Facts, cls: Class) -> Around:
         file=cls.module.path,
         told={line: flags.intersection(logic.support(cond)) for line, cond in when.items()},
         reduces=reduces,
+        twice=_twice(run),
         refused={line: frozenset(_refused(run, cond)) for line, cond in when.items()},
         never=frozenset(_refused(run, FALSE)),
         reached=_reached(run),
@@ -167,6 +170,16 @@ def _reached(run: LayerRun) -> dict[Line, tuple[str, ...]]:
         for place in fault.places:
             found.setdefault((place.file, place.line), set()).update(fault.backends)
     return {line: tuple(sorted(names)) for line, names in found.items()}
+
+
+def _twice(run: LayerRun) -> dict[Line, dict[Path, int]]:
+    found: dict[Line, dict[Path, int]] = {}
+    for fault in run.faults:
+        for place in fault.places if fault.kind == "twice" else ():
+            rows = found.setdefault((place.file, place.line), {})
+            path: Path = "EP" if fault.axis == "EP" else "TP"
+            rows[path] = rows.get(path, 0) | fault.rows
+    return found
 
 
 def _boundary(run: LayerRun) -> str:

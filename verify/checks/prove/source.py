@@ -171,6 +171,10 @@ def _guards(
     if release.publishes and _producer(block) == "two-site":
         # one call for both groups
         skip = {path: full ^ rows for line in lines for path, rows in layer.reduces[line].items()}
+    again: dict[Path, int] = {"EP": 0, "TP": 0}
+    for line in lines:
+        for path, rows in layer.twice.get(line, {}).items():
+            again[path] |= rows
     heard = {flag for site in block for flag in site.accepts}
     for flag in argument_flags():
         at = names.index(flag)
@@ -187,6 +191,8 @@ def _guards(
         producer=_producer(block),
         skip_ep=skip.get("EP", 0),
         skip_tp=skip.get("TP", 0),
+        again_ep=again["EP"] if _producer(block) == "two-site" else 0,
+        again_tp=again["TP"] if _producer(block) == "two-site" else again["EP"] | again["TP"],
         accepts=frozenset(heard),
         allows_reduce_scatter=None if release.publishes else layer.allows_scatter,
         tags_fusion=layer.tags_fusion,

@@ -53,8 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     """Execute and report; raises `VerifyError` when it cannot."""
-    if find_spec("torch") is None:
-        raise VerifyError("replay needs torch, which is not installed: pip install torch (CPU)")
+    # newer releases make their arguments with msgspec, and nothing starts without them
+    for package in ("torch", "msgspec"):
+        if find_spec(package) is None:
+            raise VerifyError(
+                f"replay needs {package}, which is not installed: pip install {package}"
+            )
     if not 1 <= arguments.world_size <= 8:
         raise VerifyError(f"--world-size {arguments.world_size}: 1 to 8 ranks fit here")
     if arguments.jobs < 1:

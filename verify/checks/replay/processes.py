@@ -2,6 +2,7 @@
 
 import json
 import os
+import site
 import subprocess
 import sys
 import tempfile
@@ -145,7 +146,9 @@ class Child:
                 "MALLOC_ARENA_MAX": "1",
                 # weights are zeros that nobody reads: mapped they cost nothing, recycled a memset
                 "MALLOC_MMAP_THRESHOLD_": "65536",
-                "PYTHONPATH": str(Path(verify.__file__).parent.parent),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(Path(verify.__file__).parent.parent), *_packages()]
+                ),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             text=True,
@@ -166,3 +169,13 @@ class Child:
         if code is None:
             return f"no result within {seconds:g} s"
         return f"the process ended with {'signal' if code < 0 else 'code'} {abs(code)}"
+
+
+def _packages() -> list[str]:
+    """Where this process finds packages beside its installation's. The child has another home and
+    another working directory, and would miss what the user installed there.
+    """
+    own = str(Path(verify.__file__).parent.parent)
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    return [own, *(os.path.abspath(folder) for folder in named if folder), *user]

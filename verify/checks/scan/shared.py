@@ -120,7 +120,7 @@ def _broken(way: Way, duty: Duty, text: str) -> Iterator[Broken]:
 
 def _answers(way: Way, duty: Duty, text: str, said: str) -> Iterator[Broken]:
     for clause in duty.yes if way.answer else duty.no if way.answer is False else ():
-        if _said_of(clause, text) and not _kept(clause, way):
+        if (duty.always or _said_of(clause, text)) and not _kept(clause, way):
             word = "yes" if way.answer else "no"
             message = f"{said} {word} also where not {_shown(clause)}"
             yield duty.rule, way.line, message, _case(way, clause)

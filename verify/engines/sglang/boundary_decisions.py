@@ -74,6 +74,10 @@ BOUNDARY_DUTIES = (
         optional=True,
         only=((("reduce_ep", True), ("reduce_tp", True)),),
     ),
+    _post_experts_sum(
+        calls=(WHOLE,),
+        unless=(("reduce_ep", False), ("reduce_tp", False), (MERGED, False)),
+    ),
     Duty(file=UTILS_FILE, function="sum_post_experts_output", calls=("_post_experts_sum",)),
     *_owed("reduce_ep", r"(?:moe_)?ep_size", _TP_SIZE),
     *_owed("reduce_tp", "moe_tp_size", _TP_SIZE),

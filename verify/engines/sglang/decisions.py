@@ -7,6 +7,7 @@ The scan takes these functions by their names; a duty is what it takes for grant
 from functools import partial
 
 from verify.engines.sglang.boundary_decisions import BOUNDARY_DUTIES, KERNEL
+from verify.engines.sglang.flag_decisions import FLAG_DUTIES, FP4, LOCAL, NVFP4
 from verify.engines.sglang.vocabulary import ATTENTION_FILE, COMMUNICATOR_FILE, IS_LAST
 from verify.interpreter.library import Assumed, Duty
 
@@ -29,11 +30,10 @@ SHARED: tuple[Assumed, ...] = ((f"{_SIZE} == 1", False), (f"{_SIZE} > 1", True))
 FIRST: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", True), (r"rank(?:\(\))? != 0", False))
 OTHERS: tuple[Assumed, ...] = ((r"rank(?:\(\))? == 0", False), (r"rank(?:\(\))? != 0", True))
 MAX_LEN = r"is_max_len\(\)"
+WHOLE_GROUP = r"(?<!attn_)(?<!attention_)(?<!moe_)tp_group"
 # the whole group is nothing but attention DP
 SAME = r"(?:world_size\(\)|[.]tp_size) == .*dp_size"
 SAME_SIZE = r"process_group_sizes.* == "
-LOCAL = r"get_moe_a2a_backend\(\)\.is_none\(\)"
-FP4 = r"should_use_flashinfer_cutlass_moe_fp4_allgather\(\)"
 DENSE = r"enable_moe_dense_fully_dp\(\)"
 SPARSE = r"is_layer_sparse"
 # each rank holds its slice of the rows before and after
@@ -69,8 +69,16 @@ ATTENTION_DUTIES = (
         file=ATTENTION_FILE,
         function="dp_reduce_scatter_tensor",
         calls=GROUP_SUMS,
-        over=r"(?<!attn_)(?<!attention_)(?<!moe_)tp_group",
+        over=WHOLE_GROUP,
         optional=True,
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="dp_reduce_scatter_tensor",
+        calls=GATHERS,
+        over="attn_|attention_",
+        optional=True,
+        again=True,
     ),
     Duty(
         file=ATTENTION_FILE,
@@ -86,7 +94,19 @@ ATTENTION_DUTIES = (
         only=((("is_partial", True), *FIRST),),
         rule="replicated-addend",
     ),
-    Duty(file=ATTENTION_FILE, function="_dp_gather_via_all_gather", calls=GATHERS),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_reduce",
+        calls=("inplace_all_reduce",),
+        over=WHOLE_GROUP,
+        optional=True,
+    ),
+    Duty(
+        file=ATTENTION_FILE,
+        function="_dp_gather_via_all_gather",
+        calls=GATHERS,
+        over=rf"{WHOLE_GROUP}|WORLD",
+    ),
     Duty(
         file=ATTENTION_FILE,
         function="_dp_gather_via_all_gather",
@@ -252,6 +272,7 @@ COMMUNICATOR_DUTIES = (
         function="is_same_group_size",
         yes=(((SAME_SIZE, True),),),
         no=(((SAME_SIZE, False),),),
+        always=True,
     ),
     _scattering(
         calls=("reduce_scatterv", "dp_reduce_scatter_tensor", "dp_scatter"),
@@ -306,7 +327,6 @@ COMMUNICATOR_DUTIES = (
         function="should_fuse_mlp_allreduce_with_next_layer",
         yes=(((IS_LAST, False),),),
         rule="lost-past-end",
-        needs=KERNEL,
     ),
     # without the kernel nobody sums; under attention DP the next layer has other rows
     Duty(
@@ -361,9 +381,12 @@ NEEDS = (
     ("input_scattered", True, "--enable-attn-tp-input-scattered"),
     (r"prefill_cp\(|cp_active\(", True, "prefill context parallelism"),
     (r"a2a_backend\(\)\.is_none\(\)", False, "an all-to-all backend"),
+    (r"\.is_(?:flashinfer|pplx|flashinfer_megamoe)\(\)", True, "an all-to-all backend"),
     (r"fp4_allgather\(\)", True, "the FP4 dispatcher"),
-    ("dwdp", True, "data-parallel weights"),
+    (r"dwdp_size > 1|enable_dwdp\(\)", True, "data-parallel weights"),
+    (r"allreduce_fusion\(|fuse_mlp_allreduce", True, KERNEL),
+    (NVFP4, True, "a checkpoint quantised to NVFP4"),
     (r"^_is_(?:npu|hip)|_use_aiter", True, "another platform's kernels"),
     ("quant_communications|quantize_communications", True, "--enable-quant-communications"),
 )
-DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *BOUNDARY_DUTIES)
+DUTIES = (*ATTENTION_DUTIES, *COMMUNICATOR_DUTIES, *FLAG_DUTIES, *BOUNDARY_DUTIES)

@@ -78,7 +78,8 @@ def sites(deployment: Deployment, guards: Guards, row: int) -> tuple[str, ...]:
         reaches = config.moe_a2a_backend == "none" or bool(guards.reached_by)
     if not reaches:
         return ()
-    return tuple(step for path, step, size in gates if size > 1 and not guards.skips(path, row))
+    made = ((step, guards.times(path, row)) for path, step, size in gates if size > 1)
+    return tuple(step for step, times in made for _ in range(times))
 
 
 def _shared(deployment: Deployment, traits: LayerTraits) -> tuple[str, ...]:

@@ -247,6 +247,31 @@ def test_how_a_layer_builds_its_shared_experts(source, write_layers, shared, rul
     assert guards["oak/OakBlock.forward"].shared_experts == rule
 
 
+SUMMED = "tensor_model_parallel_all_reduce(hidden_states)"
+
+
+@pytest.mark.parametrize(
+    ("again", "kind"),
+    [
+        (SUMMED, "exact"),
+        (f"tensor_model_parallel_all_reduce({SUMMED})", "double"),
+        (f"{SUMMED}\n            hidden_states = {SUMMED}", "double"),
+        (f"{SUMMED} if batch else {SUMMED}", "exact"),
+    ],
+)
+def test_a_block_that_sums_what_it_has_summed(source, write_layers, again, kind):
+    path = source()
+    write_layers(path / "sglang/srt")
+    oak = path / "sglang/srt/models/oak.py"
+    assert oak.read_text().count(SUMMED) == 1
+    oak.write_text(oak.read_text().replace(SUMMED, again))
+    with open_source(str(path)) as tree:
+        sourced = read(tree)
+    guards = next(s.guards for s in sourced.subjects if s.name == "oak/OakBlock.forward")
+    plain = Deployment(config=MoeConfig(tp_size=2))
+    assert judge(plain, guards, release=sourced.release).kind == kind
+
+
 def scatterv_at(path, definition):
     """Where 4 ranks' reduce_scatterv is chosen by `definition`: (attn_dp_size, ep_size)."""
     utils = path / "sglang/srt/layers/moe/utils.py"

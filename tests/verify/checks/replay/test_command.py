@@ -284,12 +284,28 @@ def test_usage_errors_are_one_line(small_server, capsys, arguments, said):
     assert len(error.splitlines()) == 1
 
 
-def test_without_torch_it_says_so(small_server, capsys, monkeypatch):
-    monkeypatch.setattr("verify.checks.replay.command.find_spec", lambda name: None)
+@pytest.mark.parametrize("package", ["torch", "msgspec"])
+def test_without_a_package_it_says_so(small_server, capsys, monkeypatch, package):
+    monkeypatch.setattr(
+        "verify.checks.replay.command.find_spec", lambda name: None if name == package else name
+    )
     assert main(["replay", str(small_server)]) == 2
     assert capsys.readouterr().err == (
-        "verify: replay needs torch, which is not installed: pip install torch (CPU)\n"
+        f"verify: replay needs {package}, which is not installed: pip install {package}\n"
     )
+
+
+def test_a_child_finds_the_packages_that_its_parent_was_given(
+    altered, replay, tmp_path, monkeypatch
+):
+    # a package that is installed has no such name
+    source = altered("server_args.py", "from dataclasses import", "from msgspec import")
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "msgspec.py").write_text("from dataclasses import dataclass\n")
+    assert "none of" in replay(source, PLAIN, code=2)
+    monkeypatch.setenv("PYTHONPATH", os.path.relpath(packages))
+    assert {case["kind"] for case in replay(source, PLAIN, code=0)["cases"]} == {"exact"}
 
 
 def test_help_says_that_it_executes_code(capsys):

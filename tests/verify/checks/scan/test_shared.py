@@ -35,7 +35,7 @@ def _dp_gather_via_all_reduce(global_tokens, local_tokens, batch, is_partial):
     if local_tokens.shape[0] > 0 and writes:
         memcpy_triton(global_tokens, local_tokens)
     if not local_tokens.dtype.is_floating_point:
-        inplace_all_reduce(global_tokens)
+        inplace_all_reduce(global_tokens, group_name=get_tp_group().unique_name)
     else:
         global_tokens[:] = tensor_model_parallel_all_reduce(global_tokens)
 """
@@ -90,6 +90,11 @@ class LayerScatterModes:
         if context.is_layer_sparse:
             return ScatterMode.FULL
         return ScatterMode.SCATTERED if enable_moe_dense_fully_dp() else ScatterMode.FULL
+
+
+class CommunicateContext:
+    def is_same_group_size(self, a, b):
+        return self.process_group_sizes[a] == self.process_group_sizes[b]
 
 
 class CommunicateSummableTensorPairFn:
@@ -188,6 +193,8 @@ GATHERED = "_dp_gather_via_all_gather"
 MODE = "_compute_mlp_mode"
 OUTPUT = ("lost-sum", "sum_output")
 EXPERT = ("lost-sum", "sum_post_experts_output")
+ALIKE = "self.process_group_sizes[a] == self.process_group_sizes[b]"
+OWN = "get_attention_tp_group()"
 DP = "is_dp_attention_enabled()"
 FUSES = "should_fuse_mlp_allreduce_with_next_layer"
 
@@ -214,6 +221,7 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         # whose copy counts, and where rows are cut
         ("if not is_partial:", "if is_partial:", ("lost-sum", GATHERED)),
         ("get_attention_tp_size() == 1", "True", ("lost-sum", GATHERED)),
+        ("get_tp_group().all_gather_into_tensor", f"{OWN}.all_gather", ("lost-sum", GATHERED)),
         ("is_partial=True", "is_partial=False", ("lost-sum", "dp_gather_partial")),
         ("elif context.attn_tp_rank == 0", "elif False", ("lost-sum", GATHER)),
         ("elif context.attn_tp_rank == 0", "elif True", ("replicated-addend", GATHER)),
@@ -234,6 +242,11 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
         ("ep_size > 1 and not", "ep_size > 1 and", EXPERT),
         ("return _post_experts_sum(", "return (lambda x, **_: x)(", EXPERT),
         ("if reduce_tp:", "if reduce_ep:", ("lost-sum", "_post_experts_sum")),
+        (
+            "all_reduce():\n        return tensor_model_parallel_all_reduce(",
+            "all_reduce():\n        return (",
+            ("lost-sum", "_post_experts_sum"),
+        ),
         # what a comparison in other words must not hide
         ("group is SumGroup.TP:", "not group is SumGroup.TP:", ("lost-sum", "sum_output")),
         (
@@ -249,6 +262,8 @@ FUSES = "should_fuse_mlp_allreduce_with_next_layer"
             "or is_dp_attention_enabled()",
             ("lost-sum", APPLIES),
         ),
+        # also where nothing is left of what it asked
+        (f"return {ALIKE}", "return True", ("lost-sum", "is_same_group_size")),
         ("return _is_flash", "return not _is_flash", ("lost-sum", APPLIES)),
     ],
 )
@@ -344,6 +359,9 @@ def test_number_that_is_not_the_least_contradicts_nothing() -> None:
         # also where it is allowed: batches of another padding show it
         ("allow_reduce_scatter and batch.is_max_len()", "True", ""),
         (f"hidden_states = {SUM}", "pass", ""),
+        # left to the next layer for want of a kernel, too
+        (" and not self.is_last_layer", " and True", "fused all-reduce's kernels"),
+        (f"{APPLIES}(batch) and not self", f"not {APPLIES}(batch) or self", ""),
     ],
 )
 def test_broken_duty_says_what_it_takes_to_show(
