@@ -54,7 +54,8 @@ class Duty:
     A way that answers yes keeps the clauses of `yes`, one that answers no those of `no`, of which
     the file speaks, or all of them if `always`; where `argument` is given it is that argument of
     `calls` which answers. `rule` is broken by one that
-    does not, and by a call that keeps not to `only`; it shows only with what it `needs`.
+    does not (`denied` by one that answers no, where that is another), and by a call that keeps not
+    to `only`; it shows only with what it `needs`.
     A file in which `knows` is not found owes nothing.
     """
 
@@ -72,6 +73,7 @@ class Duty:
     no: Clauses = ()
     always: bool = False
     rule: str = "lost-sum"
+    denied: str = ""
     needs: str = ""
     knows: str = ""
 

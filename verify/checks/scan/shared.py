@@ -123,7 +123,8 @@ def _answers(way: Way, duty: Duty, text: str, said: str) -> Iterator[Broken]:
         if (duty.always or _said_of(clause, text)) and not _kept(clause, way):
             word = "yes" if way.answer else "no"
             message = f"{said} {word} also where not {_shown(clause)}"
-            yield duty.rule, way.line, message, _case(way, clause)
+            rule = duty.rule if way.answer else duty.denied or duty.rule
+            yield rule, way.line, message, _case(way, clause)
 
 
 def _case(way: Way, clause: Sequence[Assumed] = ()) -> tuple[Assumed, ...]:

@@ -19,11 +19,15 @@ class Runner:
 
 def engine(model):
     """An engine's test with the functions that `Record` replaces; `loads` counts."""
-    batch = types.SimpleNamespace(loads=0, published=0, Req=dict)
+    batch = types.SimpleNamespace(loads=0, published=0, Req=dict, told=[])
 
-    def load_model():
+    def load_model(arguments):
+        assert batch.told == [arguments]
         batch.loads += 1
         return Runner(model), None
+
+    def tell(arguments):
+        batch.told.append(arguments)
 
     def publish():
         batch.published += 1
@@ -32,12 +36,13 @@ def engine(model):
         return ids, model(torch.ones(1, 2)), None
 
     batch.load_model, batch.publish = load_model, publish
+    batch.initialize_moe_config = tell
     batch.extend, batch.decode = forward, lambda ids: forward(ids)[:2]
     setattr(batch, record.CACHED, lambda *_: [])
 
     def test():
         batch.publish()
-        runner, _ = batch.load_model()
+        runner, _ = batch.load_model("arguments")
         batch.extend()
         batch.extend()
         for _ in range(record.DECODE):
@@ -99,3 +104,15 @@ def test_a_part_that_is_zero_already_is_no_part_to_make_wrong(tmp_path):
     assert changes.parts_held(model, shapes) == ["weight"]
     model.weight.zero_()
     assert changes.parts_held(model, shapes) == []
+
+
+def test_a_test_that_tells_its_experts_is_left_to_it():
+    """As newer releases' does; what older ones tell takes the arguments or what is published."""
+    batch = engine(torch.nn.Linear(2, 2))
+    kept = record.Record(batch=batch, texts=[], forced=[], mine=[], seed=0)
+    batch.initialize_moe_config = lambda: batch.told.append("published")
+    kept._tell_experts("arguments")
+    assert batch.told == ["published"]
+    batch._init_process_global_configs = None
+    kept._tell_experts("arguments")
+    assert batch.told == ["published"]

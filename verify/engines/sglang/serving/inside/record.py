@@ -6,6 +6,7 @@ The test can be run several times over one loaded model: `Record.run` gives each
 import base64
 import importlib
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from verify.engines.sglang.serving.inside import pictures
@@ -114,6 +115,16 @@ class Record:
                 request.prefix_indices = pool[row, :CUT].to(request.prefix_indices.dtype)
         return requests
 
+    def _tell_experts(self, arguments: Any) -> None:
+        """What the server was asked for the experts (`--moe-a2a-backend` and others), to them.
+
+        A scheduler does it (`initialize_moe_config`), and the test of newer releases, not of older.
+        """
+        if hasattr(self._batch, "_init_process_global_configs"):
+            return
+        tell = self._batch.initialize_moe_config
+        tell(*[arguments for _ in signature(tell).parameters])
+
     def load_model(self, *positional: Any, **named: Any) -> Any:
         """Fresh memory holds NaN while the model loads, so that an unfilled parameter shows.
 
@@ -123,6 +134,7 @@ class Record:
             self._kept[0].clear()
             return self._kept
         torch = self._torch
+        self._tell_experts(positional[0])
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         self._kept = self._original["load_model"](*positional, **named)
         torch.use_deterministic_algorithms(mode=False)
