@@ -116,3 +116,19 @@ def test_a_test_that_tells_its_experts_is_left_to_it():
     batch._init_process_global_configs = None
     kept._tell_experts("arguments")
     assert batch.told == ["published"]
+
+
+def test_each_request_reads_its_own_cached_prefix(kept):
+    """Those of 0.5.11 all come with the first one's; what was never cached stays as it is."""
+    table = torch.arange(2 * 8, dtype=torch.int64).reshape(2, 8)
+    runner = types.SimpleNamespace(req_to_token_pool=types.SimpleNamespace(req_to_token=table))
+    requests = [
+        types.SimpleNamespace(req_pool_idx=row, prefix_indices=table[0, : record.CUT])
+        for row in (0, 1)
+    ]
+    requests.append(types.SimpleNamespace(req_pool_idx=None, prefix_indices="untouched"))
+    setattr(kept.batch, record.CACHED, lambda *_: requests)
+    whole = record.Record(batch=kept.batch, texts=[], forced=[], mine=[], seed=0)
+    own = whole.cached(None, None, requests, runner)
+    assert [list(one.prefix_indices) for one in own[:2]] == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert own[2].prefix_indices == "untouched"
