@@ -22,6 +22,7 @@ VOCABULARY = 250
 
 # what the engine asks for the processors' topology
 PROGRAMS = ("lscpu",)
+TRIED = "the stand-ins were made for: 0.5.10.post1 to 0.5.23"
 
 _ENGINE: dict[str, Any] = {}
 
@@ -38,7 +39,11 @@ def load() -> dict[str, Any]:
     standins.own_config_names()
     standins.tuning_keys()
     imported()
-    standins.install()
+    try:
+        standins.install()
+    except (ImportError, AttributeError) as error:
+        has = versions()["version"]
+        raise ImportError(f"{error}; {has} is none of those that {TRIED}") from error
     return {**versions(), "stand_ins": standins.ALL, "stubs": list(stubs.STUBBED)}
 
 
