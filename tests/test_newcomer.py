@@ -208,8 +208,8 @@ UNDONE = (
         ),
         (
             "verify/report/render/digest.py",
-            "for one in cause.findings]\n    shown",
-            "for one in cause.findings[:10]]\n    shown",
+            "for one in exposure.findings]\n        shown",
+            "for one in exposure.findings[:10]]\n        shown",
             f"{SHAPES}::test_what_annotations_leave_out_is_in_the_job_summary",
         ),
     ),

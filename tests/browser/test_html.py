@@ -125,6 +125,16 @@ def test_causes_come_first_and_their_places_are_folded_away(show, sample_report)
     assert link == "https://example.org/blob/v1/sglang/srt/models/m0.py#L1"
 
 
+def test_a_launch_of_which_no_place_is_left_is_hidden(show, sample_report):
+    report = many_places(sample_report)
+    first, *rest = report.findings
+    other = replace(first, launch=("--tp-size", "2", "--x"))
+    chrome = show(replace(report, findings=(other, *rest)))
+    choose(chrome, "model", "m7")
+    (left,) = shown(chrome, ".exposure")
+    assert "29 of 30 places" in left.text
+
+
 def test_the_address_keeps_the_filter_and_finds_a_finding(show, sample_report):
     chrome = show(many_places(sample_report))
     page = chrome.current_url

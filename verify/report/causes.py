@@ -26,6 +26,17 @@ _COMMON = frozenset({"modeling", "model", "moe", "__init__"})
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """The places of a cause that take the same: one reach, one launch, the same needs."""
+
+    reach: Reach | None
+    launch: tuple[str, ...]
+    needs: tuple[str, ...]
+    indices: tuple[int, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cause:
     """One mistake: its findings by number and in order, what it takes, the worst reach."""
 
@@ -48,6 +59,30 @@ class Cause:
     def shown(self) -> Finding:
         """The finding that shows it best, of which reach, launch and needs are said."""
         return shown_of(self.findings)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all its findings say of themselves what the one shown does."""
+        return len({(one.message, one.sums, one.fix, one.rows) for one in self.findings}) == 1
+
+    @property
+    def exposures(self) -> tuple[Exposure, ...]:
+        """Its places by what they take, worst first: the first one has the finding shown."""
+        alike: dict[tuple[Reach | None, Key, Key], list[tuple[int, Finding]]] = {
+            _takes(one): [] for one in sorted(self.findings, key=_plainness)
+        }
+        for index, finding in zip(self.indices, self.findings, strict=True):
+            alike[_takes(finding)].append((index, finding))
+        return tuple(
+            Exposure(
+                reach=reach,
+                launch=launch,
+                needs=needs,
+                indices=tuple(index for index, _ in pairs),
+                findings=tuple(finding for _, finding in pairs),
+            )
+            for (reach, launch, needs), pairs in alike.items()
+        )
 
     def as_json(self) -> dict[str, Json]:
         """The contract's keys; `findings` are indices into the report's findings."""
@@ -154,6 +189,10 @@ def model_of(finding: Finding) -> str:
 def shown_of(findings: Sequence[Finding]) -> Finding:
     """The one of widest reach, fewest needs, shortest launch, with counts, on the fewest ranks."""
     return min(findings, key=_plainness)
+
+
+def _takes(finding: Finding) -> tuple[Reach | None, Key, Key]:
+    return finding.reach, finding.launch, finding.needs
 
 
 def _plainness(finding: Finding) -> tuple[int, int, bool, int, bool, int, int]:

@@ -11,12 +11,13 @@ from textwrap import wrap
 from rich.text import Text
 
 from verify.logic.flags import skip_reasons
-from verify.report.causes import Cause, causes_of, model_of
+from verify.report.causes import Cause, Exposure, causes_of, model_of
 from verify.report.render.code_text import code_lines
 from verify.report.render.counts_text import counts_lines
 from verify.report.render.page import Page
 from verify.report.render.words import (
     REACH_WORDS,
+    REST,
     counted,
     few,
     one_line,
@@ -24,6 +25,7 @@ from verify.report.render.words import (
     rows_words,
     sentence,
     settings,
+    share,
     shown_by,
     titled,
 )
@@ -70,7 +72,7 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
     for number, cause in enumerate(causes[:FIRST_SCREEN], start=1):
         head = Text(f"{number:>2} ")
         head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
-        head.append(f"  {counted(len(cause.findings), 'place')}")
+        head.append(f"  {share(len(cause.exposures[0].findings), len(cause.findings))}")
         asked = " ".join(map(one_line, cause.launch)) or settings(cause.takes)
         head.append(f"  {asked}" if asked else "")
         yield _cut(head, page)
@@ -88,7 +90,7 @@ def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
     """What to type: to see the worst one run, to read on, to see all there is."""
     shown = worst.shown
     if report.requirement and shown.file:
-        run = f"replay {report.requirement} --model {worst.models[0]}"
+        run = f"replay {report.requirement} --model {model_of(shown)}"
         yield from _labelled("Run it", f"{PROGRAM} {run}", page, indent="")
     yield from _labelled("Rule", f"{PROGRAM} rule {worst.rule}", page, indent="")
     if not report.everything:
@@ -97,12 +99,15 @@ def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
 
 def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
     """One cause: what happens, who sums, what to do, what it takes, counts, code, places."""
-    first = cause.shown
+    first, apart = cause.shown, len(cause.exposures) > 1
     yield from _folded(f"{number}. {_title(cause)}", page, style="bold", after=INDENT)
     head = Text(INDENT)
     head.append(one_line(cause.rule), "dim")
     head.append(f"  {', '.join((counted(len(cause.findings), 'place'), *_models(cause.findings)))}")
     yield _cut(head, page)
+    if not cause.uniform:
+        others = "below" if report.everything else "with --all"
+        yield from _labelled("Said of", f"{_short(first)}; of the others {others}", page)
     yield from _labelled("What", sentence(first.message), page)
     yield from _labelled("Who sums", sentence(first.sums), page)
     yield from _labelled("Repair", sentence(first.fix), page)
@@ -114,15 +119,34 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
     yield from _labelled("Launch", " ".join(map(one_line, cause.launch)), page)
     for need in cause.needs:
         yield from _labelled("Needs", sentence(need), page)
+    if apart:
+        some = share(len(cause.exposures[0].findings), len(cause.findings))
+        yield from _labelled("Holds", f"for {some}; the rest {REST}, below", page)
     yield from _labelled("Flags", rows_words(first.rows, _names()), page)
     yield from _labelled("Shown by", shown_by(first) if first.deployment else "", page)
     if first.counts:
         yield from counts_lines(first, page, indent=INDENT)
     yield from code_lines(report, first, page, indent=INDENT)
-    yield from _places(report, cause, page)
-    if report.everything:
-        for finding in cause.findings:
-            yield from finding_lines(finding, page)
+    for exposure in cause.exposures:
+        if apart:
+            yield from _terms(exposure, cause, page)
+        yield from _places(report, exposure, cause, page)
+        if report.everything:
+            for finding in exposure.findings:
+                yield from finding_lines(finding, page, known=first.fix)
+
+
+def _terms(exposure: Exposure, cause: Cause, page: Page) -> Iterator[Text]:
+    """What some of a cause's places take; of the first ones the cause has said it."""
+    head = Text(INDENT)
+    head.append(exposure.reach or rule(cause.rule).level, TONES[exposure.reach])
+    head.append(f"  {share(len(exposure.findings), len(cause.findings))}")
+    first = exposure == cause.exposures[0]
+    yield _cut(head.append(", as above" if first else ""), page)
+    if not first:
+        yield from _labelled("Launch", " ".join(map(one_line, exposure.launch)), page)
+        for need in exposure.needs:
+            yield from _labelled("Needs", sentence(need), page)
 
 
 def _rest(causes: Sequence[Cause], page: Page, *, whole: int) -> Iterator[Text]:
@@ -133,13 +157,18 @@ def _rest(causes: Sequence[Cause], page: Page, *, whole: int) -> Iterator[Text]:
         yield _cut(Text(f"{INDENT}{_where(cause, page)}", "dim"), page)
 
 
-def finding_lines(finding: Finding, page: Page) -> Iterator[Text]:
-    """One finding among those of its cause: where, and all that it says of itself."""
+def finding_lines(finding: Finding, page: Page, *, known: str) -> Iterator[Text]:
+    """One finding among those of its cause: where, and all that it says of itself.
+
+    Its repair only where it is not the one that is `known` of the cause.
+    """
     name = ".".join(filter(None, (finding.cls, finding.method)))
     yield from _folded(f"{place(finding)} {name}", page, before=INDENT, after=INDENT + "    ")
     inner = INDENT + "  "
     yield from _labelled("What", sentence(finding.message), page, indent=inner)
     yield from _labelled("Who sums", sentence(finding.sums), page, indent=inner)
+    yield from _labelled("Repair", "" if finding.fix == known else finding.fix, page, indent=inner)
+    yield from _labelled("Flags", rows_words(finding.rows, _names()), page, indent=inner)
     yield from _labelled("Shown by", shown_by(finding), page, indent=inner)
     yield from _labelled("Where", "; ".join(finding.conditions), page, indent=inner)
     for other in finding.related:
@@ -167,16 +196,18 @@ def _where(cause: Cause, page: Page) -> str:
 
 
 def _first_places(cause: Cause, page: Page) -> str:
-    """The first few places by their files' own names, with how many more there are."""
-    names = [_short(finding) for finding in cause.findings]
-    room = page.width - len(INDENT) - len(", and 999 more")
+    """The first few places of the launch that is said, and how many more there are."""
+    names = [_short(finding) for finding in cause.exposures[0].findings]
+    others = len(cause.findings) - len(names)
+    apart = f"; {others} {REST}" if others else ""
+    room = page.width - len(INDENT) - len(", and 999 more") - len(apart)
     shown = names[:1]
     for name in names[1:]:
         if len(", ".join((*shown, name))) > room:
             break
         shown.append(name)
     rest = len(names) - len(shown)
-    return ", ".join(shown) + (f", and {rest} more" if rest else "")
+    return ", ".join(shown) + (f", and {rest} more" if rest else "") + apart
 
 
 def _short(finding: Finding) -> str:
@@ -188,21 +219,23 @@ def _short(finding: Finding) -> str:
     return one_line(f"{file if file == f'{model}.py' else f'{model}/{file}'}{at}")
 
 
-def _places(report: Report, cause: Cause, page: Page) -> Iterator[Text]:
-    """Every place as `file:line`, below the folder that all are in, in columns.
+def _places(report: Report, exposure: Exposure, cause: Cause, page: Page) -> Iterator[Text]:
+    """Every place as `file:line`, below the folder that all of the cause are in, in columns.
 
     Of findings of no place the subjects, all of them where everything is shown.
     """
-    files = [finding for finding in cause.findings if finding.file]
+    files = [finding for finding in exposure.findings if finding.file]
     if not files:
-        for subject in dict.fromkeys(one.subject for one in cause.findings):
+        for subject in dict.fromkeys(one.subject for one in exposure.findings):
             yield from _labelled("Where", subject if report.everything else few(subject), page)
         return
-    folder = commonpath([str(one.file).rpartition("/")[0] for one in files])
+    every = [finding for finding in cause.findings if finding.file]
+    folder = commonpath([str(one.file).rpartition("/")[0] for one in every])
     names = [one_line(place(one)).removeprefix(f"{folder}/") for one in files]
-    yield from _labelled("Places", f"in {folder}" if folder else "", page)
+    if exposure == cause.exposures[0]:
+        yield from _labelled("Places", f"in {folder}" if folder else "", page)
     room = page.width - len(INDENT) - LABEL
-    width = max(map(len, names)) + 2
+    width = max(len(one_line(place(one)).removeprefix(f"{folder}/")) for one in every) + 2
     columns = max(room // width, 1)
     for start in range(0, len(names), columns):
         line = "".join(f"{name:<{width}}" for name in names[start : start + columns])

@@ -4,11 +4,12 @@ The first line is a hidden marker, by which a bot finds its own comment again. E
 it: what annotations leave out is found here.
 """
 
+from collections.abc import Iterator
 from posixpath import commonpath
 
 from verify.report.causes import Cause, causes_of
-from verify.report.render.markdown import code, cut, text
-from verify.report.render.words import counted, place, titled
+from verify.report.render.markdown import code, cut, terms, text
+from verify.report.render.words import place, reaches, titled
 from verify.report.report import Report
 
 MARKER = "<!-- moe-allreduce-verify -->"
@@ -24,7 +25,7 @@ def render(report: Report) -> str:
     else:
         table = ["| cause | reach | places | means |", "| ---: | --- | ---: | --- |"]
         table += [
-            f"| {number} | {cause.reach or ''} | {len(cause.findings)} | {text(_what(cause))} |"
+            f"| {number} | {reaches(cause)} | {len(cause.findings)} | {text(_what(cause))} |"
             for number, cause in enumerate(causes, start=1)
         ]
         blocks.append("\n".join(table))
@@ -38,21 +39,22 @@ def _what(cause: Cause) -> str:
 
 def _cause(cause: Cause, number: int) -> str:
     first = cause.shown
-    launch = code(cut(" ".join(cause.launch), LONGEST))
     lines = [
         f"**{number}. {text(cause.title)}** {code(cause.rule)}",
+        *(() if cause.uniform else (f"Said of {code(cut(place(first), LONGEST))}:",)),
         *(text(cut(part, LONGEST)) for part in (first.message, first.sums) if part),
         *((f"Repair: {text(cut(first.fix, LONGEST))}",) if first.fix else ()),
-        *((f"Launch: {launch}",) if launch else ()),
     ]
-    return "<br>\n".join((*lines, _places(cause)))
+    return "<br>\n".join((*lines, *_places(cause)))
 
 
-def _places(cause: Cause) -> str:
-    """All places, by their names below the folder that all are in."""
+def _places(cause: Cause) -> Iterator[str]:
+    """All places, a line for those that take the same, by their names below a common folder."""
     files = [one for one in cause.findings if one.file]
     folder = commonpath([str(one.file).rpartition("/")[0] for one in files]) if files else ""
-    names = [place(one).removeprefix(f"{folder}/") for one in cause.findings]
-    shown = ", ".join(code(cut(name, LONGEST)) for name in dict.fromkeys(names) if name)
     where = f" in {code(folder)}" if folder else ""
-    return f"{counted(len(cause.findings), 'place')}{where}: {shown}"
+    for exposure in cause.exposures:
+        names = [place(one).removeprefix(f"{folder}/") for one in exposure.findings]
+        shown = ", ".join(code(cut(name, LONGEST)) for name in dict.fromkeys(names) if name)
+        yield f"{terms(exposure, cause, longest=LONGEST)}{where}: {shown}"
+        where = ""

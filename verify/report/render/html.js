@@ -23,6 +23,9 @@ function apply() {
     group.hidden = !some;
     if (filtered) group.querySelector(".places").open = some;
   }
+  for (const group of document.querySelectorAll(".exposure")) {
+    group.hidden = [...group.querySelectorAll(".item")].every((item) => item.hidden);
+  }
   for (const rest of document.querySelectorAll("details.rest")) {
     if (filtered) rest.open = true;
   }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from verify.report.causes import causes_of
+from verify.report.causes import Cause, Exposure, causes_of
 from verify.report.render.table import grid_text
 from verify.report.render.words import (
     LEGEND,
@@ -11,6 +11,7 @@ from verify.report.render.words import (
     place,
     ranks_table,
     settings,
+    share,
     shown_by,
 )
 from verify.report.report import Finding, GridSection, RanksSection, Report, Section, TableSection
@@ -24,11 +25,25 @@ def render(report: Report) -> str:
     if report.findings:
         blocks.append("## Findings")
         for cause in causes_of(report.findings):
-            parts = cause.reach, settings(cause.takes), " ".join(cause.launch)
-            about = ", ".join(filter(None, parts))
-            blocks.append(f"### {text(cause.title)}" + (f" ({text(about)})" if about else ""))
-            blocks.append("\n".join(finding_item(finding) for finding in cause.findings))
+            about = text(settings(cause.takes))
+            blocks.append(f"### {text(cause.title)}" + (f" ({about})" if about else ""))
+            for exposure in cause.exposures:
+                if exposure.reach or exposure.launch or exposure.needs:
+                    blocks.append(terms(exposure, cause))
+                blocks.append("\n".join(finding_item(finding) for finding in exposure.findings))
     return "\n\n".join(blocks) + "\n"
+
+
+def terms(exposure: Exposure, cause: Cause, *, longest: int = 10_000) -> str:
+    """How many of a cause's places take the same, and that: reach, launch and needs."""
+    launch = code(cut(" ".join(exposure.launch), longest))
+    parts = (
+        share(len(exposure.findings), len(cause.findings)),
+        exposure.reach or "",
+        f"launch {launch}" if launch else "",
+        *(f"needs {text(cut(need, longest))}" for need in exposure.needs),
+    )
+    return ", ".join(filter(None, parts))
 
 
 def finding_item(finding: Finding, *, longest: int = 10_000) -> str:

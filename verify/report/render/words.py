@@ -1,9 +1,11 @@
 """What renderers share: words for cells, text made harmless, what a place is called."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from verify.report.causes import Cause
 from verify.report.report import Cell, Finding, GridLine, RanksSection, Report, TableSection
 
 # a row such as 0010 is a name, not a number
@@ -33,12 +35,25 @@ REACH_WORDS: Mapping[str, str] = {
     "option": "needs options of the server",
     "conditional": "needs a checkpoint, platform or GPU that somebody must have",
 }
+REST = "under other launches or needs"  # places of a cause that take something else
 _SETTING = re.compile(r"(\w+) (>|==) (\d+)")
 
 
 def counted(number: int, noun: str) -> str:
     """`1 finding`, `1,200 findings`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """`22 places`, or of them `1 of 22 places`."""
+    return counted(whole, "place") if part == whole else f"{part:,} of {counted(whole, 'place')}"
+
+
+def reaches(cause: Cause) -> str:
+    """Its reach, or each one that its places have with how many they are."""
+    some = Counter(one.reach or "unknown" for one in cause.findings)
+    several = ", ".join(f"{reach} {number}" for reach, number in some.items())
+    return several if len(some) > 1 else cause.reach or ""
 
 
 def sentence(words: str) -> str:
