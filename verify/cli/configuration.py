@@ -53,6 +53,9 @@ def applied(parser: argparse.ArgumentParser, values: Mapping[str, Any], *, comma
 
 def _table(file: Path) -> Mapping[str, Any] | None:
     try:
+        # a pipe of that name would be waited for
+        if not file.is_file():
+            raise VerifyError(f"cannot read {file}: not a file")
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise VerifyError(f"cannot read {file}: {error}") from error

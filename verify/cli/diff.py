@@ -73,12 +73,15 @@ def _side(text: str) -> Side:
 def side_of(report: Entry, *, name: str) -> Side:
     """A side from a report's JSON form. Raises `VerifyError` when that is not a report."""
     path = Path(name)
+    findings = findings_of(report, path)
+    for entry in findings:
+        finding_from(entry, path)
     return Side(
         name=name,
         title=_title(report, name=name),
         command=str(report.get("command", "scan")),
         sites=sites_of(report, path),
-        findings=findings_of(report, path),
+        findings=findings,
     )
 
 

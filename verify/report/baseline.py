@@ -64,7 +64,7 @@ def apply(
     return replace(
         report,
         summary=f"{report.summary}; {len(match.accepted)} accepted by {path.name}, "
-        f"{len(match.news)} not, {len(stale)} stale entries",
+        f"{len(match.news)} not, {len(stale)} stale {'entry' if len(stale) == 1 else 'entries'}",
         sections=(*report.sections, accepted) if match.accepted else report.sections,
         findings=(*match.news, *stale),
     )

@@ -77,11 +77,22 @@ def starting_children() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """From now on this process is killed when the thread that started it is gone (Linux only)."""
+    """From now on this process is killed when the thread that started it is gone (Linux only).
+
+    A process of a pool ends at once where that one is gone already: nobody would tell it.
+    """
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 (only children need it)
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    parent = multiprocessing.parent_process() if multiprocessing else None
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(1)
+
+
+def _unheard(_arguments: threading.ExceptHookArgs) -> None:
+    """What a thread says of a process that is being ended."""
 
 
 _STARTING: list[int] = []
@@ -97,6 +108,8 @@ def _end(number: int, _frame: FrameType | None) -> None:
         signal.signal(each, signal.SIG_IGN)
     # a pool waits for what its processes are at; there is nobody left to want it
     multiprocessing = sys.modules.get("multiprocessing")
+    # and its thread complains of tasks that were taken back while their process went
+    threading.excepthook = _unheard
     for child in multiprocessing.active_children() if multiprocessing else ():
         child.kill()
     raise EndedError(number)

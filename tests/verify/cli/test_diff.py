@@ -203,6 +203,12 @@ def test_what_is_no_report_is_refused_in_a_line(on_disk, capsys, report, message
     assert error.count("\n") == 1
 
 
+def test_what_is_no_report_is_refused_on_both_sides(on_disk, capsys):
+    same = on_disk("same.json", {"findings": [{"rule": 5}]})
+    assert main(["diff", same, same]) == 2
+    assert "'rule' is int, not str" in capsys.readouterr().err
+
+
 DAMAGE = (None, 1, -1, "", [], {}, "\x1b[0m", True, [[1]], {"a": 1}, 1e999, "\ud800")
 
 

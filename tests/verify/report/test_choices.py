@@ -1,6 +1,7 @@
 """Which findings count, by option, by project, and by comment."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -286,3 +287,12 @@ def test_an_example_is_python_of_a_known_rule(rule):
         compile(line, rule, "exec")
         assert len(line) < 100
     assert example.wrong != example.right
+
+
+def test_a_pipe_of_the_settings_name_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    os.mkfifo(tmp_path / "pyproject.toml")
+    monkeypatch.chdir(tmp_path)
+    assert main(["scan", "."]) == 2
+    assert capsys.readouterr().err == (
+        f"verify: cannot read {tmp_path / 'pyproject.toml'}: not a file\n"
+    )

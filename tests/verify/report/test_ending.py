@@ -25,6 +25,14 @@ END_S = 10.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ends with its parent on Linux")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Who starts the tests may ignore a hangup (nohup): what they start must hear it."""
+    kept = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, kept)
+
+
 @contextmanager
 def started(tmp_path, *words, module="verify", **environment):
     """The command, with a temporary folder and a cache of its own."""
@@ -192,6 +200,46 @@ def test_a_worker_that_is_told_nothing_more_ends_with_prove(tmp_path):
         process.kill()
         process.communicate(timeout=END_S)
         wait_for(lambda: not alive([worker]), seconds=END_S)
+
+
+def test_a_worker_whose_parent_is_gone_before_it_can_say_so_ends(tmp_path):
+    program = (
+        "import os, sys, time; from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context; from pathlib import Path\n"
+        "from verify.report.ending import end_with_parent\n"
+        "def late(folder):\n"
+        "    Path(folder, 'started').touch(); parent = os.getppid()\n"
+        "    while os.getppid() == parent: time.sleep(0.01)\n"
+        "    end_with_parent(); Path(folder, 'stayed').touch(); time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
+        "        pool.submit(late, sys.argv[1]).result()\n"
+    )
+    (tmp_path / "late.py").write_text(program)
+    with started(tmp_path, tmp_path, module="late") as process:
+        wait_for((tmp_path / "started").exists)
+        family = children(process)
+        process.kill()
+        process.communicate(timeout=END_S)
+        wait_for(lambda: not alive(family), seconds=END_S)
+    assert not (tmp_path / "stayed").exists()
+
+
+def test_a_thread_of_who_is_told_to_end_says_nothing(tmp_path):
+    """As a pool's own, whose tasks were taken back while its processes went."""
+    program = (
+        "import os, signal, threading, time; from verify.report.ending import ending_by_signal\n"
+        "told = threading.Event()\n"
+        "def complains(): told.wait(); raise RuntimeError('of a task')\n"
+        "thread = threading.Thread(target=complains); thread.start()\n"
+        "with ending_by_signal():\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "    finally: told.set(); thread.join()\n"
+    )
+    (tmp_path / "complains.py").write_text(program)
+    with started(tmp_path, module="complains") as process:
+        _, err = process.communicate(timeout=START_S)
+        assert (process.returncode, err) == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize("told", [EndedError(signal.SIGTERM), KeyboardInterrupt()])
