@@ -19,7 +19,7 @@ from verify.errors import VerifyError
 from verify.logic.flags import flag_names
 from verify.report.about import internal_error
 from verify.report.deliver import check_outputs, deliver, discard_stdout
-from verify.report.progress import quiet
+from verify.report.progress import fitted, quiet
 from verify.report.render import RENDERERS, render
 from verify.report.render.words import one_line
 
@@ -76,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if fault:
         raise VerifyError(f"{fault}; {len(done)} of {len(todo)} cases were run")
     if not arguments.quiet:
-        sys.stderr.write(report.summary + "\n")
+        sys.stderr.write(fitted(report.summary) + "\n")
     return 1 if report.findings else 0
 
 

@@ -20,7 +20,7 @@ from verify.report import about, baseline, choices
 from verify.report.about import NAME
 from verify.report.deliver import check_outputs, deliver, discard_stdout
 from verify.report.ending import EndedError, StoppedError, ending_by_signal
-from verify.report.progress import quiet
+from verify.report.progress import fitted, quiet
 from verify.report.render import RENDERERS, render
 from verify.report.render.words import one_line
 from verify.report.report import Report
@@ -169,7 +169,7 @@ def _say(line: str) -> None:
     # where standard error takes nothing, the exit code is what is left to say
     with suppress(OSError):
         if sys.stderr is not None:
-            sys.stderr.write(one_line(line) + "\n")
+            sys.stderr.write(fitted(one_line(line)) + "\n")
             sys.stderr.flush()
 
 

@@ -4,7 +4,9 @@ On a terminal a bar; elsewhere (a CI log) a line a minute, so that silence means
 under `quiet`. Colours follow `NO_COLOR`, as everything rich draws does.
 """
 
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -38,6 +40,16 @@ def tell(line: str) -> None:
     if not _QUIET.get() and sys.stderr is not None:
         sys.stderr.write(f"verify: {line}\n")
         sys.stderr.flush()
+
+
+def fitted(line: str) -> str:
+    """The line as standard error shows it: broken between words where that is a terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def track(items: Iterable[T], *, what: str, total: int | None = None) -> Iterator[T]:

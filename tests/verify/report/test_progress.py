@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 import pytest
 
 from verify.report import progress
-from verify.report.progress import quiet, track, waiting
+from verify.report.progress import fitted, quiet, track, waiting
 
 
 class Terminal(io.StringIO):
@@ -117,3 +117,17 @@ def test_no_thread_is_left():
     with redirect_stderr(io.StringIO()), waiting("x"):
         (own,) = set(threading.enumerate()) - before
     assert not own.is_alive()
+
+
+def test_a_line_is_broken_between_words_where_a_terminal_shows_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    line = "8 causes, a-hyphenated-word of 39 models and_a_name_wider_than_that"
+    assert fitted(line) == line
+    with redirect_stderr(Terminal()):
+        broken = fitted(line).split("\n")
+    assert broken == [
+        "8 causes,",
+        "  a-hyphenated-word",
+        "  of 39 models",
+        "  and_a_name_wider_than_that",
+    ]
