@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 
 from verify.report.fingerprint import identity
@@ -65,7 +66,7 @@ class Cause:
         """Whether all its findings say of themselves what the one shown does."""
         return len({(one.message, one.sums, one.fix, one.rows) for one in self.findings}) == 1
 
-    @property
+    @cached_property
     def exposures(self) -> tuple[Exposure, ...]:
         """Its places by what they take, worst first: the first one has the finding shown."""
         alike: dict[tuple[Reach | None, Key, Key], list[tuple[int, Finding]]] = {

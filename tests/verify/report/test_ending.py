@@ -34,8 +34,10 @@ def heard():
 
 
 @contextmanager
-def started(tmp_path, *words, module="verify", **environment):
-    """The command, with a temporary folder and a cache of its own."""
+def started(tmp_path, *words, module="verify", program="", **environment):
+    """The command, or a module with this program; a temporary folder and a cache of its own."""
+    if program:
+        (tmp_path / f"{module}.py").write_text(program)
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
     path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
@@ -112,10 +114,9 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_workers_that_would_work_for_ever(tmp_path, number):
-    (tmp_path / "pool_of_two.py").write_text(POOL)
     told = tmp_path / "told"
     told.mkdir()
-    with started(tmp_path, told, module="pool_of_two") as process:
+    with started(tmp_path, told, module="pool_of_two", program=POOL) as process:
         wait_for(lambda: len(list(told.iterdir())) == 2)
         ends(process, number, children(process))
 
@@ -132,8 +133,7 @@ def test_a_signal_while_a_worker_starts_waits_for_it(tmp_path):
         "from verify.cli.command_line import main\n"
         "if __name__ == '__main__': sys.exit(main(['prove', '--max-ranks', '64']))\n"
     )
-    (tmp_path / "hung_up.py").write_text(program)
-    with started(tmp_path, module="hung_up") as process:
+    with started(tmp_path, module="hung_up", program=program) as process:
         _, err = process.communicate(timeout=START_S)
         assert process.returncode == -signal.SIGHUP
         assert "Traceback" not in err
@@ -193,8 +193,7 @@ def test_a_worker_that_is_told_nothing_more_ends_with_prove(tmp_path):
         " as pool:\n"
         "        print(pool.submit(os.getpid).result(), flush=True); time.sleep(600)\n"
     )
-    (tmp_path / "one_worker.py").write_text(program)
-    with started(tmp_path, module="one_worker") as process:
+    with started(tmp_path, module="one_worker", program=program) as process:
         worker = psutil.Process(int(process.stdout.readline()))
         worker.suspend()
         process.kill()
@@ -215,8 +214,7 @@ def test_a_worker_whose_parent_is_gone_before_it_can_say_so_ends(tmp_path):
         "    with ProcessPoolExecutor(1, get_context('spawn')) as pool:\n"
         "        pool.submit(late, sys.argv[1]).result()\n"
     )
-    (tmp_path / "late.py").write_text(program)
-    with started(tmp_path, tmp_path, module="late") as process:
+    with started(tmp_path, tmp_path, module="late", program=program) as process:
         wait_for((tmp_path / "started").exists)
         family = children(process)
         process.kill()
@@ -236,8 +234,7 @@ def test_a_thread_of_who_is_told_to_end_says_nothing(tmp_path):
         "    try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
         "    finally: told.set(); thread.join()\n"
     )
-    (tmp_path / "complains.py").write_text(program)
-    with started(tmp_path, module="complains") as process:
+    with started(tmp_path, module="complains", program=program) as process:
         _, err = process.communicate(timeout=START_S)
         assert (process.returncode, err) == (-signal.SIGTERM, "")
 

@@ -146,9 +146,7 @@ class Child:
                 "MALLOC_ARENA_MAX": "1",
                 # weights are zeros that nobody reads: mapped they cost nothing, recycled a memset
                 "MALLOC_MMAP_THRESHOLD_": "65536",
-                "PYTHONPATH": os.pathsep.join(
-                    [str(Path(verify.__file__).parent.parent), *_packages()]
-                ),
+                "PYTHONPATH": os.pathsep.join(_packages()),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             text=True,
