@@ -157,13 +157,13 @@ def handed_over(consumer: Consumer) -> tuple[Related, ...]:
 def shown_conditions(names: Iterable[str]) -> tuple[str, ...]:
     """What the layer's code asks for besides, without what the flags themselves imply."""
     return tuple(
-        "an all-to-all backend" if name == f"not {ATOMS.no_dispatch}" else _negated(name)
+        "an all-to-all backend" if name == f"not {ATOMS.no_dispatch}" else as_written(name)
         for name in names
         if name == f"not {ATOMS.no_dispatch}" or not any(word in name for word in ATOMS.obvious)
     )
 
 
-def _negated(name: str) -> str:
+def as_written(name: str) -> str:
     """`not a is None` as source writes it: `a is not None`."""
     what = name.removeprefix("not ")
     for sign, opposite in ((" is ", " is not "), (" in ", " not in "), (" == ", " != ")):

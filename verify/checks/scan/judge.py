@@ -5,7 +5,7 @@ consumer *sums* by its own condition. Done and summed is double; neither is lost
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -29,6 +29,11 @@ OWN_ROWS = "attn_dp_size > 1"
 ENGINE = reading()
 FLAGS, ROLES, ATOMS = ENGINE.flags, ENGINE.roles, ENGINE.atoms
 _EMPTY = re.compile(r"(?:shape\[0\]|num_tokens) (?P<sign>==|>) 0$")
+# a call without arguments: it may answer what the server's options say
+_CALL = re.compile(r"\w+\(\)")
+# a field of what a call without arguments returns, compared with what is written out
+_CONSTANT = r"(?:\w+|'[^']*'|[(\[{][^()]*[)\]}])"
+_OPTION = re.compile(rf"\w+\(\)(?:\.\w+)+(?: (?:[=!<>]=|<|>|is|is not|in|not in) {_CONSTANT})?")
 DISPATCH_ASKED = ATOMS.no_dispatch.rpartition(".")[0]
 Kind = Literal["double", "lost", "combined", "backend", "twice", "past the end"]
 
@@ -193,6 +198,7 @@ def _fault(
     needed = [*_needed(logic, one, given, values)]
     rest = logic.fix(case, values)
     needed += _needed(logic, rest, TRUE, logic.witness(rest))
+    needed += one_of(logic, rest, needed, scene.known)
     whole = logic.negation(logic.atom(SIZE_OF["ATTN_TP"]))
     if OWN_ROWS not in needed and logic.implies(logic.both(case, logic.row(bits)), whole):
         # attention is whole on each of several ranks: they have rows of their own
@@ -237,6 +243,29 @@ def _needed(
             wanted = logic.atom(name) if value else logic.negation(logic.atom(name))
             if logic.implies(case, wanted) and not logic.implies(given, wanted):
                 yield name if value else f"not {name}"
+
+
+def one_of(
+    logic: Logic, case: Cond, needed: Iterable[str], known: Collection[str]
+) -> Iterator[str]:
+    """Of which of the server's options a case needs one, beside what it needs for sure."""
+    names = {
+        name
+        for name in logic.support(case)
+        if _OPTION.fullmatch(name) and not name.endswith("_size > 1") and name not in known
+    }
+    left = logic.shadow(case, frozenset(names))
+    for text in needed:
+        name = text.removeprefix("not ")
+        left = logic.assume(left, name, value=name == text)
+    if len(logic.support(left)) > 1:
+        yield f"({logic.text(left)})"
+
+
+def asks_server(condition: str) -> bool:
+    """Whether a condition may ask for the server's options."""
+    name = condition.removeprefix("not ")
+    return bool(_CALL.fullmatch(name) or _OPTION.fullmatch(name))
 
 
 def smallest_row(table: int) -> str:

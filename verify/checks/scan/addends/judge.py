@@ -14,7 +14,14 @@ from typing import Literal
 
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
-from verify.checks.scan.judge import OWN_ROWS, SIZE_OF, smallest_row, with_tokens
+from verify.checks.scan.judge import (
+    OWN_ROWS,
+    SIZE_OF,
+    asks_server,
+    one_of,
+    smallest_row,
+    with_tokens,
+)
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
 from verify.interpreter.index import Class, Index
@@ -54,8 +61,6 @@ ASKED = re.compile(re.escape(BACKEND) + r"\.is_(\w+)\(")
 _MOVES = re.compile(r"\b(?:\w*a2a_)?backend(?:\(\))?\.is_(\w+)\(")
 _EXPERTS = re.compile(rf"^class (?:{'|'.join(ENGINE.structure.expert_layers)})\b", re.MULTILINE)
 _AS_NONE = re.compile(r"\bis_none\(\)[^:]*:")
-# a call without arguments: it may answer what the server's options say
-_ASKS = re.compile(r"(?:not )?\w+\(\)(?:\.\w+)*(?: (?:==|!=|>|is|is not) \w+)?")
 _NAMED = re.compile(r"^(\w+) = (.*)$", re.MULTILINE)
 
 
@@ -255,10 +260,12 @@ class Judge:
         if reach == FALSE:
             return
         conditions = self._conditions(when, reach)
-        environment, asks = (
-            tuple(n for n in conditions if said.fullmatch(n) and self._always(n, when, reach))
-            for said in (READS, _ASKS)
+        environment = tuple(
+            n for n in conditions if READS.fullmatch(n) and self._always(n, when, reach)
         )
+        asks = tuple(n for n in conditions if asks_server(n) and self._always(n, when, reach))
+        case = logic.fix(when, self._launched(reach))
+        either = tuple(one_of(logic, case, asks, self.known))
         if self._own_rows(when, reach):
             asks = (*asks, OWN_ROWS)
         yield Fault(
@@ -268,9 +275,9 @@ class Judge:
             consumer=sink.consumer,
             rows=logic.table(reach, FLAGS),
             backends=backends,
-            conditions=conditions,
+            conditions=(*conditions, *either),
             environment=(*environment, *asked, *self._environment(when, reach, places)),
-            asks=asks,
+            asks=(*asks, *either),
             # where a kernel declines, it is the rule that asks for one, and not the source
             platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
@@ -326,18 +333,21 @@ class Judge:
 
     def _always(self, condition: str, when: Cond, reach: Cond) -> bool:
         """Whether a condition holds in every case of the smallest row, its sizes and backends."""
-        logic = self.logic
-        bits = tuple(zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True))
-        row = [(flag, bit == "1") for flag, bit in bits]
-        launched = [
-            (name, value)
-            for name, value in logic.witness(logic.both(reach, logic.row(row)))
-            if name in FLAGS or _SIZE.search(name) or name.startswith(BACKEND)
-        ]
-        name = condition.removeprefix("not ")
+        logic, name = self.logic, condition.removeprefix("not ")
         atom = logic.atom(name)
         wanted = atom if name == condition else logic.negation(atom)
-        return logic.implies(logic.fix(when, launched), wanted)
+        return logic.implies(logic.fix(when, self._launched(reach)), wanted)
+
+    def _launched(self, reach: Cond) -> list[tuple[str, bool]]:
+        """The smallest row with its sizes and backends."""
+        logic = self.logic
+        bits = zip(FLAGS, smallest_row(logic.table(reach, FLAGS)), strict=True)
+        row = logic.row([(flag, bit == "1") for flag, bit in bits])
+        return [
+            (name, value)
+            for name, value in logic.witness(logic.both(reach, row))
+            if name in FLAGS or _SIZE.search(name) or name.startswith(BACKEND)
+        ]
 
     def _own_rows(self, when: Cond, reach: Cond) -> bool:
         """Whether every case of the smallest row has ranks with rows of their own."""

@@ -5,13 +5,15 @@ models and backends take them is read from the source.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
 from verify.checks.scan.addends.findings import Asked, supported
 from verify.checks.scan.addends.judge import OF_BACKEND
 from verify.checks.scan.counted import Steps, counted, of_sum
+from verify.checks.scan.findings import as_written
 from verify.checks.scan.judge import OWN_ROWS, Fault
 from verify.checks.scan.pipeline import RULE as PIPELINE
 from verify.checks.scan.roots import Roots
@@ -32,7 +34,7 @@ from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
-from verify.checks.scan.server.settings import denied, set_besides, settings
+from verify.checks.scan.server.settings import set_besides, unmet, ways
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -44,6 +46,17 @@ FLAGS, KNOWN = ENGINE.flags, ENGINE.launches
 WORKS = "a model that works with this all-to-all backend: nobody has looked"
 FUSES_ELSEWHERE = ("hardware that this option's fused kernels run on",)
 _WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What must hold under a launch; `files` say what the texts' names mean."""
+
+    texts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+
+NO_CONDITIONS = Conditions()
 
 
 @dataclass(eq=False)
@@ -75,7 +88,7 @@ class Launcher:
         if self.arguments.server is None:
             return None
         layer = one.layer
-        asked = settings(layer, one.files, one.asks, self.arguments.defaults)
+        conditions = Conditions(one.asks, one.files)
         if one.cause not in OF_BACKEND:
             leading, needs = KNOWN.by_cause.get(one.cause, ()), tuple[str, ...]()
             if one.cause == "gathered":
@@ -84,14 +97,12 @@ class Launcher:
             leading = tuple(options for options in leading if options.keys() <= known)
             if not leading:
                 return None
-            launches = [set_besides(options, asked) for options in leading]
-            launch = self._first(layer, launches, found, one)
-            found.launch = launch and replace(launch, needs=needs)
+            launch = self._first(layer, leading, found, conditions)
+            found.launch = launch and replace(launch, needs=(*needs, *launch.needs))
             return found
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
-            launches = [set_besides(options, asked) for options in _with_backend(backend)]
-            launch = self._first(layer, launches, found)
+            launch = self._first(layer, tuple(_with_backend(backend)), found, conditions)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
                 found.backends.add(backend)
@@ -105,7 +116,7 @@ class Launcher:
         platform = self._platform(backend)
         if platform:
             # what runs them there is the platform's own
-            return replace(launch, needs=(platform,))
+            return replace(launch, needs=(*launch.needs, platform))
         needed = self.runners.instead(backend, launch.options)
         if needed is None:
             return launch
@@ -116,7 +127,11 @@ class Launcher:
             if runner in needed and self.runners.runs(runner)
         )
         better = self._first(layer, tuple(asked), Judged())
-        return better or replace(launch, needs=(self._quantised(needed),))
+        return (
+            replace(better, needs=launch.needs)
+            if better
+            else replace(launch, needs=(*launch.needs, self._quantised(needed)))
+        )
 
     def _quantised(self, runners: Sequence[str]) -> str:
         return (
@@ -136,12 +151,12 @@ class Launcher:
         launches = tuple(options for options in launches if options.keys() <= known)
         if self.arguments.server is None:
             return finding
+        conditions = Conditions(finding.conditions, (finding.file,) if finding.file else ())
         taken = [
             launch
             for layer in layers
-            for asked in (self._asked(layer, finding),)
             for options in launches
-            for launch in (self._first(layer, (set_besides(options, asked),), Judged()),)
+            for launch in (self._first(layer, (options,), Judged(), conditions),)
             if launch is not None
         ]
         told = [
@@ -149,8 +164,12 @@ class Launcher:
                 replace(
                     finding,
                     launch=launch.words,
-                    needs=(*finding.needs, *needs),
-                    reach="conditional" if finding.needs or needs else plain_reach(launch.options),
+                    needs=(*finding.needs, *needs, *launch.needs),
+                    reach=(
+                        "conditional"
+                        if finding.needs or needs or launch.needs
+                        else plain_reach(launch.options)
+                    ),
                 ),
                 steps,
                 launch.options,
@@ -177,11 +196,6 @@ class Launcher:
             usual = any(fusing.keys() <= options.keys() for options in KNOWN.by_flag[fuses])
             needs = KNOWN.needs.get(fuses, ()) if usual else FUSES_ELSEWHERE
         return launches, needs
-
-    def _asked(self, layer: Class, finding: Finding) -> Options:
-        """The options that a finding's conditions ask for."""
-        files = (finding.file,) if finding.file else ()
-        return settings(layer, files, finding.conditions, self.arguments.defaults)
 
     def _set_by(self, conditions: Iterable[str]) -> Options:
         """The server's options that conditions name and that are off unless they are given."""
@@ -224,23 +238,33 @@ class Launcher:
         layer: Class,
         launches: Sequence[Options],
         found: Judged,
-        asked: Asked | None = None,
+        conditions: Conditions = NO_CONDITIONS,
     ) -> Launch | None:
-        """The first launch that some model of the layer takes, and that leads to what is asked."""
+        """The first launch that some model of the layer takes, and in which conditions hold.
+
+        Where nobody knows what to set for one, it is what the launch needs.
+        """
         if layer not in self._models:
             self._models[layer] = models_of(self.index, self.roots, layer)
         models = self._models[layer]
-        for options in launches:
-            for model in models or (Model(),):
-                refusal = self._refusal(layer, model, options)
-                if refusal is None and asked is not None:
-                    refusal = self._denied(asked, model, options)
-                if refusal is None:
-                    settled = sizes(self._outcome(model, options).options)
-                    known = {k: v for k, v in settled.items() if isinstance(v, int)}
-                    return Launch(options=options, sizes=known)
+        besides = ways(layer, conditions.files, conditions.texts, self.arguments.defaults)
+        needing: Launch | None = None
+        for one, way, model in product(launches, besides, models or (Model(),)):
+            options = set_besides(one, way)
+            refusal = self._refusal(layer, model, options)
+            needs: tuple[str, ...] = ()
+            if refusal is None:
+                refusal, needs = self._denied(layer, conditions, model, options, one.keys())
+            if refusal is not None:
                 found.note(refusal, " ".join(words_of(options)))
-        return None
+                continue
+            settled = sizes(self._outcome(model, options).options)
+            known = {k: v for k, v in settled.items() if isinstance(v, int)}
+            launch = Launch(options=options, sizes=known, needs=needs)
+            if not needs:
+                return launch
+            needing = needing or launch
+        return needing
 
     def _refusal(self, layer: Class, model: Model, options: Options) -> str | None:
         """Why a model does not start so, None if it does as far as the source tells."""
@@ -268,11 +292,27 @@ class Launcher:
             built = whole_vocabulary(self.roots, layer)
         return None if built is None else str(built)
 
-    def _denied(self, one: Asked, model: Model, options: Options) -> str | None:
-        """Where the server sets what a condition says is not set."""
-        outcome, defaults = self._outcome(model, options), self.arguments.defaults
-        name = denied(one.layer, one.files, one.asks, defaults, outcome.options)
-        return None if name is None else str(outcome.places.get(name, name))
+    def _denied(
+        self,
+        layer: Class,
+        conditions: Conditions,
+        model: Model,
+        options: Options,
+        fixed: Collection[str],
+    ) -> tuple[str | None, tuple[str, ...]]:
+        """Where the server sets what a condition says is not set, or what is needed besides.
+
+        What does not hold by default either, and is not `fixed`, somebody may ask for.
+        """
+        outcome, given = self._outcome(model, options), {**self.arguments.defaults, **options}
+        settled, needs = {**given, **outcome.options}, []
+        for text, names in unmet(layer, conditions.files, conditions.texts, settled):
+            moved = sorted(name for name in names if settled[name] != given[name])
+            if moved or not names.isdisjoint(fixed):
+                name = (moved or sorted(names))[0]
+                return outcome.places.get(name, name), ()
+            needs.append(as_written(text))
+        return None, tuple(needs)
 
     def _beside(self, model: Class, layer: Class, options: Options) -> Refusal | None:
         """Where another layer that the model surely has ends the launch."""

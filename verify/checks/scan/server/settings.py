@@ -7,44 +7,47 @@ without parameters that returns such a question.
 import ast
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice, product
 from typing import Any
 
 from verify.checks.scan.server.arguments import Options
+from verify.checks.scan.server.operators import compared
+from verify.checks.scan.server.values import UNKNOWN, truth_of
 from verify.interpreter.index import Class, Function, Module
 
 MAX_HOPS = 4  # functions that return what another one says
+MAX_WAYS = 8  # in which conditions may come to hold
 
 
-def settings(
+def ways(
     layer: Class, files: Iterable[str], conditions: Iterable[str], defaults: Options
-) -> Options:
-    """What must be set for these conditions to hold; nothing for what holds by itself.
+) -> list[Options]:
+    """What may be set for these conditions to hold, what sets least first.
 
-    Names mean what they do in the layer's file, or in the first of `files` that has them.
+    Nothing is set for what holds by itself, or of which nobody knows what to set. Names mean what
+    they do in the layer's file, or in the first of `files` that has them.
     """
-    index = layer.module.index
-    modules = [layer.module, *filter(None, map(index.module, files))]
-    return dict(
-        pair
-        for text in conditions
-        for asked in _parsed(text)
-        for pair in _wanted(asked, modules, defaults, MAX_HOPS)
-    )
+    modules = _modules(layer, files)
+    each = [
+        _ways(asked, modules, defaults, MAX_HOPS) for text in conditions for asked in _parsed(text)
+    ]
+    return sorted(islice(_together(each), MAX_WAYS), key=len)
 
 
-def denied(
-    layer: Class,
-    files: Sequence[str],
-    conditions: Iterable[str],
-    defaults: Options,
-    settled: Options,
-) -> str | None:
-    """An option that the server settles as a condition says that it is not; None without one."""
+def unmet(
+    layer: Class, files: Iterable[str], conditions: Iterable[str], settled: Options
+) -> Iterator[tuple[str, frozenset[str]]]:
+    """The conditions that do not hold with these options, and the options that each asks for."""
+    modules = _modules(layer, files)
     for text in conditions:
-        opposite = settings(layer, files, (f"not ({text})",), defaults)
-        if opposite and all(settled.get(name) == value for name, value in opposite.items()):
-            return next(iter(opposite))
-    return None
+        for asked in _parsed(text):
+            names: set[str] = set()
+            if _truth(asked, modules, settled, MAX_HOPS, names) is False:
+                yield text, frozenset(names)
+
+
+def _modules(layer: Class, files: Iterable[str]) -> list[Module]:
+    return [layer.module, *filter(None, map(layer.module.index.module, files))]
 
 
 def set_besides(options: Options, asked: Options) -> Options:
@@ -55,45 +58,130 @@ def set_besides(options: Options, asked: Options) -> Options:
 def _parsed(text: str) -> Iterator[ast.expr]:
     # not all conditions are written as source
     with suppress(SyntaxError):
-        yield ast.parse(text, mode="eval").body
+        yield _NoChoice().visit(ast.parse(text, mode="eval").body)
 
 
-def _wanted(
+class _NoChoice(ast.NodeTransformer):
+    """Writes a choice by `and` and `or`."""
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        self.generic_visit(node)
+        denied = ast.UnaryOp(ast.Not(), node.test)
+        either = [(node.test, node.body), (denied, node.orelse)]
+        return ast.BoolOp(ast.Or(), [ast.BoolOp(ast.And(), [*both]) for both in either])
+
+
+def _ways(
     node: ast.expr, modules: Sequence[Module], defaults: Options, hops: int, *, holds: bool = True
-) -> Iterator[tuple[str, Any]]:
+) -> list[Options]:
+    """What may be set for a condition to hold, or not to."""
     match node:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            yield from _wanted(operand, modules, defaults, hops, holds=not holds)
-        case ast.Call(func=ast.Name(id=name), args=[], keywords=[]) if hops:
+            return _ways(operand, modules, defaults, hops, holds=not holds)
+        case ast.BoolOp(op=op, values=values):
+            each = [_ways(one, modules, defaults, hops, holds=holds) for one in values]
+            if isinstance(op, ast.And) == holds:
+                return list(islice(_together(each), MAX_WAYS))
+            return [one for several in each for one in several][:MAX_WAYS]
+        case ast.Call() if hops:
+            said = _said(node, modules)
+            if said is not None:
+                return _ways(said[0], said[1], defaults, hops - 1, holds=holds)
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            option = _option(left, defaults)
+            if option is not None:
+                return [dict(_compared(option, op, right, defaults[option], holds=holds))]
+        case ast.Attribute():
+            option = _option(node, defaults)
+            if option is not None and isinstance(defaults[option], bool):
+                return [{option: holds} if defaults[option] is not holds else {}]
+    return [{}]
+
+
+def _together(each: Sequence[Sequence[Options]]) -> Iterator[Options]:
+    """One way of each, where they do not set one option to two values."""
+    for several in product(*each):
+        whole = {name: value for one in several for name, value in one.items()}
+        if all(whole[name] == value for one in several for name, value in one.items()):
+            yield whole
+
+
+def _truth(
+    node: ast.expr, modules: Sequence[Module], settled: Options, hops: int, names: set[str]
+) -> bool | None:
+    """Whether a condition holds with these options, None where nobody knows; adds their names."""
+    match node:
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            truth = _truth(operand, modules, settled, hops, names)
+            return None if truth is None else not truth
+        case ast.BoolOp(op=op, values=values):
+            truths = [_truth(one, modules, settled, hops, names) for one in values]
+            stops = isinstance(op, ast.Or)
+            if stops in truths:
+                return stops
+            return None if None in truths else not stops
+        case ast.Call() if hops:
+            said = _said(node, modules)
+            return _truth(said[0], said[1], settled, hops - 1, names) if said else None
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            option = _option(left, settled)
+            if option is not None:
+                names.add(option)
+                return compared(op, settled[option], _constant(right))
+        case ast.Attribute():
+            option = _option(node, settled)
+            if option is not None:
+                names.add(option)
+                return truth_of(settled[option])
+    return None
+
+
+def _said(node: ast.Call, modules: Sequence[Module]) -> tuple[ast.expr, list[Module]] | None:
+    """What a call without arguments returns, where that is all it does, and whose names it has."""
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=[]):
             found = (module.resolve(name) for module in modules)
             said = next((one for one in found if one is not None), None)
             returned = _returned(said) if isinstance(said, Function) else None
             if said is not None and returned is not None:
-                yield from _wanted(returned, [said.module], defaults, hops - 1, holds=holds)
-        case ast.Compare(left=left, ops=[op], comparators=[ast.Constant(value=value)]):
-            option = _option(left, defaults)
-            if option is not None:
-                yield from _compared(option, op, value, defaults[option], holds=holds)
-        case ast.Attribute():
-            option = _option(node, defaults)
-            if option is not None and isinstance(defaults[option], bool):
-                yield from _compared(option, ast.Eq(), holds, defaults[option], holds=True)
+                return returned, [said.module]
+    return None
+
+
+_ABOVE = {ast.Gt: 1, ast.GtE: 0}
+_BELOW = {ast.Lt: -1, ast.LtE: 0}
+_OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Eq: ast.NotEq,
+    ast.Is: ast.IsNot,
+    ast.In: ast.NotIn,
+    ast.Gt: ast.LtE,
+    ast.GtE: ast.Lt,
+}
+_OPPOSITE |= {other: one for one, other in _OPPOSITE.items()}
 
 
 def _compared(
-    option: str, op: ast.cmpop, value: Any, default: Any, *, holds: bool
+    option: str, op: ast.cmpop, right: ast.expr, default: Any, *, holds: bool
 ) -> Iterator[tuple[str, Any]]:
-    match op:
-        case ast.Eq() | ast.Is() if holds and default != value and value is not None:
-            yield option, value
-        case ast.NotEq() | ast.IsNot() if not holds and default != value and value is not None:
-            yield option, value
-        case ast.Gt() if holds and isinstance(value, int) and not _above(default, value):
-            yield option, value + 1
+    """The option with a value for which the comparison holds, or does not, if one is known."""
+    asked = type(op) if holds else _OPPOSITE[type(op)]
+    value = _constant(right)
+    if compared(asked(), default, value):
+        return
+    if asked in (ast.Eq, ast.Is) and value is not UNKNOWN and value is not None:
+        yield option, value
+    elif asked is ast.In and isinstance(value, tuple) and value:
+        yield option, value[0]
+    elif asked in _ABOVE | _BELOW and isinstance(value, int):
+        yield option, value + (_ABOVE | _BELOW)[asked]
 
 
-def _above(default: Any, value: int) -> bool:
-    return isinstance(default, int) and default > value
+def _constant(node: ast.expr) -> Any:
+    """A value that is written out; unknown for others."""
+    with suppress(ValueError):
+        value = ast.literal_eval(node)
+        return tuple(value) if isinstance(value, list | set) else value
+    return UNKNOWN
 
 
 def _option(node: ast.expr, defaults: Options) -> str | None:
