@@ -302,13 +302,13 @@ class Launcher:
     ) -> tuple[str | None, tuple[str, ...]]:
         """Where the server sets what a condition says is not set, or what is needed besides.
 
-        What does not hold by default either, and is not `fixed`, somebody may ask for.
+        What does not hold by default either, and is neither `fixed` nor set, somebody may ask for.
         """
         outcome, given = self._outcome(model, options), {**self.arguments.defaults, **options}
         settled, needs = {**given, **outcome.options}, []
         for text, names in unmet(layer, conditions.files, conditions.texts, settled):
             moved = sorted(name for name in names if settled[name] != given[name])
-            if moved or not names.isdisjoint(fixed):
+            if moved or not names.isdisjoint(fixed) or names <= options.keys():
                 name = (moved or sorted(names))[0]
                 return outcome.places.get(name, name), ()
             needs.append(as_written(text))

@@ -90,7 +90,7 @@ def _ways(
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             option = _option(left, defaults)
             if option is not None:
-                return [dict(_compared(option, op, right, defaults[option], holds=holds))]
+                return [*_compared(option, op, right, defaults[option], holds=holds)]
         case ast.Attribute():
             option = _option(node, defaults)
             if option is not None and isinstance(defaults[option], bool):
@@ -99,11 +99,13 @@ def _ways(
 
 
 def _together(each: Sequence[Sequence[Options]]) -> Iterator[Options]:
-    """One way of each, where they do not set one option to two values."""
+    """One way of each; where two set one option, with either's value."""
     for several in product(*each):
         whole = {name: value for one in several for name, value in one.items()}
-        if all(whole[name] == value for one in several for name, value in one.items()):
-            yield whole
+        yield whole
+        other = {name: value for one in reversed(several) for name, value in one.items()}
+        if other != whole:
+            yield other
 
 
 def _truth(
@@ -148,8 +150,8 @@ def _said(node: ast.Call, modules: Sequence[Module]) -> tuple[ast.expr, list[Mod
     return None
 
 
-_ABOVE = {ast.Gt: 1, ast.GtE: 0}
-_BELOW = {ast.Lt: -1, ast.LtE: 0}
+# how far from a number the first one is for which a comparison holds
+_BESIDE: dict[type[ast.cmpop], int] = {ast.Gt: 1, ast.GtE: 0, ast.Lt: -1, ast.LtE: 0}
 _OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.Is: ast.IsNot,
@@ -162,18 +164,19 @@ _OPPOSITE |= {other: one for one, other in _OPPOSITE.items()}
 
 def _compared(
     option: str, op: ast.cmpop, right: ast.expr, default: Any, *, holds: bool
-) -> Iterator[tuple[str, Any]]:
-    """The option with a value for which the comparison holds, or does not, if one is known."""
-    asked = type(op) if holds else _OPPOSITE[type(op)]
-    value = _constant(right)
+) -> Iterator[Options]:
+    """The option with each value that is written out and for which the comparison is as asked."""
+    asked, value = type(op) if holds else _OPPOSITE[type(op)], _constant(right)
     if compared(asked(), default, value):
-        return
-    if asked in (ast.Eq, ast.Is) and value is not UNKNOWN and value is not None:
-        yield option, value
+        yield {}
+    elif asked in (ast.Eq, ast.Is) and value is not UNKNOWN and value is not None:
+        yield {option: value}
     elif asked is ast.In and isinstance(value, tuple) and value:
-        yield option, value[0]
-    elif asked in _ABOVE | _BELOW and isinstance(value, int):
-        yield option, value + (_ABOVE | _BELOW)[asked]
+        yield from ({option: one} for one in value)
+    elif asked in _BESIDE and isinstance(value, int):
+        yield {option: value + _BESIDE[asked]}
+    else:
+        yield {}
 
 
 def _constant(node: ast.expr) -> Any:
