@@ -1,10 +1,11 @@
 """What was read by hand about the newest release's findings, held against the scan."""
 
+import ast
 import json
 import os
 import re
 from collections import Counter
-from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def test_every_verdict_has_its_evidence(entry):
     assert entry["verdict"] in VERDICTS
     assert entry["cause"] in CAUSES
     assert entry["evidence"][0] == f"{entry['file']}:{entry['line']}"
-    # the place alone is no argument
+    # the place alone is no argument, nor said twice
     assert len(entry["evidence"]) > 1
+    assert len(set(entry["evidence"])) == len(entry["evidence"])
     assert all(re.fullmatch(r"sglang/srt/[\w/]+\.py:\d+", place) for place in entry["evidence"])
     assert all(re.fullmatch(r"#\d+", reference) for reference in entry["upstream"])
 
@@ -114,17 +116,55 @@ def test_what_was_refuted_is_refused_by_the_source_where_it_says(release):
     assert refused == said
 
 
+@cache
+def statements(source):
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+
+
+def innermost(source, line):
+    """The innermost function around a line of code, None at the top; `LookupError` of no code."""
+    around = [node for node in statements(source) if starts(node) <= line <= node.end_lineno]
+    texts = (node.value for node in around if isinstance(node, ast.Expr))
+    text = source.splitlines()[line - 1].strip() if around else ""
+    if not text or text.startswith("#") or any(isinstance(one, ast.Constant) for one in texts):
+        raise LookupError(line)
+    functions = [node.lineno for node in around if isinstance(node, ast.FunctionDef)]
+    return max(functions, default=None)
+
+
+def starts(node):
+    return min((one.lineno for one in getattr(node, "decorator_list", ())), default=node.lineno)
+
+
+def argues(evidence, read):
+    """Whether each place is code, and one is outside the function in which the finding is."""
+    functions = []
+    for place in evidence:
+        file, _, line = place.partition(":")
+        functions.append((file, innermost(read(file), int(line))))
+    return any(one != functions[0] for one in functions)
+
+
 @pytest.mark.network
-def test_the_evidence_is_in_the_release(release):
+def test_the_evidence_is_code_of_the_release_elsewhere_than_the_finding(release):
     tree, _ = release
+    read = cache(tree.read)
     for entry in entries():
-        for place in entry["evidence"]:
-            file, _, line = place.partition(":")
-            lines = []
-            with suppress(VerifyError):
-                lines = tree.read(file).splitlines()
-            assert 0 < int(line) <= len(lines), place
-            assert lines[int(line) - 1].strip(), place
+        assert argues(entry["evidence"], read), entry["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("line", "argued"), [(6, False), (9, True), (2, None), (4, None), (5, None), (99, None)]
+)
+def test_what_is_no_evidence_is_seen(line, argued):
+    """The finding is in line 7: its own function argues nothing, and a comment is no code."""
+    text = "import a\n\ndef f():\n    '''Says.'''\n    # says\n    x = 1\n    y = 2\n\nz = f()\n"
+    evidence = ["a.py:7", f"a.py:{line}"]
+    if argued is None:
+        with pytest.raises(LookupError):
+            argues(evidence, lambda _: text)
+    else:
+        assert argues(evidence, lambda _: text) == argued
 
 
 RELEASES = json.loads((DATA.parent / "triage-releases.json").read_text())
