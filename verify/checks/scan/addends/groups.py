@@ -10,6 +10,7 @@ copy of the experts (`moe_dp_size` 1).
 
 from collections.abc import Iterable, Iterator
 
+from verify.checks.scan.addends.completion import BROUGHT, as_declared
 from verify.checks.scan.addends.judge import Fault, Judge
 from verify.checks.scan.addends.machine import AddendMachine
 from verify.checks.scan.judge import SIZE_OF
@@ -17,7 +18,6 @@ from verify.engines.sources import reading
 from verify.engines.traits import Coverage, ReductionGroups
 from verify.interpreter.state import Sink
 from verify.interpreter.values import (
-    NONE,
     Axis,
     Const,
     Part,
@@ -33,8 +33,6 @@ from verify.logic.diagrams import FALSE, Cond
 ENGINE = reading()
 ROLES, ATOMS = ENGINE.roles, ENGINE.atoms
 COPIES = "moe_dp_size > 1"
-# a stage that brings it is summed by it, and not over the group that the stage is declared with
-BROUGHT = "sum_impl"
 
 
 def wrong_groups(
@@ -142,7 +140,7 @@ class GroupJudge(Judge):
         coverage = self.groups.moe_output
         narrow_sink = FALSE
         brought = taker.setting(BROUGHT) if taker is not None else None
-        declared = _as_declared(brought)
+        declared = as_declared(brought)
         if sink.kind == "boundary" and coverage is not None and sparse is not None and declared:
             left = logic.both(self.machine.truth(sparse), logic.negation(coverage.whole))
             narrow_sink = logic.both(sink.sums, left)
@@ -176,13 +174,6 @@ class GroupJudge(Judge):
             yield from self._fault("wide", "own-copies", (place,), sink, logic.both(case, when))
         for place, when in given.items():
             yield from self._fault("wide", "copies", (place,), sink, logic.both(case, when))
-
-
-def _as_declared(brought: Value | None) -> bool:
-    """Whether a stage that brings this is summed over the group that it is declared with."""
-    if isinstance(brought, Primitive) and brought.kind == "own sum":
-        return brought.setting("run") == NONE
-    return brought in (None, NONE, Text("default"))
 
 
 def _done(part: Part, axis: Axis | None) -> Iterable[Cond]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from verify.checks.scan.addends import findings
+
 Judge = Callable[..., Any]
 
 COPIES = {"distributed/parallel_state.py": "def groups(moe_dp_size=1):\n    pass\n"}
@@ -49,6 +51,35 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     assert judged(*sound, library=picking(change, over_all)).rules == []
     whole = ("**(dict(tp_size=1) if alone else {})", "tp_size=1")
     assert ("group-too-narrow", "0000") not in judged(*sound, whole, library=picking(change)).rules
+
+
+OPS = """def sum_output(hidden_states, group):
+    if group is SumGroup.TP:
+        return tensor_model_parallel_all_reduce(hidden_states)
+    if group is SumGroup.MOE_OUTPUT:
+        return sum_post_experts_output(hidden_states)
+    raise ValueError(group)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ops", "line"),
+    [
+        (OPS, 5),
+        ("\n\n" + OPS, 7),
+        (OPS.replace("sum_post_experts_output", "other"), None),
+        ("", None),
+    ],
+)
+def test_the_line_with_which_the_boundary_sums_is_named(
+    judged: Judge, change: Any, ops: str, line: int | None
+) -> None:
+    sound = (*change.stages, change.never_summed, change.added_once)
+    library = {**picking(change), "layers/layer_boundary/ops.py": ops}
+    result = judged(*sound, library=library)
+    (narrow,) = [one for one in result.findings if one.rule == "group-too-narrow"]
+    named = [(one.file, one.line) for one in narrow.related if one.what == findings.SUMS]
+    assert named == ([("sglang/srt/layers/layer_boundary/ops.py", line)] if line else [])
 
 
 BRINGS = """from functools import partial
