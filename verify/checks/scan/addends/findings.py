@@ -24,7 +24,7 @@ from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
 from verify.logic.truth import table_bits
-from verify.report.report import LEAVES, Finding, Related
+from verify.report.report import LEAVES, SUMS_UP, Finding, Related
 
 ENGINE = reading()
 FLAGS, ROLES, HOLDS, SAID = ENGINE.flags, ENGINE.roles, ENGINE.constraints, ENGINE.said
@@ -54,7 +54,6 @@ UNSAID: Mapping[Cause, str] = {
 }
 # what is wrong with them is that, or over which ranks, they are summed up afterwards
 SUMMED = ("replicated-addend", "group-too-narrow")
-SUMS = "sums it up"
 # the device that a launch is for unless it says otherwise
 USUAL = {"cuda"}
 Key = tuple[str, Place]
@@ -266,7 +265,7 @@ def _finding(broken: Broken) -> Finding:
         related=(
             *_built(fault.places, place),
             *handed_over(fault.consumer),
-            *((related(completed, SUMS),) if completed else ()),
+            *((related(completed, SUMS_UP),) if completed else ()),
         ),
     )
 

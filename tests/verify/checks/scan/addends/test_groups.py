@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from verify.checks.scan.addends import findings
+from verify.report.report import SUMS_UP
 
 Judge = Callable[..., Any]
 
@@ -78,7 +78,7 @@ def test_the_line_with_which_the_boundary_sums_is_named(
     library = {**picking(change), "layers/layer_boundary/ops.py": ops}
     result = judged(*sound, library=library)
     (narrow,) = [one for one in result.findings if one.rule == "group-too-narrow"]
-    named = [(one.file, one.line) for one in narrow.related if one.what == findings.SUMS]
+    named = [(one.file, one.line) for one in narrow.related if one.what == SUMS_UP]
     assert named == ([("sglang/srt/layers/layer_boundary/ops.py", line)] if line else [])
 
 
