@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from verify.engines.registry import READ
-from verify.errors import VerifyError
+from verify.errors import VerifyError, interrupted
 from verify.report import about, baseline, choices
 from verify.report.about import NAME
 from verify.report.deliver import check_outputs, deliver, discard_stdout
@@ -136,8 +136,7 @@ def _guarded(argv: Sequence[str]) -> int:
     except EndedError:
         raise
     except KeyboardInterrupt:
-        _say("verify: interrupted")
-        return 2
+        return interrupted()
     except Exception as error:
         _say(f"verify: {about.internal_error(error)}")
         return 3
