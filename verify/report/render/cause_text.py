@@ -12,6 +12,7 @@ from textwrap import wrap
 from rich.text import Text
 
 from verify.logic.flags import skip_reasons
+from verify.report.about import program
 from verify.report.causes import Cause, Exposure, causes_of, model_of
 from verify.report.render.code_text import code_lines
 from verify.report.render.counts_text import counts_lines
@@ -37,7 +38,6 @@ MOST_LINES = 245  # of causes, in full or in some lines each, so that a command 
 FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
 LABEL = 9  # characters of the widest label and a blank
 INDENT = "   "
-PROGRAM = "python -m verify"
 FLAGS = "Flags, which the server sets by itself in each forward pass"
 TONES = {"default": "bold red", "option": "yellow", "conditional": "cyan", None: "red"}
 
@@ -109,8 +109,8 @@ def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
     shown = worst.shown
     if report.requirement and shown.file:
         run = f"replay {report.requirement} --model {model_of(shown)}"
-        yield from _labelled("Run 1", f"{PROGRAM} {run}", page, indent="")
-    yield from _labelled("Rule 1", f"{PROGRAM} rule {worst.rule}", page, indent="")
+        yield from _labelled("Run 1", f"{program()} {run}", page, indent="")
+    yield from _labelled("Rule 1", f"{program()} rule {worst.rule}", page, indent="")
     if not report.everything:
         yield from _labelled("More", "add --all; --format html to look through", page, indent="")
 

@@ -1,5 +1,6 @@
 """The first screen says what is wrong, where and what to type; drawings say what words say."""
 
+import sys
 from dataclasses import replace
 from itertools import takewhile
 
@@ -69,6 +70,13 @@ def test_counts_are_drawn_where_there_are_some():
     text = "\n".join(shown(replace(OAK, counts=((1, 0), (0, 1)))))
     assert "   partial of 0  1  -\n   partial of 1  -  1\n   1 is right; 2 of 4 missing (-)" in text
     assert "partial of" not in "\n".join(shown(OAK))
+
+
+def test_what_to_type_is_called_as_it_was_called(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/moe-allreduce-verify", "scan"])
+    assert "Rule 1   moe-allreduce-verify rule lost-addend" in shown(OAK)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/verify/__main__.py", "scan"])
+    assert "Rule 1   python -m verify rule lost-addend" in shown(OAK)
 
 
 def test_one_is_singular():
