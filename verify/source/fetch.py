@@ -144,18 +144,18 @@ def _download(requirement: Requirement, folder: Path) -> Path:
 def _ask(requirement: Requirement) -> None:
     """Raises `VerifyError` where no index answers in time, or only with an error."""
     # who knows the index to be slow has told pip how long to wait
-    told = "PIP_TIMEOUT" in os.environ or "PIP_DEFAULT_TIMEOUT" in os.environ
+    told = os.environ.get("PIP_TIMEOUT", os.environ.get("PIP_DEFAULT_TIMEOUT", ""))
     patience = () if told else ("--timeout", str(ANSWER_S))
     words = ("index", "versions", requirement.name, "-vv", "--retries", "0", *patience)
-    # a name server that is silent must not take longer than the index may
     try:
+        # a name server that is silent must not take longer than the index may
         done = _run_pip(
             words,
-            limit_s=TIME_LIMIT_S if told else LISTING_S,
+            limit_s=LISTING_S + (float(told) if told.isdecimal() else 0),
             RES_OPTIONS=f"timeout:{ANSWER_S} attempts:1",
         )
     except subprocess.TimeoutExpired as late:
-        waited = f"waited {late.timeout:.0f} s for the package index, whose list of releases"
+        waited = f"waited {late.timeout:g} s for the package index, whose list of releases"
         raise VerifyError(
             f"cannot fetch {requirement}: {waited} does not end{'' if told else f'; {LONGER}'}"
         ) from late
@@ -185,7 +185,7 @@ def _pip(requirement: Requirement, folder: Path, options: tuple[str, ...]) -> st
         done = _run_pip(download, limit_s=TIME_LIMIT_S)
     except subprocess.TimeoutExpired as error:
         raise VerifyError(
-            f"waited {error.timeout:.0f} s for pip to download {requirement}: gave up"
+            f"waited {error.timeout:g} s for pip to download {requirement}: gave up"
         ) from error
     if done.returncode == 0:
         return ""
