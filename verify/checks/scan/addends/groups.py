@@ -149,16 +149,19 @@ class GroupJudge(Judge):
         case = logic.all_of(self._copies(), not_fused, sink.when, routed)
         # one layer may be called on several paths
         narrow: dict[tuple[Place, ...], Cond] = {}
+        itself: dict[tuple[Place, ...], Place] = {}
         wide: dict[Place, Cond] = {}
         given: dict[Place, Cond] = {}
         for part in sink.parts:
             if part.axes == ("TP",) and part.born:
-                some = [c for p, c in part.reduced.items() if {"EP", "MOE_TP"} & set(p.axes)]
-                summed = logic.any_of(narrow_sink, *some)
+                some = {p: c for p, c in part.reduced.items() if {"EP", "MOE_TP"} & set(p.axes)}
+                summed = logic.any_of(narrow_sink, *some.values())
                 whole = logic.any_of(*_done(part, None))
                 when = logic.all_of(part.present, summed, logic.negation(whole))
                 places = self.machine.built.get(part.origin, (part.place,))
                 narrow[places] = logic.either(narrow.get(places, FALSE), when)
+                if narrow_sink == FALSE and some:
+                    itself.setdefault(places, next(iter(some)))
             elif part.axes == ("EP", "MOE_TP") and part.born:
                 owed = logic.both(part.present, logic.negation(part.arrives))
                 for place, cond in part.reduced.items():
@@ -169,7 +172,9 @@ class GroupJudge(Judge):
                     when = logic.all_of(owed, cond, sink.sums)
                     given[place] = logic.either(given.get(place, FALSE), when)
         for places, when in narrow.items():
-            yield from self._fault("narrow", "copies", places, sink, logic.both(case, when))
+            fault = logic.both(case, when)
+            by = itself.get(places)
+            yield from self._fault("narrow", "copies", places, sink, fault, summed=by)
         for place, when in wide.items():
             yield from self._fault("wide", "own-copies", (place,), sink, logic.both(case, when))
         for place, when in given.items():

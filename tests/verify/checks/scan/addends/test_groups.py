@@ -160,7 +160,12 @@ def test_block_that_sums_over_every_copy(judged: Judge, change: Any) -> None:
         "            out = moe_tensor_model_parallel_all_reduce(out)\n",
     )
     # summed over one copy's ranks, the experts are right and what is beside them is not
-    assert judged(knows, by_axis, library=COPIES).rules == [("group-too-narrow", "0000")]
+    result = judged(knows, by_axis, library=COPIES)
+    assert result.rules == [("group-too-narrow", "0000")]
+    (finding,) = result.findings
+    assert finding.sums.startswith("moe_expert_parallel_all_reduce in models/")
+    (by,) = [one for one in finding.related if one.what == SUMS_UP]
+    assert finding.sums.split()[2] == f"{by.file.removeprefix('sglang/srt/')}:{by.line},"
 
 
 FUSION = """
