@@ -17,6 +17,7 @@ from verify.emulator.tree import SourceFiles
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.report.ending import StoppedError
+from verify.report.excerpts import excerpts
 from verify.report.progress import track
 from verify.report.render.words import counted
 from verify.report.report import NOT_ANALYSED, Finding, Json, Report, TableSection
@@ -93,8 +94,10 @@ def survey(
         raise StoppedError(_part(report, done=len(results), total=total), stopped)
     _some_ran(results, source)
     with open_source(location) as tree:
-        statics = read_statics(tree)
-    return _report(results, statics, source=about, named=models)
+        report = _report(results, read_statics(tree), source=about, named=models)
+        # the layer's first line: where in it something is wrong, a run does not say
+        code, web = excerpts(tree, report.findings), tree.package.web(tree.version)
+    return replace(report, code=code, web=web)
 
 
 def _part(report: Report, *, done: int, total: int) -> Report:
