@@ -34,7 +34,6 @@ from verify.report.render.words import (
 from verify.report.report import Finding, Report
 from verify.report.rules import rule
 
-MOST_LINES = 245  # of causes, in full or in some lines each, so that a command says about 300
 FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
 LABEL = 9  # characters of the widest label and a blank
 INDENT = "   "
@@ -42,13 +41,18 @@ FLAGS = "Flags, which the server sets by itself in each forward pass"
 TONES = {"default": "bold red", "option": "yellow", "conditional": "cyan", None: "red"}
 
 
-def cause_lines(report: Report, page: Page) -> Iterator[Text]:
-    """The first screen, a block a cause, and what the flags in them mean."""
+def cause_lines(report: Report, page: Page, *, room: float = inf) -> Iterator[Text]:
+    """The first screen, a block a cause, and what the flags in them mean.
+
+    At most `room` lines where it can be; the causes that find none are named.
+    """
     causes = causes_of(report.findings)
-    yield from overview(report, causes, page)
+    first, last = tuple(overview(report, causes, page)), tuple(_notes(report, page))
+    yield from first
     every = enumerate(causes, start=1)
     short = [tuple(_in_rest(cause, page, number=number)) for number, cause in every]
-    room, whole = inf if report.everything else MOST_LINES, 0
+    # beside a blank line and the title of those that are named
+    room, whole = room - len(first) - len(last) - 2, 0
     for cause in causes:
         lines = (Text(), *block(report, cause, page, number=whole + 1))
         room -= len(lines)
@@ -58,13 +62,20 @@ def cause_lines(report: Report, page: Page) -> Iterator[Text]:
         whole += 1
     if whole < len(causes):
         yield Text()
-        yield Text(f"{counted(len(causes) - whole, 'cause')} more, whole with --all", "bold")
+        more = f"{counted(len(causes) - whole, 'cause')} more, whole with --all"
+        above = any(not lines for lines in short[whole:])
+        yield Text(f"{more}; up to {FIRST_SCREEN} above" if above else more, "bold")
         yield from chain.from_iterable(short[whole:])
+    yield from last
+
+
+def _notes(report: Report, page: Page) -> Iterator[Text]:
+    """What the flags mean that occur, and where the source can be read."""
     legend = tuple(_legend(report.findings, page))
     if legend or report.web:
         yield Text()
-        if legend:
-            yield from _folded(FLAGS, page)
+    if legend:
+        yield from _folded(FLAGS, page)
         yield from legend
     if report.web:
         yield from _folded(f"Source {report.web}FILE#LLINE", page)
@@ -167,15 +178,21 @@ def _terms(exposure: Exposure, cause: Cause, page: Page) -> Iterator[Text]:
 
 
 def _in_rest(cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
-    """A cause that is not shown whole; its launch is, which is said nowhere else."""
+    """A cause that is not shown whole; its launch is, which is said nowhere else.
+
+    Nothing where the first screen has said it all.
+    """
+    head, *others = _in_short(cause, page, number=number)
+    cut = bool(cause.launch) and head.plain.endswith("…")
+    if number <= FIRST_SCREEN and not cut:
+        return
     if not cause.launch:
         yield _cut(Text(f"{number:>2} {_title(cause)}"), page)
         yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
         return
-    yield _head(cause, number=number)
-    _, *others = _in_short(cause, page, number=number)
-    yield from others
-    yield from _launched(cause.launch, page)
+    yield from (_head(cause, number=number) if cut else head, *others)
+    if cut:
+        yield from _launched(cause.launch, page)
 
 
 def finding_lines(finding: Finding, page: Page, *, known: str) -> Iterator[Text]:

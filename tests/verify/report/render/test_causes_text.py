@@ -9,7 +9,7 @@ import pytest
 from verify.report.render import table
 from verify.report.render.counts_text import counts_lines
 from verify.report.render.page import Page
-from verify.report.report import LEAVES, Finding, Related, Report
+from verify.report.report import LEAVES, Finding, Related, Report, TableSection
 
 PAGE = Page(width=80)
 EMPTY = Report(command="scan", title="t", summary="s", payload={}, sections=(), findings=())
@@ -189,6 +189,21 @@ def test_what_is_not_shown_whole_still_says_its_launch():
     said = " ".join(" ".join(lines[head:]).split())
     whole = sum(line.startswith("   Repair ") for line in lines)
     assert said.count(" ".join(launch)) == 40 - whole
+
+
+def test_what_the_first_screen_has_said_is_not_said_again():
+    lines = shown(*(replace(OAK, takes=(f"x{n} > 1",), message="word " * 1500) for n in range(10)))
+    (head,) = [place for place, line in enumerate(lines) if "whole with --all" in line]
+    assert lines[head] == "9 causes more, whole with --all; up to 6 above"
+    assert lines[head + 1] == " 7 option  1 place  --tp-size 2 --x-size 2"
+    assert lines[head + 2].endswith("(x6 above 1)")
+
+
+@pytest.mark.parametrize("rows", [1, 100, 150])
+def test_a_text_is_as_long_as_it_may_be_whatever_else_it_holds(rows):
+    table = TableSection(title="T", columns=("n",), rows=tuple((str(n),) for n in range(rows)))
+    lines = shown(*many_without_a_place(40), sections=(table,))
+    assert 280 <= len(lines) <= 292
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
