@@ -329,7 +329,11 @@ class Recaller(Follower):
             )
             recalled.keep(heard.answers, effect)
         if ending is not None:
-            raise ending
+            try:
+                raise ending
+            finally:
+                # its traceback holds this frame: together they would wait for the cycle collector
+                ending = None
         return value
 
     def _left(self, values: tuple[Any, ...]) -> Left | None:
