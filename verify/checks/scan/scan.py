@@ -1,6 +1,6 @@
 """The whole check: find the layers, run them, judge every reduction, account for every call."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,12 +85,13 @@ def scan(tree: SourceTree) -> ScanResult:
     index = Index(tree, library(tree.name))
     with collector.paused():
         try:
-            return _scan(index)
+            with checked(index) as faults:
+                return _scan(index, faults)
         finally:
             index.forget()
 
 
-def _scan(index: Index) -> ScanResult:
+def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
     tree = index.tree
     facts = read_facts(index)
     roots = find_roots(index)
@@ -123,10 +124,7 @@ def _scan(index: Index) -> ScanResult:
     ]
     asked = [*tally.addends.asked()]
     asked += [ask for one in wrong for ask in launcher.asks(*one)]
-    with (
-        checked(index) as faults,
-        side_by_side(launcher.judged, asked, what="launches followed") as judged,
-    ):
+    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
         sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
         sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
         sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]

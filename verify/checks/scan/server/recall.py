@@ -247,6 +247,16 @@ class Recaller(Follower):
         run = super().call
         return self._remembered(key, lambda: run(target, positional, keywords), own=own)
 
+    def asked_about(self, function: Function, fields: Mapping[str, Any]) -> Any:
+        """Call a function with an object that has these fields; with equal ones it does the same."""
+        keys = tuple(map(self._key, fields.values()))
+        handed = Thing(None, dict(fields))
+        if UNSHARED in keys:
+            return self.call(Code(function), (handed,), {})
+        key = (named(function), tuple(fields), keys, self.certain, self.sure)
+        own = frozenset((function,))
+        return self._remembered(key, lambda: self.call(Code(function), (handed,), {}), own=own)
+
     def _remembered(
         self, key: tuple[Key, ...], run: Callable[[], Any], *, own: frozenset[Function]
     ) -> Any:
