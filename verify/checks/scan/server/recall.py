@@ -249,7 +249,7 @@ class Recaller(Follower):
         return self._remembered(key, lambda: run(target, positional, keywords), own=own)
 
     def asked_about(self, function: Function, fields: Mapping[str, Any]) -> Any:
-        """Call a function with an object that has these fields; with equal ones it does the same."""
+        """Call a function with an object that has these fields; equal ones are asked about once."""
         keys = tuple(map(self._key, fields.values()))
         handed = Thing(None, dict(fields))
         if UNSHARED in keys:
