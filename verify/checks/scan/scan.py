@@ -95,6 +95,9 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
     tree = index.tree
     facts = read_facts(index)
     roots = find_roots(index)
+    launcher = Launcher(index, roots)
+    # before there are copies: what it reads, they have
+    launcher.prepare()
     tally = Tally()
     with side_by_side(
         lambda cls: outcome(run_layer(facts, cls)), roots.layers, what="layers read"
@@ -107,7 +110,6 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
             taken.append((cls.name, seen.approximated))
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
-    launcher = Launcher(index, roots)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
