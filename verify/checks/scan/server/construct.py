@@ -15,7 +15,7 @@ from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
 from verify.checks.scan.server.memory import APART, Memory, Recalled
 from verify.checks.scan.server.recall import Recaller
-from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
+from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
@@ -86,7 +86,7 @@ class Constructors:
 
     def ends(self, cls: Class, options: Options) -> Refusal | None:
         """Where the constructor of a layer, or its boundary, ends the launch with these options."""
-        declared: list[Thing] = []
+        declared: list[Options] = []
         mixers: list[Refusal] = []
         told = _Told(options)
         follower = Recaller(
@@ -110,7 +110,7 @@ class Constructors:
         recalled.keep(heard.answers, ending)
         return ending.refusal
 
-    def _follow(self, follower: Recaller, cls: Class, declared: list[Thing]) -> Refusal | None:
+    def _follow(self, follower: Recaller, cls: Class, declared: list[Options]) -> Refusal | None:
         try:
             init = cls.method("__init__")
             names = [argument.arg for argument in init.node.args.args] if init else []
@@ -118,7 +118,7 @@ class Constructors:
             follower.call(Built(cls), (), numbers)
             for function in self._asks_stages:
                 for stage in declared:
-                    follower.call(Code(function), (stage,), {})
+                    follower.asked_about(function, stage)
         except RefusedError as error:
             return Refusal(file=error.file, line=error.line)
         except (TooMuchError, RecursionError):
@@ -138,12 +138,12 @@ class Constructors:
         return tuple(found)
 
 
-def _noted(declared: list[Thing]) -> Mapping[str, Callable[..., Any]]:
+def _noted(declared: list[Options]) -> Mapping[str, Callable[..., Any]]:
     """Keeps what a layer declares of its stages: the boundary asks it when the stack is whole."""
 
     def note(follower: Recaller, _: Any, __: Any, named: Mapping[str, Any]) -> Any:
         follower.told_apart()
-        declared.append(Thing(None, dict(named)))
+        declared.append(named)
         return NotImplemented
 
     return dict.fromkeys(KNOWN.stages_declared, note)
