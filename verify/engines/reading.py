@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from verify.engines.ledger import FlagDefinitions, Release
-from verify.engines.traits import ContextRows, LocalRows, ReductionGroups
+from verify.engines.traits import ContextRows, LocalRows, ReductionGroups, Stage
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import State
-from verify.interpreter.values import Primitive, Value
+from verify.interpreter.values import Place, Primitive, Value
 from verify.logic.diagrams import Cond, Logic
 from verify.parallel.guards import Producer
 from verify.source.source import SourceTree
@@ -207,7 +207,8 @@ class Traits:
     whether a norm hands that choice on; `boundary_rows(machine, sparse, dense_size)` and
     `communicator_rows(machine, sparse)`: where an MLP runs on rank-local rows;
     `fused_shared(index)`: the argument that says of how many experts every rank has one;
-    `context_rows(machine, layer, communicator, sparse)`: where it runs on a context rank's rows.
+    `context_rows(machine, layer, communicator, sparse)`: where it runs on a context rank's rows;
+    `boundary_sum(index, stage)`: the call with which a stage boundary completes a layer's sum.
     """
 
     groups: Callable[[Index, Logic], ReductionGroups]
@@ -216,6 +217,7 @@ class Traits:
     communicator_rows: Callable[[Machine, Value | None], LocalRows]
     fused_shared: Callable[[Index], str | None]
     context_rows: Callable[[Machine, Class, Primitive, Value | None], ContextRows | None]
+    boundary_sum: Callable[[Index, Stage], Place | None]
 
 
 @dataclass(frozen=True, kw_only=True)

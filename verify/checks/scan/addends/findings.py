@@ -24,7 +24,7 @@ from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
 from verify.logic.truth import table_bits
-from verify.report.report import Finding, Related
+from verify.report.report import LEAVES, SUMS_UP, Finding, Related
 
 ENGINE = reading()
 FLAGS, ROLES, HOLDS, SAID = ENGINE.flags, ENGINE.roles, ENGINE.constraints, ENGINE.said
@@ -52,6 +52,8 @@ UNSAID: Mapping[Cause, str] = {
     "context": "attention context parallelism, of which this model's code says nothing",
     "dense": "a model without routed experts, for which the option is not meant",
 }
+# what is wrong with them is that, or over which ranks, they are summed up afterwards
+SUMMED = ("replicated-addend", "group-too-narrow")
 # the device that a launch is for unless it says otherwise
 USUAL = {"cuda"}
 Key = tuple[str, Place]
@@ -244,6 +246,7 @@ def _finding(broken: Broken) -> Finding:
     if fault.summed:
         by = fault.summed
         taker = f"{by.collective} in {ENGINE.local(by.file)}:{by.line}"
+    completed = fault.completed if broken.rule in SUMMED else None
     return Finding(
         rule=broken.rule,
         message=what.format(consumer=taker, where=where),
@@ -262,6 +265,7 @@ def _finding(broken: Broken) -> Finding:
         related=(
             *_built(fault.places, place),
             *handed_over(fault.consumer),
+            *((related(completed, SUMS_UP),) if completed else ()),
         ),
     )
 
@@ -270,7 +274,7 @@ def _built(places: tuple[Place, ...], own: Place) -> Iterator[Related]:
     """The calls around the finding's place, which is one of them: outer ones, then inner ones."""
     at = places.index(own)
     yield from (related(place, "builds what holds it") for place in places[:at])
-    yield from (related(place, "leaves the partial sum") for place in places[at + 1 :])
+    yield from (related(place, LEAVES) for place in places[at + 1 :])
 
 
 def _where(broken: Broken) -> str:

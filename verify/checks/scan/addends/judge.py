@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from verify.checks.scan.addends.completion import completed_at
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
 from verify.checks.scan.judge import OWN_ROWS, SIZE_OF, smallest_row, with_tokens
@@ -67,7 +68,7 @@ class Fault:
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
     needs; `platforms`: the kinds of device without which it is not; `meant`: whether the option is
     meant for a model that has it; `summed`: the layer's own reduction that completes it, where the
-    consumer does not.
+    consumer does not; `completed`: the line that completes it, where that is known.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Fault:
     platforms: tuple[str, ...] = ()
     meant: bool
     summed: Place | None = None
+    completed: Place | None = None
 
     @property
     def row(self) -> str:
@@ -275,6 +277,7 @@ class Judge:
             platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
             summed=summed,
+            completed=summed or completed_at(self.machine, sink, when),
         )
 
     def _platforms(self, when: Cond, reach: Cond) -> tuple[str, ...]:
