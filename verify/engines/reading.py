@@ -113,7 +113,9 @@ class Launches:
     stand for others once the server has read them; `local_size` is the one of expert weights that
     every rank holds. `stages_declared` says what each of the functions that declare a stage
     declares, `stacks` make layers by a function of their number; `context` is the function whose
-    result has the sizes, `settings` say of a function which option it returns.
+    result has the sizes, `settings` say of a function which option it returns. `own_rows` tells
+    whether an FFN runs on each rank's own rows, `gathers` is what the boundary asks of a stage's
+    update to bring the residual of such rows back to the attention group's.
     """
 
     plain: Options
@@ -129,7 +131,17 @@ class Launches:
     stacks: tuple[str, ...]
     context: str
     settings: Mapping[str, str]
+    own_rows: "Asked"
+    gathers: str
     behind: "Behind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A function of the source."""
+
+    file: str
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,8 @@ def render(report: Report, *, on: Page | None = None) -> str:
     if words:
         blocks.append("\n".join(_meanings(words, on)))
     if report.findings:
-        others = sum(block.count("\n") + 2 for block in blocks)
+        # with a blank line between two of them
+        others = sum(block.count("\n") + 2 for block in blocks) - 1
         room = inf if report.everything else MOST_LINES - others
         # without a blank line between: six causes and what to type are 24 lines
         blocks[0] += "\n" + written(cause_lines(report, on, room=room), on).rstrip("\n")
