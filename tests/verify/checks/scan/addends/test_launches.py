@@ -1,7 +1,9 @@
 """What a server refuses is no finding; delete the refusal and it is one again."""
 
+import gc
 import re
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -478,3 +480,17 @@ def test_a_sum_that_is_lost_where_attention_is_whole_needs_attention_dp(judged: 
     (lost,) = (one for one in result.findings if one.rule == "lost-sum")
     assert lost.row == "0000"
     assert lost.launch == ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")
+
+
+def test_what_ended_a_launch_does_not_keep_what_was_followed(judged: Judge, change: Any) -> None:
+    """The collector is off in a scan: what holds itself would stay until its end."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert scanned(judged, change, server(REFUSALS["by architecture"]))
+        gc.collect()
+        held = [one for one in gc.garbage if isinstance(one, FrameType)]
+        assert held == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
