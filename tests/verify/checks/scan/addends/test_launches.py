@@ -494,3 +494,28 @@ def test_what_ended_a_launch_does_not_keep_what_was_followed(judged: Judge, chan
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+
+
+BOTH = """EntryClass = [ElmForCausalLM, OakForCausalLM]
+
+
+class ElmForCausalLM(OakForCausalLM):
+    pass
+"""
+NAMED = """def named(config):
+    return str(set(config.architectures))
+
+
+class ServerArgs:"""
+
+
+def test_one_model_of_two_is_refused_by_a_set_of_names(judged: Judge, change: Any) -> None:
+    """What a call did for one model it does not do for the other."""
+    refusal = """if self.dwdp_size > 1 and named(config) == str(set(("ElmForCausalLM",))):
+            raise ValueError("not this one")"""
+    files = server(refusal)
+    files["server_args.py"] = files["server_args.py"].replace("class ServerArgs:", NAMED)
+    both = (OAK[0], OAK[1].replace("EntryClass = [OakForCausalLM]\n", BOTH))
+    (finding,) = judged(both, library={**knows_it(change), **files}).findings
+    assert finding.launch == ("--tp-size", "4", "--dwdp-size", "4")
+    assert len(finding.refused) == 1
