@@ -11,6 +11,7 @@ model does not know it (*sizes differ*, *cannot run*: said in the row).
 """
 
 import argparse
+import re
 import statistics
 import sys
 from collections import Counter, defaultdict
@@ -82,7 +83,9 @@ def launches(release: str, rows: Sequence[Row]) -> Iterator[str]:
 def _as(row: Row) -> str:
     """How the model was launched, beside its layout."""
     environment = [word for word in row["launch"] if "=" in word and not word.startswith("-")]
-    words = [*environment, *(FUSION.get(each, each) for each in row["arguments"])]
+    # an option with its value is one word of the table
+    given = re.sub(r" (?!-)", "=", " ".join(row["arguments"])).split()
+    words = [*environment, *(FUSION.get(each, each.replace("=", " ")) for each in given)]
     if row["patch_digest"]:
         words.append(row["patch"])
     if row["seed"]:
@@ -104,7 +107,8 @@ def latest(rows: Iterable[Row]) -> list[Row]:
     kept: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         case = (*(row[name] for name in ("release", "model", "layout", "seed")), *row["launch"])
-        key = (*case, row["patch_digest"])
+        # the name too: it has what a patch was told by its environment
+        key = (*case, row["patch_digest"], row.get("patch"))
         if row["thorough"] or not (key in kept and kept[key]["thorough"]):
             kept[key] = row
     return sorted(kept.values(), key=lambda row: (row["model"].lower(), _order(row), row["seed"]))

@@ -15,7 +15,7 @@ from tests.mutation.strata import ROOT
 OPTIONS = {"--tp-size", "--dp-size", "--enable-dp-attention", "--ep-size", "--moe-dense-tp-size"}
 TAKES = {"moe_dense_tp_size == 1", "moe_ep_size > 1"}
 # by option of a finding, what a layout's words have that it ran in
-WORDS = {"--dp-size": "dp2", "--moe-dense-tp-size": "dense1"}
+WORDS = {"--dp-size": "dp2", "--ep-size": "ep", "--moe-dense-tp-size": "dense1"}
 # of a deployment, what a batch is like
 BATCH = ("padding", "tokens", "allow_reduce_scatter")
 # conditions that hold on an accelerator only

@@ -297,6 +297,12 @@ def test_a_finding_is_judged_where_the_engine_ran_what_it_speaks_of(said, there)
     assert not judged_there(row, finding(**said), outcomes=("diverged",))
 
 
+def test_a_finding_with_expert_parallelism_is_not_judged_without_it():
+    said = finding(launch=["--tp-size", "4", "--dp-size", "4", "--ep-size", "2"])
+    assert not judged_there({"launches": [launched("exact", "tp2.dp2")]}, said)
+    assert judged_there({"launches": [launched("exact", "tp2.dp2.ep2")]}, said)
+
+
 @pytest.mark.parametrize(
     ("deployment", "there"),
     [

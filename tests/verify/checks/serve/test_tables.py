@@ -142,9 +142,16 @@ def test_a_line_a_launch_says_what_was_set_and_how_its_corruptions_showed(tmp_pa
     fusion = "--enable-flashinfer-allreduce-fusion"
     rows = [
         row(dlogprob=0.204, tolerance=0.9, corruptions=[corruption(nats=4.44), hidden]),
-        row(dlogprob=5.0, tolerance=0.9, launch=["A=1", "tp2"], arguments=[fusion], seed=1),
+        row(
+            dlogprob=5.0,
+            tolerance=0.9,
+            launch=["A=1", "tp2"],
+            arguments=["--runner", "plain", fusion],
+            seed=1,
+        ),
         row("tp4", "cannot-run", dlogprob=None, tolerance=None, reason="at a.py:7", corruptions=[]),
         row("tp4", patch="fixed.py", patch_digest="p"),
+        row("tp4", "diverged", patch="fixed.py HOW=badly", patch_digest="p"),
     ]
     file.write_text("".join(json.dumps(each) + "\n" for each in rows))
     assert tables.main(["--launches", str(file)]) == 0
@@ -152,10 +159,12 @@ def test_a_line_a_launch_says_what_was_set_and_how_its_corruptions_showed(tmp_pa
     assert said[4:] == [
         "| good | tp2 | as released | exact | 0.20 | 0.90 "
         "| 2: 1 diverged by at least 4.4, 1 in their module |",
-        "| good | tp2 | A=1, fusion on, seed 1 | exact | 5.00 | 0.90 "
+        "| good | tp2 | A=1, --runner plain, fusion on, seed 1 | exact | 5.00 | 0.90 "
         "| 1: 1 diverged by at least 2.0 |",
         "| good | tp4 | as released | cannot run |  |  | at a.py:7 |",
         "| good | tp4 | fixed.py | exact | 0.00 | 0.00 | 1: 1 diverged by at least 2.0 |",
+        "| good | tp4 | fixed.py HOW=badly | diverged | 0.00 | 0.00 "
+        "| 1: 1 diverged by at least 2.0 |",
         "",
     ]
 
