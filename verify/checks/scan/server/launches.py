@@ -34,7 +34,7 @@ from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
-from verify.checks.scan.server.settings import set_besides, unmet, ways
+from verify.checks.scan.server.settings import sayable, set_besides, unmet, ways
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -306,13 +306,14 @@ class Launcher:
     ) -> tuple[str | None, tuple[str, ...]]:
         """Where the server sets what a condition says is not set, or what is needed besides.
 
-        What does not hold by default either, and is neither `fixed` nor set, somebody may ask for.
+        A checkpoint or another value may bring what is not `fixed`, where no option is known to.
         """
         outcome, given = self._outcome(model, options), {**self.arguments.defaults, **options}
         settled, needs = {**given, **outcome.options}, []
         for text, names in unmet(layer, conditions.files, conditions.texts, settled):
             moved = sorted(name for name in names if settled[name] != given[name])
-            if moved or not names.isdisjoint(fixed) or names <= options.keys():
+            said = sayable(layer, conditions.files, text, self.arguments.defaults)
+            if moved or said or not names.isdisjoint(fixed):
                 name = (moved or sorted(names))[0]
                 return outcome.places.get(name, name), ()
             needs.append(as_written(text))

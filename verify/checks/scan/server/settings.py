@@ -34,6 +34,15 @@ def ways(
     return sorted(islice(_together(each), MAX_WAYS), key=len)
 
 
+def sayable(layer: Class, files: Sequence[str], condition: str, defaults: Options) -> bool:
+    """Whether a condition by itself holds with each way to set what it asks for."""
+    return not any(
+        True
+        for way in ways(layer, files, (condition,), defaults)
+        for _ in unmet(layer, files, (condition,), {**defaults, **way})
+    )
+
+
 def unmet(
     layer: Class, files: Iterable[str], conditions: Iterable[str], settled: Options
 ) -> Iterator[tuple[str, frozenset[str]]]:
