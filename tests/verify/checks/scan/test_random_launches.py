@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.verify.checks.scan.conftest import BLOCK, HEAD, LAYER, LIBRARY, write_source
@@ -294,6 +294,16 @@ cases = st.tuples(
 
 @settings(max_examples=60, derandomize=True)
 @given(case=cases)
+@example(
+    case=(
+        "((X.level > 1 and X.fast) or X.level >= 3)",
+        "added",
+        [
+            Refusal("arguments", SHAPES[0], "X.fast", "X.fast"),
+            Refusal("arguments", SETTLES[1], "X.kind != 'plain'", "X.level >= 3"),
+        ],
+    )
+)
 def test_a_printed_launch_starts_and_shows_what_is_printed(case):
     holds(*case)
 

@@ -35,12 +35,14 @@ def ways(
 
 
 def sayable(layer: Class, files: Sequence[str], condition: str, defaults: Options) -> bool:
-    """Whether a condition by itself holds with each way to set what it asks for."""
-    return not any(
-        True
-        for way in ways(layer, files, (condition,), defaults)
-        for _ in unmet(layer, files, (condition,), {**defaults, **way})
-    )
+    """Whether a condition by itself can be met by each set of options that it may ask for."""
+    asked = ways(layer, files, (condition,), defaults)
+    met = [
+        way.keys()
+        for way in asked
+        if not any(unmet(layer, files, (condition,), {**defaults, **way}))
+    ]
+    return all(way.keys() in met for way in asked)
 
 
 def unmet(
