@@ -154,6 +154,11 @@ class Behind:
     `file` and `ends` are where a format that the runner does not know ends; `option` is the
     server's option that asks for a runner. `asserts` is a setting of the experts that a runner's
     constructor insists on, or the words among which it has to be.
+
+    `layer` is the function that says which class the experts' layer is, without a quantisation for
+    None; its method `runs` takes what the dispatcher hands on. `builds` begins the paths of what
+    that layer is built of, dispatchers too. Functions of `devices` ask for another device than the
+    usual one.
     """
 
     registered: re.Pattern[str]
@@ -167,6 +172,10 @@ class Behind:
     ends: re.Pattern[str]
     option: str
     asserts: re.Pattern[str]
+    layer: Asked
+    runs: str
+    builds: tuple[str, ...]
+    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

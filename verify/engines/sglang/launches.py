@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from verify.engines.reading import Asked, Behind, Launches, Options
 from verify.engines.sglang.rows import ON_RANK_ROWS
 from verify.engines.sglang.vocabulary import (
+    EXPERT_FACTORY,
     FACTORIES_FILE,
     LAYERS,
     LOCAL_SIZE,
@@ -81,6 +82,14 @@ BEHIND = Behind(
         r"(?: (?:in|==) (?P<among>\([^\n]*\)|\"\w+\"))?$",
         re.MULTILINE,
     ),
+    layer=Asked(file=f"{LAYERS}moe/ep_moe/layer.py", name=EXPERT_FACTORY),
+    runs="run_moe_core",
+    builds=(
+        f"{LAYERS}moe/",
+        "sglang/srt/batch_overlap/",
+        "sglang/srt/two_batch_overlap.py",
+    ),
+    devices=("is_npu", "is_hip", "is_xpu", "is_cpu"),
 )
 
 LAUNCHES = Launches(

@@ -167,10 +167,13 @@ class Evaluator(Operators, Frames[Frame]):
                 if method is not None:
                     return Code(method, owner if "cls" in _first(method) else None)
                 return (
-                    Member(cls.name, name)
+                    Member(cls.name, name, cls)
                     if any(name in c.assigned for c in cls.ancestors)
                     else UNKNOWN
                 )
+            case Member(of=Class() as cls):
+                method = cls.method(name)
+                return Code(method, owner) if method else UNKNOWN
             case Folder(module=module):
                 return self.global_value(module, name)
             case str() if name in _TEXT_METHODS:
@@ -293,11 +296,8 @@ class Evaluator(Operators, Frames[Frame]):
             found = self.member(values[0], values[1])
             absent = isinstance(values[0], Thing) and values[0].whole and found is UNKNOWN
             return values[2] if absent and len(values) > 2 else found
-        if name == "isinstance" and len(values) == 2 and isinstance(values[0], Thing):
-            kinds = values[1] if isinstance(values[1], tuple) else (values[1],)
-            own = values[0].cls.ancestors if values[0].cls else ()
-            if any(isinstance(kind, Built) and kind.cls in own for kind in kinds):
-                return True
+        if name == "isinstance" and len(values) == 2:
+            return _is_one_of(values[0], values[1])
         return UNKNOWN
 
     def _quantified(self, node: ast.expr, *, every: bool) -> Any:
@@ -338,6 +338,16 @@ class Evaluator(Operators, Frames[Frame]):
         ast.SetComp: Operators._comprehension,
         ast.Lambda: _lambda,
     }
+
+
+def _is_one_of(value: Any, kinds: Any) -> Any:
+    """Whether a value is an object of one of these classes."""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    built = [kind.cls for kind in kinds if isinstance(kind, Built)]
+    if value is None and len(built) == len(kinds):
+        return False
+    own = value.cls.ancestors if isinstance(value, Thing) and value.cls else ()
+    return True if any(cls in own for cls in built) else UNKNOWN
 
 
 def _generated(

@@ -19,6 +19,7 @@ from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Ref
 from verify.checks.scan.server.beside import built_surely
 from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
+from verify.checks.scan.server.experts import Experts
 from verify.checks.scan.server.idle import Idle
 from verify.checks.scan.server.launched import (
     Judged,
@@ -43,6 +44,7 @@ FLAGS, KNOWN = ENGINE.flags, ENGINE.launches
 # what is said of a sum behind a dispatcher's combine holds where the layer comes to it at all
 WORKS = "a model that works with this all-to-all backend: nobody has looked"
 FUSES_ELSEWHERE = ("hardware that this option's fused kernels run on",)
+BACKEND = "moe_a2a_backend"
 _WORD = re.compile(r"\w+")
 
 
@@ -56,6 +58,7 @@ class Launcher:
     constructors: Constructors = field(init=False)
     idle: Idle = field(init=False)
     runners: Runners = field(init=False)
+    experts: Experts = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
     _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
@@ -65,6 +68,7 @@ class Launcher:
         self.constructors = Constructors(self.index)
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
+        self.experts = Experts(self.index)
 
     def judged(self, one: Asked) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out.
@@ -91,6 +95,11 @@ class Launcher:
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
             launches = [set_besides(options, asked) for options in _with_backend(backend)]
+            launches += [
+                {**options, **other}
+                for options in launches
+                for other in self.experts.others({**self.arguments.defaults, **options})
+            ]
             launch = self._first(layer, launches, found)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
@@ -108,7 +117,7 @@ class Launcher:
             return replace(launch, needs=(platform,))
         needed = self.runners.instead(backend, launch.options)
         if needed is None:
-            return launch
+            return self._as_they_are(backend, launch)
         needed = self.runners.fit(needed, {*files, *(one.module.path for one in layer.ancestors)})
         asked = (
             {**launch.options, KNOWN.behind.option: runner}
@@ -116,7 +125,20 @@ class Launcher:
             if runner in needed and self.runners.runs(runner)
         )
         better = self._first(layer, tuple(asked), Judged())
-        return better or replace(launch, needs=(self._quantised(needed),))
+        if better is not None:
+            return self._as_they_are(backend, better)
+        return replace(launch, needs=(self._quantised(needed),))
+
+    def _as_they_are(self, backend: str, launch: Launch) -> Launch:
+        """A launch of experts without quantisation, with what they need if they do not run so."""
+        settled = self._outcome(Model(), launch.options).options
+        ends = self.experts.unquantised(
+            settled, self.runners.got(settled), self.runners.handed(backend)
+        )
+        if ends is None:
+            return launch
+        need = f"experts that are quantised: the forward of others ends at {ENGINE.local(str(ends))}"
+        return replace(launch, needs=(need,))
 
     def _quantised(self, runners: Sequence[str]) -> str:
         return (
@@ -257,6 +279,8 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
+        if built is None and self._platform(options.get(BACKEND, "")) is None:
+            built = self.experts.ends(outcome.options)
         if built is None and model.cls is not None:
             built = self._beside(model.cls, layer, outcome.options)
         if built is None:
@@ -304,6 +328,6 @@ class Launcher:
 def _with_backend(backend: str) -> Iterator[Options]:
     """Launches with an all-to-all backend, the smallest first."""
     for options in (KNOWN.plain, KNOWN.attention_dp):
-        yield {**options, "moe_a2a_backend": backend}
+        yield {**options, BACKEND: backend}
     for runner in KNOWN.runners:
-        yield {**KNOWN.attention_dp, "moe_a2a_backend": backend, "moe_runner_backend": runner}
+        yield {**KNOWN.attention_dp, BACKEND: backend, "moe_runner_backend": runner}

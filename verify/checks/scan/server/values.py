@@ -60,10 +60,11 @@ class Built:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a class, by name: what an enumeration has."""
+    """A member of a class, by name: what an enumeration has. `of` is the class, with its methods."""
 
     cls: str
     name: str
+    of: Class | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
