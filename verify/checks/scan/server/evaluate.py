@@ -4,9 +4,10 @@ import ast
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+from verify.checks.scan.environment import defaults
 from verify.checks.scan.server.operators import Operators
 from verify.checks.scan.server.values import (
     UNKNOWN,
@@ -24,9 +25,11 @@ from verify.checks.scan.server.values import (
     truth_of,
     unknown_of,
 )
+from verify.engines.sources import reading
 from verify.interpreter.frames import Frames
 from verify.interpreter.index import Class, Function, Index, Module, UnreadableError
 
+ENVIRONMENT = reading().files.environment
 MAX_DEPTH = 25
 MAX_ACTIVE = 2  # calls of one function inside each other
 MAX_STEPS = 60_000
@@ -131,6 +134,8 @@ class Evaluator(Operators, Frames[Frame]):
     def imported(self, dotted: str, original: str | None) -> Any:
         """What an import binds."""
         module = self.index.module_of(dotted)
+        if module is not None and module.path == ENVIRONMENT:
+            return _variables(self.index)
         if module is None or original is None:
             inner = self.index.module_of(f"{dotted}.{original}") if original else module
             return Folder(inner) if inner else UNKNOWN
@@ -338,6 +343,22 @@ class Evaluator(Operators, Frames[Frame]):
         ast.SetComp: Operators._comprehension,
         ast.Lambda: _lambda,
     }
+
+
+@lru_cache(maxsize=8)
+def _variables(index: Index) -> Thing:
+    """The environment's variables as nobody has set them."""
+    return Thing(
+        None,
+        {
+            name: Thing(None, {"get": Native(partial(_same, one))})
+            for name, one in defaults(index).items()
+        },
+    )
+
+
+def _same(value: int) -> int:
+    return value
 
 
 def _is_one_of(value: Any, kinds: Any) -> Any:

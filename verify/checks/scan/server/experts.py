@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
-from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Member, Native, Thing
+from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Member, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
 ENGINE = reading()
-KNOWN, FILES = ENGINE.launches, ENGINE.files
+KNOWN = ENGINE.launches
 BEHIND = KNOWN.behind
 QUANTISATION = "quant_config"
 # a function that returns an option as a member of an enumeration
@@ -73,7 +73,7 @@ class Experts:
     def _follow(
         self, options: Options, handed: tuple[Class, ...], runner: str | None
     ) -> Refusal | None:
-        follower = _Follower(self.index, self._natives(options, runner), self._variables)
+        follower = _Follower(self.index, self._natives(options, runner), builds=BEHIND.builds)
         quantisation = None if handed else UNKNOWN
         try:
             layer = follower.call(self._layer, (quantisation,), {})
@@ -126,13 +126,6 @@ class Experts:
                     found[function] = Mode(option, _members(cls))
         return found
 
-    @cached_property
-    def _variables(self) -> Thing:
-        """The environment variables, each with its default."""
-        module = self.index.module(FILES.environment)
-        found = FILES.declares.finditer(module.text) if module else ()
-        return Thing(None, {one["name"]: _variable(one["default"] == "True") for one in found})
-
 
 class _Parent(NamedTuple):
     """A thing as the classes that come after `owner` among its own have it."""
@@ -142,12 +135,6 @@ class _Parent(NamedTuple):
 
 
 class _Follower(Follower):
-    def __init__(
-        self, index: Index, natives: Mapping[str, Callable[..., Any]], variables: Thing
-    ) -> None:
-        super().__init__(index, natives, builds=BEHIND.builds)
-        self._variables = variables
-
     def parent(self) -> Any:
         """What `super()` is here."""
         owner, function = self.frame.owner, self.frame.function
@@ -162,13 +149,6 @@ class _Follower(Follower):
             method = cls.method(name, after=owner.owner) if cls else None
             return Code(method, owner.bound) if method else UNKNOWN
         return super().member(owner, name)
-
-    def imported(self, dotted: str, original: str | None) -> Any:
-        """What an import binds; of the environment, its defaults."""
-        module = self.index.module_of(dotted)
-        if module is not None and module.path == FILES.environment:
-            return self._variables
-        return super().imported(dotted, original)
 
 
 def _refusal(follower: Follower, run: Any, handed: Class) -> Refusal | None:
@@ -189,10 +169,6 @@ def _members(cls: Class) -> Mapping[Any, Member]:
         for name, written in cls.assigned.items()
         if isinstance(written, ast.Constant)
     }
-
-
-def _variable(default: bool) -> Thing:
-    return Thing(None, {"get": Native(lambda: default)})
 
 
 def _always(value: Any) -> Callable[..., Any]:
