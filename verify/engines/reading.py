@@ -115,7 +115,8 @@ class Launches:
     declares, `stacks` make layers by a function of their number; `context` is the function whose
     result has the sizes, `settings` say of a function which option it returns. `own_rows` tells
     whether an FFN runs on each rank's own rows, `gathers` is what the boundary asks of a stage's
-    update to bring the residual of such rows back to the attention group's.
+    update to bring the residual of such rows back to the attention group's. `device` is what
+    functions answer about the device that a launch is for unless it says otherwise.
     """
 
     plain: Options
@@ -133,6 +134,7 @@ class Launches:
     settings: Mapping[str, str]
     own_rows: "Asked"
     gathers: str
+    device: Mapping[str, Any]
     behind: "Behind"
 
 
@@ -156,9 +158,8 @@ class Behind:
     constructor insists on, or the words among which it has to be.
 
     `layer` is the function that says which class the experts' layer is, without a quantisation for
-    None; its method `runs` takes what the dispatcher hands on. `builds` begins the paths of what
-    that layer is built of, dispatchers too. Functions of `devices` ask for another device than the
-    usual one.
+    None of `quantisation`; its method `runs` takes what the dispatcher hands on. `builds` begins the paths of what
+    that layer is built of, dispatchers too.
     """
 
     registered: re.Pattern[str]
@@ -173,9 +174,9 @@ class Behind:
     option: str
     asserts: re.Pattern[str]
     layer: Asked
+    quantisation: str
     runs: str
     builds: tuple[str, ...]
-    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ Which models and backends take them is read from the source.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from verify.engines.reading import Asked, Behind, Launches, Options
 from verify.engines.sglang.rows import ON_RANK_ROWS
@@ -83,14 +84,23 @@ BEHIND = Behind(
         re.MULTILINE,
     ),
     layer=Asked(file=f"{LAYERS}moe/ep_moe/layer.py", name=EXPERT_FACTORY),
+    quantisation="quant_config",
     runs="run_moe_core",
     builds=(
         f"{LAYERS}moe/",
         "sglang/srt/batch_overlap/",
         "sglang/srt/two_batch_overlap.py",
     ),
-    devices=("is_npu", "is_hip", "is_xpu", "is_cpu"),
 )
+# a GPU that every kernel of the release has been written for
+DEVICE: Mapping[str, Any] = {
+    "is_cuda": True,
+    "is_npu": False,
+    "is_hip": False,
+    "is_xpu": False,
+    "is_cpu": False,
+    "get_device_capability": (9, 0),
+}
 
 LAUNCHES = Launches(
     plain=PLAIN,
@@ -112,4 +122,5 @@ LAUNCHES = Launches(
     own_rows=Asked(file=FACTORIES_FILE, name=ON_RANK_ROWS),
     gathers="gather_residual_attn_tp",
     behind=BEHIND,
+    device=DEVICE,
 )

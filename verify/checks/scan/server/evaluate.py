@@ -299,7 +299,10 @@ class Evaluator(Operators, Frames[Frame]):
         if name == "getattr" and len(values) > 1 and isinstance(values[1], str):
             self.spelled(values[1])
             found = self.member(values[0], values[1])
-            absent = isinstance(values[0], Thing) and values[0].whole and found is UNKNOWN
+            whole = isinstance(values[0], Built) or (
+                isinstance(values[0], Thing) and values[0].whole
+            )
+            absent = whole and found is UNKNOWN
             return values[2] if absent and len(values) > 2 else found
         if name == "isinstance" and len(values) == 2:
             return _is_one_of(values[0], values[1])

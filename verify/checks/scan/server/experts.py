@@ -21,7 +21,6 @@ from verify.interpreter.index import Class, Function, Index
 ENGINE = reading()
 KNOWN = ENGINE.launches
 BEHIND = KNOWN.behind
-QUANTISATION = "quant_config"
 # a function that returns an option as a member of an enumeration
 _RETURNS_MODE = re.compile(r"\ndef (get_(\w+))\(\) -> (\w+):")
 
@@ -77,7 +76,7 @@ class Experts:
         quantisation = None if handed else UNKNOWN
         try:
             layer = follower.call(self._layer, (quantisation,), {})
-            made = follower.call(layer, (), {QUANTISATION: quantisation})
+            made = follower.call(layer, (), {BEHIND.quantisation: quantisation})
         except RefusedError as error:
             # that of experts without quantisation is asked about its forward
             return None if handed else Refusal(file=error.file, line=error.line)
@@ -102,7 +101,7 @@ class Experts:
                 function: _always(mode.members.get(options.get(mode.option), UNKNOWN))
                 for function, mode in self._modes.items()
             },
-            **dict.fromkeys(BEHIND.devices, _always(False)),
+            **{function: _always(answer) for function, answer in KNOWN.device.items()},
             "super": lambda follower, *_: follower.parent(),
             # of what there is a number of, there is one at least
             "range": _always((UNKNOWN,)),

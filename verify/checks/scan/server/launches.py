@@ -34,6 +34,7 @@ from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
 from verify.checks.scan.server.settings import denied, set_besides, settings
+from verify.checks.scan.server.stated import Stated
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -59,6 +60,7 @@ class Launcher:
     idle: Idle = field(init=False)
     runners: Runners = field(init=False)
     experts: Experts = field(init=False)
+    stated: Stated = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
     _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Launcher:
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
         self.experts = Experts(self.index)
+        self.stated = Stated(self.index)
 
     def judged(self, one: Asked) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out.
@@ -257,6 +260,11 @@ class Launcher:
                 refusal = self._refusal(layer, model, options)
                 if refusal is None and asked is not None:
                     refusal = self._denied(asked, model, options)
+                if refusal is None and asked is not None:
+                    more = self._stated_by(asked, model, options)
+                    if more:
+                        options = {**options, **more}
+                        refusal = self._refusal(layer, model, options)
                 if refusal is None:
                     settled = sizes(self._outcome(model, options).options)
                     known = {k: v for k, v in settled.items() if isinstance(v, int)}
@@ -297,6 +305,12 @@ class Launcher:
         outcome, defaults = self._outcome(model, options), self.arguments.defaults
         name = denied(one.layer, one.files, one.asks, defaults, outcome.options)
         return None if name is None else str(outcome.places.get(name, name))
+
+    def _stated_by(self, one: Asked, model: Model, options: Options) -> Options:
+        """What must be set besides for the conditions to hold for a model."""
+        modules = [one.layer.module, *filter(None, map(self.index.module, one.files))]
+        settled = self._outcome(model, options).options
+        return self.stated.needs(model.cls, modules, one.asks, settled)
 
     def _beside(self, model: Class, layer: Class, options: Options) -> Refusal | None:
         """Where another layer that the model surely has ends the launch."""

@@ -27,7 +27,7 @@ def settings(
     return dict(
         pair
         for text in conditions
-        for asked in _parsed(text)
+        for asked in parsed(text)
         for pair in _wanted(asked, modules, defaults, MAX_HOPS)
     )
 
@@ -52,7 +52,8 @@ def set_besides(options: Options, asked: Options) -> Options:
     return {**options, **asked, **options}
 
 
-def _parsed(text: str) -> Iterator[ast.expr]:
+def parsed(text: str) -> Iterator[ast.expr]:
+    """A condition as an expression, where it is one."""
     # not all conditions are written as source
     with suppress(SyntaxError):
         yield ast.parse(text, mode="eval").body
@@ -67,9 +68,9 @@ def _wanted(
         case ast.Call(func=ast.Name(id=name), args=[], keywords=[]) if hops:
             found = (module.resolve(name) for module in modules)
             said = next((one for one in found if one is not None), None)
-            returned = _returned(said) if isinstance(said, Function) else None
-            if said is not None and returned is not None:
-                yield from _wanted(returned, [said.module], defaults, hops - 1, holds=holds)
+            value = returned(said) if isinstance(said, Function) else None
+            if said is not None and value is not None:
+                yield from _wanted(value, [said.module], defaults, hops - 1, holds=holds)
         case ast.Compare(left=left, ops=[op], comparators=[ast.Constant(value=value)]):
             option = _option(left, defaults)
             if option is not None:
@@ -107,7 +108,7 @@ def _option(node: ast.expr, defaults: Options) -> str | None:
     return node.attr if asks else None
 
 
-def _returned(function: Function) -> ast.expr | None:
+def returned(function: Function) -> ast.expr | None:
     """What a function without parameters returns, where that is all it does."""
     node = function.node
     if isinstance(node, ast.Lambda) or ast.unparse(node.args):
