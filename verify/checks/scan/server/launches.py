@@ -71,7 +71,7 @@ class Launcher:
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
         self.experts = Experts(self.index)
-        self.stated = Stated(self.index)
+        self.stated = Stated(self.index, self.arguments.defaults)
 
     def judged(self, one: Asked) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out.

@@ -16,7 +16,7 @@ from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.operators import compared
 from verify.checks.scan.server.settings import parsed, returned
-from verify.checks.scan.server.values import UNKNOWN, Built, Code, Thing
+from verify.checks.scan.server.values import UNKNOWN, Built, Code, Thing, Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index, Module
 
@@ -35,6 +35,7 @@ class Stated:
     """What one source's server settles for a model."""
 
     index: Index
+    defaults: Options
     _fields: dict[Function, Settled | None] = field(default_factory=dict)
 
     def needs(
@@ -69,7 +70,7 @@ class Stated:
         if compared(op, self._value(model, settled, options, asked), value):
             return {}
         for option in tuple(asked):
-            if options.get(option) is False:
+            if self.defaults.get(option) is False and options.get(option) is not True:
                 other = {**options, option: True}
                 if compared(op, self._value(model, settled, other, asked), value):
                     return {option: True}
@@ -110,7 +111,7 @@ class _Follower(Follower):
 
     def __init__(self, index: Index, options: Options, asked: dict[str, None]) -> None:
         super().__init__(index, told(options))
-        self._context = Thing(None, {})
+        self._context = Unknown()
         self._options, self._asked_for = options, asked
 
     def call(self, target: Any, positional: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
