@@ -116,7 +116,9 @@ class Launches:
     result has the sizes, `settings` say of a function which option it returns. `own_rows` tells
     whether an FFN runs on each rank's own rows, `gathers` is what the boundary asks of a stage's
     update to bring the residual of such rows back to the attention group's. `device` is what
-    functions answer about the device that a launch is for unless it says otherwise.
+    functions answer about the device that a launch is for unless it says otherwise. In the file
+    `configures` what matches `drafts` names a model that is only built beside another one, to draft
+    for it, as the option `drafted` asks.
     """
 
     plain: Options
@@ -135,6 +137,9 @@ class Launches:
     own_rows: "Asked"
     gathers: str
     device: Mapping[str, Any]
+    configures: str
+    drafts: re.Pattern[str]
+    drafted: str
     behind: "Behind"
 
 

@@ -123,4 +123,7 @@ LAUNCHES = Launches(
     gathers="gather_residual_attn_tp",
     behind=BEHIND,
     device=DEVICE,
+    configures="sglang/srt/configs/model_config.py",
+    drafts=re.compile(r"\barchitectures\[0\] = \"(\w+)\""),
+    drafted="speculative_algorithm",
 )

@@ -16,11 +16,12 @@ from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.memory import Memory
 from verify.checks.scan.server.models import Model
 from verify.checks.scan.server.recall import Recaller
-from verify.checks.scan.server.values import UNKNOWN, Code, Thing, Word
+from verify.checks.scan.server.values import SOME_TEXT, UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
 ENGINE = reading()
+KNOWN = ENGINE.launches
 SERVER_ARGS_FILE = ENGINE.files.server
 SERVER_ARGS = "ServerArgs"
 ARGUMENTS = ENGINE.files.arguments
@@ -36,6 +37,7 @@ _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 Options = Mapping[str, Any]
 # a word in one of a model's names, and whether the name begins and ends with it
 Told = tuple[str, str, bool, bool]
+DRAFTS: Told = ("drafts", "", True, True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,12 @@ class Arguments:
         quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
         return frozenset(quoted)
 
+    @cached_property
+    def drafts(self) -> frozenset[str]:
+        """The architectures that are only built to draft for another model."""
+        module = self.index.module(KNOWN.configures)
+        return frozenset(KNOWN.drafts.findall(module.text)) if module else frozenset()
+
     def told_apart(self, model: Model) -> frozenset[Told]:
         """What the argument handling can tell a model by: two of which it knows nothing are one."""
         if model not in self._words:
@@ -140,7 +148,7 @@ class Arguments:
                 # the empty one: that it is known at all
                 for word in (("", *self._told) if isinstance(told, str) else ())
                 if word in told
-            )
+            ) | ({DRAFTS} if model.architecture in self.drafts else frozenset())
         return self._words[model]
 
     def follow(self, options: Options, model: Model) -> Outcome:
@@ -148,6 +156,8 @@ class Arguments:
         if self.server is None:
             return Outcome(options=options)
         fields = {"model_path": LOCAL_PATH, **options}
+        if model.architecture in self.drafts and KNOWN.drafted in self.defaults:
+            fields.setdefault(KNOWN.drafted, SOME_TEXT)
         record = Thing(self.server, fields, whole=True, base=self.defaults)
         words: list[Word] = []
         architecture, kind = (_word(name, words) for name in (model.architecture, model.model_type))

@@ -103,7 +103,7 @@ class Launcher:
                 for options in launches
                 for other in self.experts.others({**self.arguments.defaults, **options})
             ]
-            launch = self._first(layer, launches, found)
+            launch = self._first(layer, launches, found, one)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
                 found.backends.add(backend)

@@ -47,13 +47,14 @@ class Stated:
         no option sees to.
         """
         found: dict[str, Any] = {}
-        for text in conditions if model is not None else ():
+        asked: Any = Built(model) if model else UNKNOWN
+        for text in conditions:
             for node in parsed(text):
-                found.update(self._needs(Built(model), modules, node, {**set_, **found}))
+                found.update(self._needs(asked, modules, node, {**set_, **found}))
         return found
 
     def _needs(
-        self, model: Built, modules: Sequence[Module], node: ast.expr, options: Options
+        self, model: Any, modules: Sequence[Module], node: ast.expr, options: Options
     ) -> Options:
         match node:
             case ast.Compare(
@@ -92,7 +93,7 @@ class Stated:
         return self._fields[function]
 
     def _value(
-        self, model: Built, settled: Settled, options: Options, asked: dict[str, None]
+        self, model: Any, settled: Settled, options: Options, asked: dict[str, None]
     ) -> Any:
         follower = _Follower(self.index, options, asked)
         # the model's class comes first, then what its checkpoint says: nothing, but that it is
