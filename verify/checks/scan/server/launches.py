@@ -62,7 +62,6 @@ class Launcher:
     experts: Experts = field(init=False)
     stated: Stated = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
-    _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,7 +113,7 @@ class Launcher:
 
     def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
         """The launch with what runs the experts, and what a machine or a checkpoint must have."""
-        platform = self._platform(backend)
+        platform = platform_of(self.index, backend)
         if platform:
             # what runs them there is the platform's own
             return replace(launch, needs=(platform,))
@@ -287,7 +286,7 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
-        if built is None and self._platform(options.get(BACKEND, "")) is None:
+        if built is None and platform_of(self.index, options.get(BACKEND, "")) is None:
             built = self.experts.ends(outcome.options)
         if built is None and model.cls is not None:
             built = self._beside(model.cls, layer, outcome.options)
@@ -324,12 +323,6 @@ class Launcher:
     @cached_property
     def _plain(self) -> Options:
         return {**self.arguments.defaults, **KNOWN.plain}
-
-    def _platform(self, backend: str) -> str | None:
-        """What a machine must have for a backend."""
-        if backend not in self._platforms:
-            self._platforms[backend] = platform_of(self.index, backend)
-        return self._platforms[backend]
 
     def _outcome(self, model: Model, options: Options) -> Outcome:
         """What the argument handling makes of a launch."""
