@@ -15,7 +15,7 @@ from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.memory import Memory
 from verify.checks.scan.server.models import Model
-from verify.checks.scan.server.recall import Recaller
+from verify.checks.scan.server.recall import GIVEN, Recaller
 from verify.checks.scan.server.values import SOME_TEXT, UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
@@ -32,6 +32,7 @@ LOCAL_PATH = "model"
 _VIEWS = ("resolving_view", "resolved_view", "record_of", "ResolvedView", "ResolvingConfig")
 _MODEL = ("model_config_of", "get_model_config", "get_hf_config")
 _NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
+_SIZE = re.compile(r"\b(\w+) ?= ?(\d+)\b")
 _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 
 Options = Mapping[str, Any]
@@ -134,6 +135,15 @@ class Arguments:
         return frozenset(quoted)
 
     @cached_property
+    def by_machine(self) -> Mapping[str, tuple[int, ...]]:
+        """The sizes that the server sets by itself where an option is not given, all of them."""
+        found: dict[str, set[int]] = {}
+        for name, value in _SIZE.findall(self._text):
+            if self.defaults.get(name, UNKNOWN) is None:
+                found.setdefault(name, set()).add(int(value))
+        return {name: tuple(sorted(sizes)) for name, sizes in found.items() if len(sizes) > 2}
+
+    @cached_property
     def drafts(self) -> frozenset[str]:
         """The architectures that are only built to draft for another model."""
         module = self.index.module(KNOWN.configures)
@@ -159,6 +169,8 @@ class Arguments:
         if model.architecture in self.drafts and KNOWN.drafted in self.defaults:
             fields.setdefault(KNOWN.drafted, SOME_TEXT)
         record = Thing(self.server, fields, whole=True, base=self.defaults)
+        # one that is given stays unless it is surely moved
+        fields |= {f"{GIVEN}{name}": True for name in options}
         words: list[Word] = []
         architecture, kind = (_word(name, words) for name in (model.architecture, model.model_type))
         config = Thing(None, {"architectures": (architecture,), "model_type": kind})

@@ -108,7 +108,9 @@ class Launcher:
                 found.backends.add(backend)
                 taken.append((len(launch.needs), not self.runners.known(backend), launch))
         # whose experts are known to run comes before what takes fewer options
-        found.launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2] if taken else None
+        if taken:
+            launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2]
+            found.launch = self._sized(layer, launch, found)
         return found
 
     def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
@@ -271,6 +273,24 @@ class Launcher:
                 found.note(refusal, " ".join(words_of(options)))
         return None
 
+    def _sized(self, layer: Class, launch: Launch, found: Judged) -> Launch:
+        """A launch with the sizes that the server takes, where it does not take its own."""
+        options = launch.options
+        models = self._models[layer] or (Model(),)
+        model = next(one for one in models if self._refusal(layer, one, options) is None)
+        for name, values in self.arguments.by_machine.items():
+            own = ({**options, name: size} for size in values if name not in options)
+            refusals = (self._outcome(model, one).refused for one in own)
+            first = next(refusals, None)
+            if first is None or None in refusals:
+                continue
+            smaller = (values[0] >> power for power in range(1, values[0].bit_length()))
+            for one in ({**options, name: size} for size in smaller):
+                if self._outcome(model, one).refused is None:
+                    found.note(str(first), " ".join(words_of(options)))
+                    return replace(launch, options=one)
+        return launch
+
     def _refusal(self, layer: Class, model: Model, options: Options) -> str | None:
         """Why a model does not start so, None if it does as far as the source tells."""
         outcome = self._outcome(model, options)
@@ -280,7 +300,9 @@ class Launcher:
             return None if outcome.refused == plain else str(outcome.refused)
         for name, value in options.items():
             settled = outcome.options.get(name, value)
-            if name not in KNOWN.moved and not isinstance(settled, Unknown) and settled != value:
+            # of a size, each rank gets its share
+            moved = name in KNOWN.moved or name in self.arguments.by_machine
+            if not moved and not isinstance(settled, Unknown) and settled != value:
                 return outcome.places.get(name, name)
         built = self.constructors.ends(layer, outcome.options)
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
