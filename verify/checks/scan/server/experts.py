@@ -38,6 +38,8 @@ class Experts:
 
     index: Index
     _known: dict[tuple[object, ...], Refusal | None] = field(default_factory=dict)
+    # the options that some layer was told
+    _asked: set[str] = field(default_factory=set)
 
     def ends(self, options: Options) -> Refusal | None:
         """Where the layer's constructor, or its dispatcher's, ends the launch."""
@@ -47,8 +49,9 @@ class Experts:
         """Single options with which the layer comes to be, where with these it does not."""
         if self.ends(options) is None:
             return ()
-        asked = ({mode.option: value} for mode in self._modes.values() for value in mode.members)
-        return tuple(one for one in asked if self.ends({**options, **one}) is None)
+        told = [mode for mode in self._modes.values() if mode.option in self._asked]
+        other = ({mode.option: value} for mode in told for value in mode.members)
+        return tuple(one for one in other if self.ends({**options, **one}) is None)
 
     def unquantised(
         self, options: Options, runner: str | None, handed: Sequence[Class]
@@ -97,15 +100,19 @@ class Experts:
 
         return {
             **{function: backend(name) for function, name in KNOWN.settings.items()},
-            **{
-                function: _always(mode.members.get(options.get(mode.option), UNKNOWN))
-                for function, mode in self._modes.items()
-            },
+            **{function: self._tells(mode, options) for function, mode in self._modes.items()},
             **{function: _always(answer) for function, answer in KNOWN.device.items()},
             "super": lambda follower, *_: follower.parent(),
             # of what there is a number of, there is one at least
             "range": _always((UNKNOWN,)),
         }
+
+    def _tells(self, mode: Mode, options: Options) -> Callable[..., Any]:
+        def tell(*_: Any) -> Any:
+            self._asked.add(mode.option)
+            return mode.members.get(options.get(mode.option), UNKNOWN)
+
+        return tell
 
     @cached_property
     def _layer(self) -> Any:

@@ -96,11 +96,10 @@ class Launcher:
             return found
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
-            launches = [set_besides(options, asked) for options in _with_backend(backend)]
-            launches += [
+            launches = [
                 {**options, **other}
-                for options in launches
-                for other in self.experts.others({**self.arguments.defaults, **options})
+                for options in (set_besides(options, asked) for options in _with_backend(backend))
+                for other in ({}, *self.experts.others({**self.arguments.defaults, **options}))
             ]
             launch = self._first(layer, launches, found, one)
             if launch is not None:
@@ -278,8 +277,11 @@ class Launcher:
         options = launch.options
         models = self._models[layer] or (Model(),)
         model = next(one for one in models if self._refusal(layer, one, options) is None)
+        settled = self._outcome(model, options).options
         for name, values in self.arguments.by_machine.items():
-            own = ({**options, name: size} for size in values if name not in options)
+            if not isinstance(settled.get(name), Unknown):
+                continue
+            own = ({**options, name: size} for size in values)
             refusals = (self._outcome(model, one).refused for one in own)
             first = next(refusals, None)
             if first is None or None in refusals:
@@ -308,7 +310,7 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
-        if built is None and platform_of(self.index, options.get(BACKEND, "")) is None:
+        if built is None and BACKEND in options and not platform_of(self.index, options[BACKEND]):
             built = self.experts.ends(outcome.options)
         if built is None and model.cls is not None:
             built = self._beside(model.cls, layer, outcome.options)
