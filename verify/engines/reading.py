@@ -163,8 +163,8 @@ class Behind:
     constructor insists on, or the words among which it has to be.
 
     `layer` is the function that says which class the experts' layer is, without a quantisation for
-    None of `quantisation`; its method `runs` takes what the dispatcher hands on. `builds` begins the paths of what
-    that layer is built of, dispatchers too.
+    None of `quantisation`; its method `runs` takes what the dispatcher hands on. `builds` begins
+    the paths of what that layer is built of, dispatchers too.
     """
 
     registered: re.Pattern[str]

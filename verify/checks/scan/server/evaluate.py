@@ -168,14 +168,7 @@ class Evaluator(Operators, Frames[Frame]):
                     return self.call_code(code, (), {})
                 return Code(method) if "staticmethod" in shown else code
             case Built(cls=cls):
-                method = cls.method(name)
-                if method is not None:
-                    return Code(method, owner if "cls" in _first(method) else None)
-                return (
-                    Member(cls.name, name, cls)
-                    if any(name in c.assigned for c in cls.ancestors)
-                    else UNKNOWN
-                )
+                return _of_class(owner, cls, name)
             case Member(of=Class() as cls):
                 method = cls.method(name)
                 return Code(method, owner) if method else UNKNOWN
@@ -184,10 +177,15 @@ class Evaluator(Operators, Frames[Frame]):
             case str() if name in _TEXT_METHODS:
                 self.spelled(owner)
                 return Native(getattr(owner, name))
-            case dict() if name == "get":
-                return Native(lambda key, default=None: self.looked_up(owner, key, default))
-            case dict() if name in ("keys", "values", "items"):
-                return Native(lambda: tuple(getattr(owner, name)()))
+            case dict():
+                return self._of_mapping(owner, name)
+        return UNKNOWN
+
+    def _of_mapping(self, owner: Mapping[Any, Any], name: str) -> Any:
+        if name == "get":
+            return Native(lambda key, default=None: self.looked_up(owner, key, default))
+        if name in ("keys", "values", "items"):
+            return Native(lambda: tuple(getattr(owner, name)()))
         return UNKNOWN
 
     @staticmethod
@@ -358,6 +356,15 @@ def _variables(index: Index) -> Thing:
             for name, one in defaults(index).items()
         },
     )
+
+
+def _of_class(owner: Built, cls: Class, name: str) -> Any:
+    """A member of a class by its name."""
+    method = cls.method(name)
+    if method is not None:
+        return Code(method, owner if "cls" in _first(method) else None)
+    there = any(name in one.assigned for one in cls.ancestors)
+    return Member(cls.name, name, cls) if there else UNKNOWN
 
 
 def _same(value: int) -> int:

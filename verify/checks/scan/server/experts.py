@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from verify.checks.scan.server.arguments import Options, Refusal
 from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
-from verify.checks.scan.server.values import UNKNOWN, Backend, Built, Code, Member, Thing
+from verify.checks.scan.server.values import UNKNOWN, Backend, Code, Member, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 

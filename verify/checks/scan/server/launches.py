@@ -140,7 +140,9 @@ class Launcher:
         )
         if ends is None:
             return launch
-        need = f"experts that are quantised: the forward of others ends at {ENGINE.local(str(ends))}"
+        need = (
+            f"experts that are quantised: the forward of others ends at {ENGINE.local(str(ends))}"
+        )
         return replace(launch, needs=(need,))
 
     def _quantised(self, runners: Sequence[str]) -> str:
@@ -255,8 +257,9 @@ class Launcher:
         if layer not in self._models:
             self._models[layer] = models_of(self.index, self.roots, layer)
         models = self._models[layer]
-        for options in launches:
+        for offered in launches:
             for model in models or (Model(),):
+                options = offered
                 refusal = self._refusal(layer, model, options)
                 if refusal is None and asked is not None:
                     refusal = self._denied(asked, model, options)

@@ -5,7 +5,6 @@ code is imported where the question was answered.
 """
 
 import re
-
 from functools import lru_cache
 
 from verify.engines.sources import reading

@@ -209,7 +209,9 @@ class Recaller(Follower):
         """Give a thing's fields new values; what it had may come back on another way."""
         if not self.certain and id(thing) in self._numbers:
             values = {
-                name: value for name, value in values.items() if self.member(thing, GIVEN + name) is not True
+                name: value
+                for name, value in values.items()
+                if self.member(thing, GIVEN + name) is not True
             }
         if self._heard:
             for name in values:

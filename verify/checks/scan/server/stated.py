@@ -6,7 +6,7 @@ the same file fills that field from the model's class and the options.
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,7 +39,11 @@ class Stated:
     _fields: dict[Function, Settled | None] = field(default_factory=dict)
 
     def needs(
-        self, model: Class | None, modules: Sequence[Module], conditions: Iterable[str], set_: Options
+        self,
+        model: Class | None,
+        modules: Sequence[Module],
+        conditions: Iterable[str],
+        set_: Options,
     ) -> Options:
         """The options without which conditions do not hold for a model, where one sees to that.
 
@@ -88,13 +92,13 @@ class Stated:
             written = returned(function)
             known = isinstance(written, ast.Attribute) and written.attr not in options
             self._fields[function] = (
-                _by(function, written.attr) if known and isinstance(written, ast.Attribute) else None
+                _by(function, written.attr)
+                if known and isinstance(written, ast.Attribute)
+                else None
             )
         return self._fields[function]
 
-    def _value(
-        self, model: Any, settled: Settled, options: Options, asked: dict[str, None]
-    ) -> Any:
+    def _value(self, model: Any, settled: Settled, options: Options, asked: dict[str, None]) -> Any:
         follower = _Follower(self.index, options, asked)
         # the model's class comes first, then what its checkpoint says: nothing, but that it is
         # not quantised

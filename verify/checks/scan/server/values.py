@@ -62,7 +62,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a class, by name: what an enumeration has. `of` is the class, with its methods."""
+    """A member of a class, by name: what an enumeration has. `of` is that class."""
 
     cls: str
     name: str
