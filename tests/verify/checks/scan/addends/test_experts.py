@@ -58,7 +58,8 @@ class Experts:
 class DeepEPMoE(Experts):
     def __init__(self, quant_config=None):
         super().__init__(quant_config=quant_config)
-        self.old = quant_config is None and not get_moe_runner_backend().is_oak()
+        backend = self.quant_method.get_moe_runner_backend(self)
+        self.old = quant_config is None and not backend.is_oak()
 
     def run_moe_core(self, dispatch_output):
         if self.old:
@@ -123,7 +124,7 @@ def test_experts_that_are_not_quantised_end_in_their_forward(source: Source) -> 
     handed = runners.handed("alder")
     assert len(handed) == 1
     ends = experts.unquantised(launch, "pine", handed)
-    assert str(ends) == "sglang/srt/layers/moe/ep_moe/layer.py:20"
+    assert str(ends) == "sglang/srt/layers/moe/ep_moe/layer.py:21"
     # this runner's are another matter
     assert experts.unquantised(launch, "oak", handed) is None
     gone = {**FILES, "layers/moe/ep_moe/layer.py": LAYER.replace("assert False", "assert True")}

@@ -17,6 +17,10 @@ class MergedConfig:
     number: int
 
 
+def get_exec():
+    return _running.exec
+
+
 def get_num_merged():
     return get_model().merged.number
 
@@ -73,7 +77,7 @@ def needs(
         old, new = changed
         assert old in model + utils
         model, utils = model.replace(old, new), utils.replace(old, new)
-    files = {"models/oak.py": names(model), "layers/merged.py": names(utils)}
+    files = {"models/oak.py": names(model), names("layers/merged.py"): names(utils)}
     index = Index(source("", library=files), LIBRARY)
     module = index.module("sglang/srt/models/oak.py")
     assert module is not None
