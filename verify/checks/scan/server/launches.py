@@ -96,11 +96,9 @@ class Launcher:
             return found
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
-            launches = [
-                {**options, **other}
-                for options in (set_besides(options, asked) for options in _with_backend(backend))
-                for other in ({}, *self.experts.others({**self.arguments.defaults, **options}))
-            ]
+            launches = self._with_others(
+                set_besides(options, asked) for options in _with_backend(backend)
+            )
             launch = self._first(layer, launches, found, one)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
@@ -111,6 +109,13 @@ class Launcher:
             launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2]
             found.launch = self._sized(layer, launch, found)
         return found
+
+    def _with_others(self, launches: Iterable[Options]) -> Iterator[Options]:
+        """Launches, each followed by those that the experts' layer needs where it ends that one."""
+        for options in launches:
+            yield options
+            for other in self.experts.others({**self.arguments.defaults, **options}):
+                yield {**options, **other}
 
     def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
         """The launch with what runs the experts, and what a machine or a checkpoint must have."""
@@ -249,7 +254,7 @@ class Launcher:
     def _first(
         self,
         layer: Class,
-        launches: Sequence[Options],
+        launches: Iterable[Options],
         found: Judged,
         asked: Asked | None = None,
     ) -> Launch | None:
@@ -313,8 +318,6 @@ class Launcher:
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
             # what ends every launch was misread
             built = None
-        if built is None and BACKEND in options and not platform_of(self.index, options[BACKEND]):
-            built = self.experts.ends(outcome.options)
         if built is None and model.cls is not None:
             built = self._beside(model.cls, layer, outcome.options)
         if built is None:
@@ -324,6 +327,8 @@ class Launcher:
         attention = sizes(outcome.options)["attn_dp_size"]
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)
+        if built is None and BACKEND in options and not platform_of(self.index, options[BACKEND]):
+            built = self.experts.ends(outcome.options)
         return None if built is None else str(built)
 
     def _denied(self, one: Asked, model: Model, options: Options) -> str | None:
