@@ -66,11 +66,20 @@ class Experts:
     def _ending(
         self, options: Options, handed: tuple[Class, ...], runner: str | None
     ) -> Refusal | None:
-        told = (*KNOWN.settings.values(), *(mode.option for mode in self._modes.values()))
-        key = (*(options.get(name) for name in told), handed, runner)
+        key = self._key(options, handed, runner)
         if key not in self._known:
-            self._known[key] = self._follow(options, handed, runner)
+            ending = self._follow(options, handed, runner)
+            # what was asked on the way is part of it now
+            key = self._key(options, handed, runner)
+            self._known[key] = ending
         return self._known[key]
+
+    def _key(
+        self, options: Options, handed: tuple[Class, ...], runner: str | None
+    ) -> tuple[object, ...]:
+        """What decides: backends, and the options that some layer was told."""
+        names = (*KNOWN.settings.values(), *sorted(self._asked))
+        return (*((name, options.get(name)) for name in names), handed, runner)
 
     def _follow(
         self, options: Options, handed: tuple[Class, ...], runner: str | None
