@@ -96,10 +96,10 @@ class Launcher:
             return found
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
-            launches = self._with_others(
+            offered = self._with_others(
                 set_besides(options, asked) for options in _with_backend(backend)
             )
-            launch = self._first(layer, launches, found, one)
+            launch = self._first(layer, offered, found, one)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
                 found.backends.add(backend)
