@@ -115,7 +115,10 @@ class Launches:
     declares, `stacks` make layers by a function of their number; `context` is the function whose
     result has the sizes, `settings` say of a function which option it returns. `own_rows` tells
     whether an FFN runs on each rank's own rows, `gathers` is what the boundary asks of a stage's
-    update to bring the residual of such rows back to the attention group's.
+    update to bring the residual of such rows back to the attention group's. `device` is what
+    functions answer about the device that a launch is for unless it says otherwise. In the file
+    `configures` what matches `drafts` names a model that is only built beside another one, to draft
+    for it, as the option `drafted` asks.
     """
 
     plain: Options
@@ -133,6 +136,10 @@ class Launches:
     settings: Mapping[str, str]
     own_rows: "Asked"
     gathers: str
+    device: Mapping[str, Any]
+    configures: str
+    drafts: re.Pattern[str]
+    drafted: str
     behind: "Behind"
 
 
@@ -154,6 +161,10 @@ class Behind:
     `file` and `ends` are where a format that the runner does not know ends; `option` is the
     server's option that asks for a runner. `asserts` is a setting of the experts that a runner's
     constructor insists on, or the words among which it has to be.
+
+    `layer` is the function that says which class the experts' layer is, without a quantisation for
+    None of `quantisation`; its method `runs` takes what the dispatcher hands on. `builds` begins
+    the paths of what that layer is built of, dispatchers too.
     """
 
     registered: re.Pattern[str]
@@ -167,6 +178,10 @@ class Behind:
     ends: re.Pattern[str]
     option: str
     asserts: re.Pattern[str]
+    layer: Asked
+    quantisation: str
+    runs: str
+    builds: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

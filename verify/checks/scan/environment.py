@@ -3,7 +3,9 @@
 A source reads one by what declares it, or by a helper's call that names it with its default.
 """
 
-from collections.abc import Iterable, Iterator
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from verify.engines.sources import reading
 from verify.interpreter.index import Index
@@ -37,6 +39,13 @@ def _set(index: Index, conditions: Iterable[str]) -> Iterator[str]:
 
 def _declared(index: Index, name: str) -> bool | None:
     """The default that a variable is declared with; None where it is not a plain one."""
+    default = defaults(index).get(name)
+    return None if default is None else bool(default)
+
+
+@lru_cache(maxsize=8)
+def defaults(index: Index) -> Mapping[str, int]:
+    """The variables that the source declares, with their defaults: numbers, true and false."""
     module = index.module(FILES.environment)
     found = FILES.declares.finditer(module.text) if module else ()
-    return next((one["default"] == "True" for one in found if one["name"] == name), None)
+    return {one["name"]: ast.literal_eval(one["default"]) for one in found}

@@ -5,10 +5,12 @@ Which models and backends take them is read from the source.
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from verify.engines.reading import Asked, Behind, Launches, Options
 from verify.engines.sglang.rows import ON_RANK_ROWS
 from verify.engines.sglang.vocabulary import (
+    EXPERT_FACTORY,
     FACTORIES_FILE,
     LAYERS,
     LOCAL_SIZE,
@@ -81,7 +83,24 @@ BEHIND = Behind(
         r"(?: (?:in|==) (?P<among>\([^\n]*\)|\"\w+\"))?$",
         re.MULTILINE,
     ),
+    layer=Asked(file=f"{LAYERS}moe/ep_moe/layer.py", name=EXPERT_FACTORY),
+    quantisation="quant_config",
+    runs="run_moe_core",
+    builds=(
+        f"{LAYERS}moe/",
+        "sglang/srt/batch_overlap/",
+        "sglang/srt/two_batch_overlap.py",
+    ),
 )
+# a GPU that every kernel of the release has been written for
+DEVICE: Mapping[str, Any] = {
+    "is_cuda": True,
+    "is_npu": False,
+    "is_hip": False,
+    "is_xpu": False,
+    "is_cpu": False,
+    "get_device_capability": (9, 0),
+}
 
 LAUNCHES = Launches(
     plain=PLAIN,
@@ -103,4 +122,8 @@ LAUNCHES = Launches(
     own_rows=Asked(file=FACTORIES_FILE, name=ON_RANK_ROWS),
     gathers="gather_residual_attn_tp",
     behind=BEHIND,
+    device=DEVICE,
+    configures="sglang/srt/configs/model_config.py",
+    drafts=re.compile(r"\barchitectures\[0\] = \"(\w+)\""),
+    drafted="speculative_algorithm",
 )

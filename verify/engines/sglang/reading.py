@@ -63,7 +63,7 @@ READING = Reading(
         dispatchers=f"{LAYERS}moe/token_dispatcher/",
         imported=re.compile(r"sglang(?<!\wsglang)\.srt\.(?:layers|distributed)\.[\w.]+"),
         environment="sglang/srt/environ.py",
-        declares=re.compile(r"\n\s+(?P<name>\w+) = EnvBool\((?P<default>True|False)\)"),
+        declares=re.compile(r"\n\s+(?P<name>\w+) = Env(?:Bool|Int)\((?P<default>True|False|\d+)\)"),
         reads=re.compile(
             r"(?P<opposite>not )?(?:envs\.(?P<declared>\w+)\.get\(\)"
             r"|get_bool_env_var\(['\"](?P<named>\w+)['\"](?:, ['\"](?P<default>\w*)['\"])?\))"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from verify.checks.scan.server.platforms import platform_of
+from verify.checks.scan.server.platforms import platform_of, with_platform
 from verify.engines.sglang.library import LIBRARY
 from verify.interpreter.index import Index
 from verify.source.source import SourceTree
@@ -36,4 +36,6 @@ def test_platform(
 ) -> None:
     library = {"layers/moe/experts.py": LAYER, "layers/moe/token_dispatcher/alder.py": text}
     with source("", library=library) as tree:
-        assert platform_of(Index(tree, LIBRARY), backend) == needs
+        index = Index(tree, LIBRARY)
+        assert platform_of(index, backend) == needs
+        assert with_platform(index, backend) == (f"{backend} (on {needs})" if needs else backend)

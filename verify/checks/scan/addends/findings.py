@@ -20,7 +20,7 @@ from verify.checks.scan.findings import (
 from verify.checks.scan.roots import shown_layers
 from verify.checks.scan.server.launched import Judged, Launched, size_of
 from verify.checks.scan.server.models import built_for
-from verify.checks.scan.server.platforms import NAMES
+from verify.checks.scan.server.platforms import NAMES, with_platform
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
@@ -287,7 +287,8 @@ def _where(broken: Broken) -> str:
         case "dispatched":
             return SAID.combined
         case "backend" | "unmoved" | "unsent" as cause:
-            named = " or ".join(sorted(broken.backends))
+            index = broken.shown[0][0].module.index
+            named = " or ".join(with_platform(index, name) for name in sorted(broken.backends))
             moves = "" if cause == "backend" else ", which moves no tokens to their experts"
             return (
                 f"with the all-to-all backend {named} (which of them the server takes for this "

@@ -15,12 +15,13 @@ from verify.checks.scan.server.evaluate import TooMuchError
 from verify.checks.scan.server.follow import Follower, RefusedError
 from verify.checks.scan.server.memory import Memory
 from verify.checks.scan.server.models import Model
-from verify.checks.scan.server.recall import Recaller
-from verify.checks.scan.server.values import UNKNOWN, Code, Thing, Word
+from verify.checks.scan.server.recall import GIVEN, Recaller
+from verify.checks.scan.server.values import SOME_TEXT, UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
 ENGINE = reading()
+KNOWN = ENGINE.launches
 SERVER_ARGS_FILE = ENGINE.files.server
 SERVER_ARGS = "ServerArgs"
 ARGUMENTS = ENGINE.files.arguments
@@ -31,11 +32,13 @@ LOCAL_PATH = "model"
 _VIEWS = ("resolving_view", "resolved_view", "record_of", "ResolvedView", "ResolvingConfig")
 _MODEL = ("model_config_of", "get_model_config", "get_hf_config")
 _NO_WORD = re.compile(r"\n[ \t]+(\w+): A\[[^\n]*\bno_cli=True")
+_SIZE = re.compile(r"\b(\w+) ?= ?(\d+)\b")
 _REGISTERS = re.compile(r"\n@\w*regist\w*\(([^()]*)\)\n(?:def|async def) (\w+)")
 
 Options = Mapping[str, Any]
 # a word in one of a model's names, and whether the name begins and ends with it
 Told = tuple[str, str, bool, bool]
+DRAFTS: Told = ("drafts", "", True, True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,21 @@ class Arguments:
         quoted = re.findall(r"[\"']([A-Za-z]\w{4,})[\"']", self._text)
         return frozenset(quoted)
 
+    @cached_property
+    def by_machine(self) -> Mapping[str, tuple[int, ...]]:
+        """The sizes that the server sets by itself where an option is not given, all of them."""
+        found: dict[str, set[int]] = {}
+        for name, value in _SIZE.findall(self._text):
+            if self.defaults.get(name, UNKNOWN) is None:
+                found.setdefault(name, set()).add(int(value))
+        return {name: tuple(sorted(sizes)) for name, sizes in found.items() if len(sizes) > 2}
+
+    @cached_property
+    def drafts(self) -> frozenset[str]:
+        """The architectures that are only built to draft for another model."""
+        module = self.index.module(KNOWN.configures)
+        return frozenset(KNOWN.drafts.findall(module.text)) if module else frozenset()
+
     def told_apart(self, model: Model) -> frozenset[Told]:
         """What the argument handling can tell a model by: two of which it knows nothing are one."""
         if model not in self._words:
@@ -140,7 +158,7 @@ class Arguments:
                 # the empty one: that it is known at all
                 for word in (("", *self._told) if isinstance(told, str) else ())
                 if word in told
-            )
+            ) | ({DRAFTS} if model.architecture in self.drafts else frozenset())
         return self._words[model]
 
     def follow(self, options: Options, model: Model) -> Outcome:
@@ -148,7 +166,11 @@ class Arguments:
         if self.server is None:
             return Outcome(options=options)
         fields = {"model_path": LOCAL_PATH, **options}
+        if model.architecture in self.drafts and KNOWN.drafted in self.defaults:
+            fields.setdefault(KNOWN.drafted, SOME_TEXT)
         record = Thing(self.server, fields, whole=True, base=self.defaults)
+        # one that is given stays unless it is surely moved
+        fields |= {f"{GIVEN}{name}": True for name in options}
         words: list[Word] = []
         architecture, kind = (_word(name, words) for name in (model.architecture, model.model_type))
         config = Thing(None, {"architectures": (architecture,), "model_type": kind})

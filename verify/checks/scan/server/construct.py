@@ -238,5 +238,11 @@ class _Told:
         return size > 1 if isinstance(size, int) else UNKNOWN
 
 
+def told(options: Options) -> Mapping[str, Callable[..., Any]]:
+    """The functions that answer what is asked of a launch, and of the usual device."""
+    device = {name: _always(answer) for name, answer in KNOWN.device.items()}
+    return {**_Told(options).natives, **device}
+
+
 def _always(value: Any) -> Callable[..., Any]:
     return lambda *_: value

@@ -4,9 +4,10 @@ import ast
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
+from verify.checks.scan.environment import defaults
 from verify.checks.scan.server.operators import Operators
 from verify.checks.scan.server.values import (
     UNKNOWN,
@@ -24,9 +25,11 @@ from verify.checks.scan.server.values import (
     truth_of,
     unknown_of,
 )
+from verify.engines.sources import reading
 from verify.interpreter.frames import Frames
 from verify.interpreter.index import Class, Function, Index, Module, UnreadableError
 
+ENVIRONMENT = reading().files.environment
 MAX_DEPTH = 25
 MAX_ACTIVE = 2  # calls of one function inside each other
 MAX_STEPS = 60_000
@@ -131,6 +134,8 @@ class Evaluator(Operators, Frames[Frame]):
     def imported(self, dotted: str, original: str | None) -> Any:
         """What an import binds."""
         module = self.index.module_of(dotted)
+        if module is not None and module.path == ENVIRONMENT:
+            return _variables(self.index)
         if module is None or original is None:
             inner = self.index.module_of(f"{dotted}.{original}") if original else module
             return Folder(inner) if inner else UNKNOWN
@@ -163,23 +168,24 @@ class Evaluator(Operators, Frames[Frame]):
                     return self.call_code(code, (), {})
                 return Code(method) if "staticmethod" in shown else code
             case Built(cls=cls):
+                return _of_class(owner, cls, name)
+            case Member(of=Class() as cls):
                 method = cls.method(name)
-                if method is not None:
-                    return Code(method, owner if "cls" in _first(method) else None)
-                return (
-                    Member(cls.name, name)
-                    if any(name in c.assigned for c in cls.ancestors)
-                    else UNKNOWN
-                )
+                return Code(method, owner) if method else UNKNOWN
             case Folder(module=module):
                 return self.global_value(module, name)
             case str() if name in _TEXT_METHODS:
                 self.spelled(owner)
                 return Native(getattr(owner, name))
-            case dict() if name == "get":
-                return Native(lambda key, default=None: self.looked_up(owner, key, default))
-            case dict() if name in ("keys", "values", "items"):
-                return Native(lambda: tuple(getattr(owner, name)()))
+            case dict():
+                return self._of_mapping(owner, name)
+        return UNKNOWN
+
+    def _of_mapping(self, owner: Mapping[Any, Any], name: str) -> Any:
+        if name == "get":
+            return Native(lambda key, default=None: self.looked_up(owner, key, default))
+        if name in ("keys", "values", "items"):
+            return Native(lambda: tuple(getattr(owner, name)()))
         return UNKNOWN
 
     @staticmethod
@@ -291,13 +297,13 @@ class Evaluator(Operators, Frames[Frame]):
         if name == "getattr" and len(values) > 1 and isinstance(values[1], str):
             self.spelled(values[1])
             found = self.member(values[0], values[1])
-            absent = isinstance(values[0], Thing) and values[0].whole and found is UNKNOWN
+            whole = isinstance(values[0], Built) or (
+                isinstance(values[0], Thing) and values[0].whole
+            )
+            absent = whole and found is UNKNOWN
             return values[2] if absent and len(values) > 2 else found
-        if name == "isinstance" and len(values) == 2 and isinstance(values[0], Thing):
-            kinds = values[1] if isinstance(values[1], tuple) else (values[1],)
-            own = values[0].cls.ancestors if values[0].cls else ()
-            if any(isinstance(kind, Built) and kind.cls in own for kind in kinds):
-                return True
+        if name == "isinstance" and len(values) == 2:
+            return _is_one_of(values[0], values[1])
         return UNKNOWN
 
     def _quantified(self, node: ast.expr, *, every: bool) -> Any:
@@ -338,6 +344,41 @@ class Evaluator(Operators, Frames[Frame]):
         ast.SetComp: Operators._comprehension,
         ast.Lambda: _lambda,
     }
+
+
+@lru_cache(maxsize=8)
+def _variables(index: Index) -> Thing:
+    """The environment's variables as nobody has set them."""
+    return Thing(
+        None,
+        {
+            name: Thing(None, {"get": Native(partial(_same, one))})
+            for name, one in defaults(index).items()
+        },
+    )
+
+
+def _of_class(owner: Built, cls: Class, name: str) -> Any:
+    """A member of a class by its name."""
+    method = cls.method(name)
+    if method is not None:
+        return Code(method, owner if "cls" in _first(method) else None)
+    there = any(name in one.assigned for one in cls.ancestors)
+    return Member(cls.name, name, cls) if there else UNKNOWN
+
+
+def _same(value: int) -> int:
+    return value
+
+
+def _is_one_of(value: Any, kinds: Any) -> Any:
+    """Whether a value is an object of one of these classes."""
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    built = [kind.cls for kind in kinds if isinstance(kind, Built)]
+    if value is None and len(built) == len(kinds):
+        return False
+    own = value.cls.ancestors if isinstance(value, Thing) and value.cls else ()
+    return True if any(cls in own for cls in built) else UNKNOWN
 
 
 def _generated(

@@ -21,6 +21,7 @@ from verify.checks.scan.server.arguments import Arguments, Options, Outcome, Ref
 from verify.checks.scan.server.beside import built_surely
 from verify.checks.scan.server.construct import Constructors, sizes
 from verify.checks.scan.server.embedding import whole_vocabulary
+from verify.checks.scan.server.experts import Experts
 from verify.checks.scan.server.idle import Idle
 from verify.checks.scan.server.launched import (
     Judged,
@@ -35,6 +36,7 @@ from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
 from verify.checks.scan.server.settings import sayable, set_besides, unmet, ways
+from verify.checks.scan.server.stated import Stated
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
@@ -45,6 +47,7 @@ FLAGS, KNOWN = ENGINE.flags, ENGINE.launches
 # what is said of a sum behind a dispatcher's combine holds where the layer comes to it at all
 WORKS = "a model that works with this all-to-all backend: nobody has looked"
 FUSES_ELSEWHERE = ("hardware that this option's fused kernels run on",)
+BACKEND = "moe_a2a_backend"
 _WORD = re.compile(r"\w+")
 
 
@@ -69,8 +72,9 @@ class Launcher:
     constructors: Constructors = field(init=False)
     idle: Idle = field(init=False)
     runners: Runners = field(init=False)
+    experts: Experts = field(init=False)
+    stated: Stated = field(init=False)
     _outcomes: dict[tuple[object, ...], Outcome] = field(default_factory=dict)
-    _platforms: dict[str, str | None] = field(default_factory=dict)
     _models: dict[Class, tuple[Model, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +82,8 @@ class Launcher:
         self.constructors = Constructors(self.index)
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
+        self.experts = Experts(self.index)
+        self.stated = Stated(self.index, self.arguments.defaults)
 
     def prepare(self) -> None:
         """Read what every launch has in common."""
@@ -106,24 +112,34 @@ class Launcher:
             return found
         taken: list[tuple[int, bool, Launch]] = []
         for backend in one.backends:
-            launch = self._first(layer, tuple(_with_backend(backend)), found, conditions)
+            offered = self._with_others(_with_backend(backend))
+            launch = self._first(layer, offered, found, conditions)
             if launch is not None:
                 launch = self._run(layer, backend, launch, one.files)
                 found.backends.add(backend)
                 taken.append((len(launch.needs), not self.runners.known(backend), launch))
         # whose experts are known to run comes before what takes fewer options
-        found.launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2] if taken else None
+        if taken:
+            launch = min(taken, key=lambda it: (*it[:2], size_of(it[2])))[2]
+            found.launch = self._sized(layer, launch, found)
         return found
+
+    def _with_others(self, launches: Iterable[Options]) -> Iterator[Options]:
+        """Launches, each followed by those that the experts' layer needs where it ends that one."""
+        for options in launches:
+            yield options
+            for other in self.experts.others({**self.arguments.defaults, **options}):
+                yield {**options, **other}
 
     def _run(self, layer: Class, backend: str, launch: Launch, files: Iterable[str]) -> Launch:
         """The launch with what runs the experts, and what a machine or a checkpoint must have."""
-        platform = self._platform(backend)
+        platform = platform_of(self.index, backend)
         if platform:
             # what runs them there is the platform's own
             return replace(launch, needs=(*launch.needs, platform))
         needed = self.runners.instead(backend, launch.options)
         if needed is None:
-            return launch
+            return self._as_they_are(backend, launch)
         needed = self.runners.fit(needed, {*files, *(one.module.path for one in layer.ancestors)})
         asked = (
             {**launch.options, KNOWN.behind.option: runner}
@@ -131,11 +147,22 @@ class Launcher:
             if runner in needed and self.runners.runs(runner)
         )
         better = self._first(layer, tuple(asked), Judged())
-        return (
-            replace(better, needs=launch.needs)
-            if better
-            else replace(launch, needs=(*launch.needs, self._quantised(needed)))
+        if better is not None:
+            return self._as_they_are(backend, replace(better, needs=launch.needs))
+        return replace(launch, needs=(*launch.needs, self._quantised(needed)))
+
+    def _as_they_are(self, backend: str, launch: Launch) -> Launch:
+        """A launch of experts without quantisation, with what they need if they do not run so."""
+        settled = self._outcome(Model(), launch.options).options
+        ends = self.experts.unquantised(
+            settled, self.runners.got(settled), self.runners.handed(backend)
         )
+        if ends is None:
+            return launch
+        need = (
+            f"experts that are quantised: the forward of others ends at {ENGINE.local(str(ends))}"
+        )
+        return replace(launch, needs=(*launch.needs, need))
 
     def _quantised(self, runners: Sequence[str]) -> str:
         return (
@@ -240,7 +267,7 @@ class Launcher:
     def _first(
         self,
         layer: Class,
-        launches: Sequence[Options],
+        launches: Iterable[Options],
         found: Judged,
         conditions: Conditions = NO_CONDITIONS,
     ) -> Launch | None:
@@ -253,12 +280,19 @@ class Launcher:
         models = self._models[layer]
         besides = ways(layer, conditions.files, conditions.texts, self.arguments.defaults)
         needing: Launch | None = None
-        for one, way, model in product(launches, besides, models or (Model(),)):
+        # launches are made as they are asked for
+        for one, (way, model) in (
+            (one, rest) for one in launches for rest in product(besides, models or (Model(),))
+        ):
             options = set_besides(one, way)
             refusal = self._refusal(layer, model, options)
             needs: tuple[str, ...] = ()
             if refusal is None:
                 refusal, needs = self._denied(layer, conditions, model, options, one.keys())
+            more = {} if refusal else self._stated_by(layer, conditions, model, options)
+            if more:
+                options = {**options, **more}
+                refusal = self._refusal(layer, model, options)
             if refusal is not None:
                 found.note(refusal, " ".join(words_of(options)))
                 continue
@@ -270,6 +304,27 @@ class Launcher:
             needing = needing or launch
         return needing
 
+    def _sized(self, layer: Class, launch: Launch, found: Judged) -> Launch:
+        """A launch with the sizes that the server takes, where it does not take its own."""
+        options = launch.options
+        models = self._models[layer] or (Model(),)
+        model = next(one for one in models if self._refusal(layer, one, options) is None)
+        settled = self._outcome(model, options).options
+        for name, values in self.arguments.by_machine.items():
+            if not isinstance(settled.get(name), Unknown):
+                continue
+            own = ({**options, name: size} for size in values)
+            refusals = (self._outcome(model, one).refused for one in own)
+            first = next(refusals, None)
+            if first is None or None in refusals:
+                continue
+            smaller = (values[0] >> power for power in range(1, values[0].bit_length()))
+            for one in ({**options, name: size} for size in smaller):
+                if self._outcome(model, one).refused is None:
+                    found.note(str(first), " ".join(words_of(options)))
+                    return replace(launch, options=one)
+        return launch
+
     def _refusal(self, layer: Class, model: Model, options: Options) -> str | None:
         """Why a model does not start so, None if it does as far as the source tells."""
         outcome = self._outcome(model, options)
@@ -279,7 +334,9 @@ class Launcher:
             return None if outcome.refused == plain else str(outcome.refused)
         for name, value in options.items():
             settled = outcome.options.get(name, value)
-            if name not in KNOWN.moved and not isinstance(settled, Unknown) and settled != value:
+            # of a size, each rank gets its share
+            moved = name in KNOWN.moved or name in self.arguments.by_machine
+            if not moved and not isinstance(settled, Unknown) and settled != value:
                 return outcome.places.get(name, name)
         built = self.constructors.ends(layer, outcome.options)
         if built is not None and self.constructors.ends(layer, self._plain) is not None:
@@ -294,6 +351,8 @@ class Launcher:
         attention = sizes(outcome.options)["attn_dp_size"]
         if built is None and isinstance(attention, int) and attention > 1:
             built = whole_vocabulary(self.roots, layer)
+        if built is None and BACKEND in options and not platform_of(self.index, options[BACKEND]):
+            built = self.experts.ends(outcome.options)
         return None if built is None else str(built)
 
     def _denied(
@@ -319,6 +378,14 @@ class Launcher:
             needs.append(as_written(text))
         return None, tuple(needs)
 
+    def _stated_by(
+        self, layer: Class, conditions: Conditions, model: Model, options: Options
+    ) -> Options:
+        """What must be set besides for the conditions to hold for a model."""
+        modules = [layer.module, *filter(None, map(self.index.module, conditions.files))]
+        settled = self._outcome(model, options).options
+        return self.stated.needs(model.cls, modules, conditions.texts, settled)
+
     def _beside(self, model: Class, layer: Class, options: Options) -> Refusal | None:
         """Where another layer that the model surely has ends the launch."""
         kinds = built_surely(self.index, model)
@@ -332,12 +399,6 @@ class Launcher:
     def _plain(self) -> Options:
         return {**self.arguments.defaults, **KNOWN.plain}
 
-    def _platform(self, backend: str) -> str | None:
-        """What a machine must have for a backend."""
-        if backend not in self._platforms:
-            self._platforms[backend] = platform_of(self.index, backend)
-        return self._platforms[backend]
-
     def _outcome(self, model: Model, options: Options) -> Outcome:
         """What the argument handling makes of a launch."""
         key = (self.arguments.told_apart(model), frozenset(options.items()))
@@ -349,6 +410,6 @@ class Launcher:
 def _with_backend(backend: str) -> Iterator[Options]:
     """Launches with an all-to-all backend, the smallest first."""
     for options in (KNOWN.plain, KNOWN.attention_dp):
-        yield {**options, "moe_a2a_backend": backend}
+        yield {**options, BACKEND: backend}
     for runner in KNOWN.runners:
-        yield {**KNOWN.attention_dp, "moe_a2a_backend": backend, "moe_runner_backend": runner}
+        yield {**KNOWN.attention_dp, BACKEND: backend, "moe_runner_backend": runner}

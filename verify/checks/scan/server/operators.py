@@ -7,6 +7,7 @@ from typing import Any
 
 from verify.checks.scan.server.values import (
     BY_LAYER,
+    SOME_TEXT,
     UNKNOWN,
     Frame,
     Member,
@@ -180,6 +181,8 @@ class Operators:
 def compared(op: ast.cmpop, left: Any, right: Any) -> bool | None:
     """A comparison; None where it is not known."""
     if isinstance(op, _IDENTITY):
+        if right is None and left is SOME_TEXT:
+            return isinstance(op, ast.IsNot)
         if isinstance(left, Unknown) or isinstance(right, Unknown):
             return None
         same = left is right if right is None or left is None else _same(left, right)

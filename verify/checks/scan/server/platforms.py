@@ -5,6 +5,7 @@ code is imported where the question was answered.
 """
 
 import re
+from functools import lru_cache
 
 from verify.engines.sources import reading
 from verify.interpreter.index import Index
@@ -23,6 +24,13 @@ NAMES = {
 }
 
 
+def with_platform(index: Index, backend: str) -> str:
+    """A backend's name, with the platform where it exists on one only."""
+    platform = platform_of(index, backend)
+    return f"{backend} (on {platform})" if platform else backend
+
+
+@lru_cache(maxsize=128)
 def platform_of(index: Index, backend: str) -> str | None:
     """What a machine must have for a backend; None where its code names no platform."""
     asked = re.compile(rf"(?:is_{backend}\(\)|_use_{backend}\b)[^\n]*:\n(?:[^\n]*\n){{0,6}}")

@@ -41,6 +41,8 @@ from verify.checks.scan.server.words import (
 from verify.interpreter.index import Function, Index, Module
 
 ABSENT = object()
+# begins the name of the field that says whether the field is given by the launch
+GIVEN = "given "
 # of one call, one after another that heard something new: the next is not remembered
 MAX_MISSES = 16
 
@@ -206,6 +208,12 @@ class Recaller(Follower):
 
     def write(self, thing: Thing, values: Mapping[str, Any]) -> None:
         """Give a thing's fields new values; what it had may come back on another way."""
+        if not self.certain and id(thing) in self._numbers:
+            values = {
+                name: value
+                for name, value in values.items()
+                if self.member(thing, GIVEN + name) is not True
+            }
         if self._heard:
             for name in values:
                 self._note(thing, name, wrote=self._heard[-1].wrote)

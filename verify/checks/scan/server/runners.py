@@ -37,7 +37,7 @@ class Runners:
         None where the one that they get with these options takes what the backend hands on, or
         where the source does not say what it hands on.
         """
-        takers, got = self._of(backend), self._got(options)
+        takers, got = self._of(backend), self.got(options)
         if not takers or got is None or got in takers:
             return None
         return tuple(sorted(takers))
@@ -94,7 +94,7 @@ class Runners:
         module = self.index.module(BEHIND.unquantised)
         return module.text if module else ""
 
-    def _got(self, options: Mapping[str, Any]) -> str | None:
+    def got(self, options: Mapping[str, Any]) -> str | None:
         """The runner of unquantised experts, None where that is not known."""
         asked = options.get(BEHIND.option)
         if asked not in AUTOMATIC and isinstance(asked, str) and self.runs(asked):
@@ -105,7 +105,8 @@ class Runners:
     def _of(self, backend: str) -> frozenset[str]:
         """The runners that take what a backend's dispatcher hands on."""
         if backend not in self._takers:
-            formats = self._formats(backend)
+            handed = self.handed(backend)
+            formats = {one.lower() for cls in handed for one in BEHIND.format.findall(cls.text)}
             tables = ((BEHIND.registered, formats), (BEHIND.fused, formats and {backend}))
             self._takers[backend] = frozenset(
                 match["runner"]
@@ -116,16 +117,16 @@ class Runners:
             )
         return self._takers[backend]
 
-    def _formats(self, backend: str) -> frozenset[str]:
-        """The formats of what the dispatcher hands on, empty where it has no file of its own."""
+    def handed(self, backend: str) -> tuple[Class, ...]:
+        """What the backend's dispatcher hands on, empty where it has no file of its own."""
         own = re.compile(rf"{re.escape(backend)}(?:ep)?")
-        found: set[str] = set()
+        found: dict[Class, None] = {}
         for path in self.index.tree.under(ENGINE.files.dispatchers):
             module = self.index.module(path)
             if module is None or not own.fullmatch(PurePosixPath(path).stem):
                 continue
             for name in sorted(set(BEHIND.output.findall(module.text))):
                 output = module.resolve(name)
-                if isinstance(output, Class):
-                    found |= {one.lower() for one in BEHIND.format.findall(output.text)}
-        return frozenset(found)
+                if isinstance(output, Class) and BEHIND.format.search(output.text):
+                    found[output] = None
+        return tuple(found)

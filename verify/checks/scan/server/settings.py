@@ -29,7 +29,7 @@ def ways(
     """
     modules = _modules(layer, files)
     each = [
-        _ways(asked, modules, defaults, MAX_HOPS) for text in conditions for asked in _parsed(text)
+        _ways(asked, modules, defaults, MAX_HOPS) for text in conditions for asked in parsed(text)
     ]
     return sorted(islice(_together(each), MAX_WAYS), key=len)
 
@@ -51,7 +51,7 @@ def unmet(
     """The conditions that do not hold with these options, and the options that each asks for."""
     modules = _modules(layer, files)
     for text in conditions:
-        for asked in _parsed(text):
+        for asked in parsed(text):
             names: set[str] = set()
             if _truth(asked, modules, settled, MAX_HOPS, names) is False:
                 yield text, frozenset(names)
@@ -66,7 +66,8 @@ def set_besides(options: Options, asked: Options) -> Options:
     return {**options, **asked, **options}
 
 
-def _parsed(text: str) -> Iterator[ast.expr]:
+def parsed(text: str) -> Iterator[ast.expr]:
+    """A condition as an expression, where it is one."""
     # not all conditions are written as source
     with suppress(SyntaxError):
         yield _NoChoice().visit(ast.parse(text, mode="eval").body)
@@ -155,9 +156,9 @@ def _said(node: ast.Call, modules: Sequence[Module]) -> tuple[ast.expr, list[Mod
         case ast.Call(func=ast.Name(id=name), args=[], keywords=[]):
             found = (module.resolve(name) for module in modules)
             said = next((one for one in found if one is not None), None)
-            returned = _returned(said) if isinstance(said, Function) else None
-            if said is not None and returned is not None:
-                return returned, [said.module]
+            value = returned(said) if isinstance(said, Function) else None
+            if said is not None and value is not None:
+                return value, [said.module]
     return None
 
 
@@ -209,7 +210,7 @@ def _option(node: ast.expr, defaults: Options) -> str | None:
     return node.attr if asks else None
 
 
-def _returned(function: Function) -> ast.expr | None:
+def returned(function: Function) -> ast.expr | None:
     """What a function without parameters returns, where that is all it does."""
     node = function.node
     if isinstance(node, ast.Lambda) or ast.unparse(node.args):

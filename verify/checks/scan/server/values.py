@@ -20,6 +20,8 @@ class Unknown:
 UNKNOWN = Unknown()
 # unknown because it is another one for each layer of a model: every answer is given somewhere
 BY_LAYER = Unknown()
+# one of several texts, none of them empty
+SOME_TEXT = Unknown()
 MAX_PARTS = 2_000  # characters of a text, items of a collection and of those in it
 MOST = 1 << 62
 # asked so often that to put a union together each time would cost more than the question
@@ -60,10 +62,11 @@ class Built:
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a class, by name: what an enumeration has."""
+    """A member of a class, by name: what an enumeration has. `of` is that class."""
 
     cls: str
     name: str
+    of: Class | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +135,7 @@ class Frame:
 def truth_of(value: Any) -> bool | None:
     """Whether a value is true; None where nobody knows."""
     if isinstance(value, Unknown):
-        return None
+        return True if value is SOME_TEXT else None
     return True if isinstance(value, _OBJECTS) else bool(value)
 
 
@@ -145,6 +148,8 @@ def joined(one: Any, other: Any) -> Any:
     """The value that is one of two."""
     if one is other:
         return one
+    if all(isinstance(value, str | Unknown) and truth_of(value) for value in (one, other)):
+        return one if one == other else SOME_TEXT
     if type(one) is not type(other) or isinstance(one, Thing | Native):
         return UNKNOWN
     collection = isinstance(one, tuple | frozenset | dict)
