@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from verify.checks.scan.side_by_side import side_by_side
+from verify.checks.scan.sites import GuardedSite
 from verify.engines.sources import reading
 from verify.interpreter.index import Index
 from verify.report.report import NOT_ANALYSED, Finding
@@ -33,7 +34,8 @@ def checked(index: Index) -> Iterator[Callable[[], dict[str, str]]]:
     said = [line for line in index.unread.values() if "not Python" in line]
     paths = sorted(
         path
-        for path in {*index.tree.under(MODELS), *_imported(index)} - index.unread.keys()
+        for path in {*index.tree.under(MODELS), *_imported(index), *_refusing(index)}
+        - index.unread.keys()
         if not any(path in line for line in said)
     )
     with side_by_side(lambda path: _fault(index, path), paths, what="files checked") as faults:
@@ -55,12 +57,20 @@ def _imported(index: Index) -> Iterator[str]:
         yield from known & {f"{base}.py", f"{base}/__init__.py"}
 
 
+def _refusing(index: Index) -> Iterator[str]:
+    """The files in which the server's arguments are handled: what it refuses is read from them."""
+    for path in (ENGINE.files.server, *index.tree.under(ENGINE.files.arguments)):
+        if path in index.tree.paths:
+            yield path
+
+
 def _fault(index: Index, path: str) -> str | None:
     """Why the file cannot be compiled, None if it can."""
     module = index.module(path)
     if module is None:
         return index.unread[path]
-    if not ENGINE.structure.holds.search(module.text):
+    refuses = path == ENGINE.files.server or path.startswith(ENGINE.files.arguments)
+    if not refuses and not ENGINE.structure.holds.search(module.text):
         return None
     try:
         with warnings.catch_warnings():
@@ -73,6 +83,21 @@ def _fault(index: Index, path: str) -> str | None:
     return None
 
 
+def unresolved(site: GuardedSite, why: str) -> Finding:
+    """A reduction of which nobody knows whether it is done once, as a finding."""
+    return Finding(
+        rule=NOT_ANALYSED,
+        kind=NOT_ANALYSED,
+        message=f"whether what {site.collective} sums is summed once was not analysed: {why}",
+        fix="have a layer reach it, or accept this entry in a baseline, with the reason",
+        file=site.file,
+        line=site.line,
+        cls=site.cls,
+        method=site.method,
+        subject=site.collective,
+    )
+
+
 def not_analysed(line: str) -> Finding:
     """What could not be looked at, as a finding; `line` is its file and why, or a class and why."""
     what, _, why = line.partition(": ")
@@ -82,7 +107,7 @@ def not_analysed(line: str) -> Finding:
         rule=NOT_ANALYSED,
         kind=NOT_ANALYSED,
         message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
-        fix="mend it, or accept this entry in a baseline",
+        fix="mend it, or accept this entry in a baseline, with the reason",
         file=f"{file.removesuffix('.py')}.py" if found else None,
         line=int(number) if number.isdecimal() else None,
         subject=what,
