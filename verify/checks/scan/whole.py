@@ -106,7 +106,7 @@ def not_analysed(line: str) -> Finding:
     return Finding(
         rule=NOT_ANALYSED,
         kind=NOT_ANALYSED,
-        message=f"{what} was not analysed, so that nothing is known about its sums: {why}",
+        message=f"{what} was not analysed, so that nobody knows what it sums or refuses: {why}",
         fix="mend it, or accept this entry in a baseline, with the reason",
         file=f"{file.removesuffix('.py')}.py" if found else None,
         line=int(number) if number.isdecimal() else None,
