@@ -36,12 +36,12 @@ def run(arguments: argparse.Namespace) -> Report:
         code = excerpts(tree, result.findings)
         ignores = read_ignores(tree)
     reductions = result.sites or result.set_aside
-    if not result.findings and not (result.layers and reductions):
+    if not (result.findings or result.renamed or (result.layers and reductions)):
         unread = f"; {len(result.unread)} not read: {result.unread[0]}" if result.unread else ""
         raise VerifyError(
             f"{arguments.source}: nothing to look at: {counted(result.layers, 'layer')}, "
-            f"{counted(sum(result.counts.values()), 'reduction')}{unread}; is it the folder that holds {PACKAGE.name}'s "
-            f"{PACKAGE.inside}?"
+            f"{counted(sum(result.counts.values()), 'reduction')}{unread}; is it the folder that "
+            f"holds {PACKAGE.name}'s {PACKAGE.inside}?"
         )
     made = replace(
         report(result),
@@ -60,7 +60,7 @@ def report(result: ScanResult) -> Report:
     unread = f"; {len(result.unread)} not read" if result.unread else ""
     followed_nowhere = (one for one in result.sites if one.verdict == "unresolved")
     findings = (
-        *map(not_analysed, result.unread),
+        *map(not_analysed, (*result.unread, *result.renamed)),
         *(unresolved(one.site, one.why) for one in followed_nowhere),
         *result.findings,
     )

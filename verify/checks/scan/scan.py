@@ -14,6 +14,7 @@ from verify.checks.scan.findings import COMBINED, Broken, finding, once, rule_of
 from verify.checks.scan.fused import fused_under_attention_dp
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
+from verify.checks.scan.renamed import renamed
 from verify.checks.scan.roots import Roots, find_roots, shown_layers
 from verify.checks.scan.server.launches import Launcher
 from verify.checks.scan.shared import unkept
@@ -58,7 +59,8 @@ class ScanResult:
 
     `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
     partial sum of which the kind cannot be told; `refused` what would be wrong if the source did
-    not refuse every launch that leads there; `approximated` the layers' steps that are not exact.
+    not refuse every launch that leads there; `renamed` collectives that are called by another name;
+    `approximated` the layers' steps that are not exact.
     """
 
     name: str
@@ -70,6 +72,7 @@ class ScanResult:
     set_aside: tuple[str, ...]
     untold: tuple[str, ...]
     unread: tuple[str, ...]
+    renamed: tuple[str, ...]
     approximated: Approximated
     layers: int
 
@@ -142,6 +145,8 @@ def _scan(index: Index) -> ScanResult:
         # what the server refuses is no finding
         answers = dict(zip(asked, judged(), strict=True))
         tally.addends.launched(answers)
+        other_names = tuple(renamed(index))
+        taken += [(one.within, frozenset({one.step})) for one in other_names if one.handed]
         index.unread |= faults()
     sites = tuple(
         _judged(call, guards.get(key), tally)
@@ -169,6 +174,7 @@ def _scan(index: Index) -> ScanResult:
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values())),
+        renamed=tuple(str(one) for one in other_names if not one.handed),
         approximated=in_order(taken),
         layers=len(roots.layers),
     )

@@ -34,7 +34,7 @@ def checked(index: Index) -> Iterator[Callable[[], dict[str, str]]]:
     said = [line for line in index.unread.values() if "not Python" in line]
     paths = sorted(
         path
-        for path in {*index.tree.under(MODELS), *_imported(index), *_refusing(index)}
+        for path in {*index.tree.under(MODELS), *imported(index), *_refusing(index)}
         - index.unread.keys()
         if not any(path in line for line in said)
     )
@@ -44,7 +44,7 @@ def checked(index: Index) -> Iterator[Callable[[], dict[str, str]]]:
         }
 
 
-def _imported(index: Index) -> Iterator[str]:
+def imported(index: Index) -> Iterator[str]:
     """The files under layers/ and distributed/ that a model file names."""
     named = {
         name
@@ -110,5 +110,5 @@ def not_analysed(line: str) -> Finding:
         fix="mend it, or accept this entry in a baseline, with the reason",
         file=f"{file.removesuffix('.py')}.py" if found else None,
         line=int(number) if number.isdecimal() else None,
-        subject=what,
+        subject=f"{file.removesuffix('.py')}.py" if found else what,
     )

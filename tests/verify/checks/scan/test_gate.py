@@ -249,7 +249,9 @@ SERVER_FILES = {
         "    def __post_init__(self):\n"
         "        check(self)\n"
     ),
-    "arg_groups/fields/parallel.py": "class Parallel:\n    tp_size: int = 1\n    dp_size: int = 1\n",
+    "arg_groups/fields/parallel.py": (
+        "class Parallel:\n    tp_size: int = 1\n    dp_size: int = 1\n"
+    ),
     "arg_groups/hook.py": "def check(args):\n    assert args.dp_size <= args.tp_size\n",
 }
 
