@@ -61,3 +61,13 @@ def test_one_that_a_call_is_handed_is_a_step_that_is_not_exact(scanned, sample):
 def test_a_comment_and_an_import_keep_nothing(scanned, sample):
     named = f"from sglang.srt.distributed import (\n    {NAME} as other,\n)\n# {NAME} sums\n"
     assert not_analysed(scanned(named, sample.block, sample.layer)) == []
+
+
+def test_one_that_is_imported_under_another_name_is_a_site_of_its_own(scanned, sample):
+    """Also where no layer reaches it: calls are found in the text."""
+    head = f"from sglang.srt.distributed import {NAME} as other\n\n\n"
+    unused = f"{head}class Unused:\n    def forward(self, x):\n        return other(x)\n\n\n"
+    result = scanned(unused, sample.block, sample.layer)
+    assert result.counts["unresolved"] == 1
+    (finding,) = not_analysed(result)
+    assert (finding.cls, finding.subject) == ("Unused", NAME)
