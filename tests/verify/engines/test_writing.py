@@ -5,8 +5,8 @@ import types
 import pytest
 
 pytest.importorskip("torch")
-from verify.engines.sglang.serving.inside import drive as sglang  # noqa: E402
-from verify.engines.vllm.serving.inside import drive as vllm  # noqa: E402
+from verify.engines.sglang.serving.inside import drive as sglang
+from verify.engines.vllm.serving.inside import drive as vllm
 
 
 @pytest.mark.parametrize("drive", [sglang, vllm], ids=["sglang", "vllm"])
