@@ -1,8 +1,8 @@
 """Collectives that are not called by their own name: kept, returned or handed on as a value.
 
 Calls are found by name, so that `REDUCERS["tp"](x)` or `pick()(x)` would be a sum that nobody has
-seen. What is kept may be called anywhere: that is not analysed. What a call is handed is called
-there: a step that is not exact.
+seen. What is kept may be called anywhere: that is not analysed, and neither is a text that the file
+runs. What a call is handed is called there: a step that is not exact.
 """
 
 import ast
@@ -15,7 +15,9 @@ from verify.checks.scan.whole import imported
 from verify.interpreter.index import Index, UnreadableError, parse
 from verify.interpreter.state import Approximation
 
+RUNS_TEXT = ("exec", "eval")
 HANDED_ON = "sum handed to a call"
+_RUNS = re.compile(r"\b(?<!\.)(?:exec|eval)\(")
 # comments and imports say a name and keep nothing
 _SAYS = re.compile(r"#[^\n]*|(?m:^[ \t]*(?:from|import)\b(?:[^\n(]*\([^)]*\)|[^\n]*))")
 
@@ -31,10 +33,10 @@ class Renamed:
     handed: bool
 
     def __str__(self) -> str:
-        return (
-            f"{self.file}:{self.line}: {self.name} is kept as a value, and what calls it under "
-            "another name is not followed"
-        )
+        why = "is kept as a value, and what calls it under another name is not followed"
+        if self.name in RUNS_TEXT:
+            why = "runs a text that was not read"
+        return f"{self.file}:{self.line}: {self.name} {why}"
 
     @property
     def step(self) -> Approximation:
@@ -51,9 +53,11 @@ def renamed(index: Index) -> Iterator[Renamed]:
     value = re.compile(rf"(?<!def )(?:{shown})\b(?!\s*\()|\blambda\b[^\n]*(?:{shown})\(")
     for path in sorted({*index.tree.under(index.library.models), *imported(index)}):
         module = index.module(path)
-        if module is None or not any(map(module.text.__contains__, words)):
+        if module is None:
             continue
-        if not value.search(_SAYS.sub("", module.text)):
+        has = module.text.__contains__
+        runs = (has("exec(") or has("eval(")) and _RUNS.search(module.text)
+        if not runs and not (any(map(has, words)) and value.search(_SAYS.sub("", module.text))):
             continue
         try:
             tree = parse(module.text, shown=path)
@@ -87,9 +91,11 @@ def _values(
                 called.add(node.func)
                 if name in names:
                     yield node, name, False
+            case ast.Call(func=ast.Name(id=name)) if name in RUNS_TEXT:
+                yield node, name, False
             case ast.Call():
                 called.add(node.func)
-                if not ast.unparse(node.func).endswith("partial"):
+                if not _keeps(node.func):
                     handed.update((*node.args, *(keyword.value for keyword in node.keywords)))
     # a call in a function is a site by its own name; a function without a name is none
     for node in (inner for statement in _outside(tree.body) for inner in ast.walk(statement)):
@@ -108,3 +114,11 @@ def _outside(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
             yield from _outside(statement.body)
         elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             yield statement
+
+
+def _keeps(called: ast.expr) -> bool:
+    """Whether what is called gives back what it is handed."""
+    match called:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name == "partial"
+    return False

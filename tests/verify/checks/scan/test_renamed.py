@@ -71,3 +71,15 @@ def test_one_that_is_imported_under_another_name_is_a_site_of_its_own(scanned, s
     assert result.counts["unresolved"] == 1
     (finding,) = not_analysed(result)
     assert (finding.cls, finding.subject) == ("Unused", NAME)
+
+
+@pytest.mark.parametrize("runs", ["exec(SOURCE)", "exec(open('x').read())", "BLOCK = eval(SOURCE)"])
+def test_a_file_that_runs_a_text(scanned, sample, runs):
+    text = f"\n\nSOURCE = {sample.block!r}\n{runs}\n\n\n"
+    (finding,) = not_analysed(scanned(text, sample.block, sample.layer))
+    assert "runs a text that was not read" in finding.message
+
+
+def test_a_module_that_is_switched_to_evaluation_runs_none(scanned, sample):
+    block = sample.changed(sample.block, CALL, f"{CALL}            self.eval()\n")
+    assert not_analysed(scanned(block, sample.layer)) == []
