@@ -243,7 +243,7 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
     if not seen and (call.file, call.method.lineno) in tally.entered:
         return JudgedSite(site=site, verdict="covered", why="every layer tells it to skip")
     if not seen:
-        return JudgedSite(site=site, verdict="unresolved", why="no layer that reaches it was found")
+        return JudgedSite(site=site, verdict="unresolved", why="no known layer reaches it")
     if consumers <= SUMS_NOTHING:
         why = f"no consumer sums what {layers} returns" if consumers else f"stays inside {layers}"
         return JudgedSite(site=site, verdict="self-contained", why=why)

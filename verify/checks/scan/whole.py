@@ -95,6 +95,7 @@ def unresolved(site: GuardedSite, why: str) -> Finding:
         cls=site.cls,
         method=site.method,
         subject=site.collective,
+        takes=(why,),
     )
 
 
