@@ -83,3 +83,13 @@ def test_a_file_that_runs_a_text(scanned, sample, runs):
 def test_a_module_that_is_switched_to_evaluation_runs_none(scanned, sample):
     block = sample.changed(sample.block, CALL, f"{CALL}            self.eval()\n")
     assert not_analysed(scanned(block, sample.layer)) == []
+
+
+@pytest.mark.parametrize("called", ["pick()(batch)", "ELSEWHERE['tp'](batch)"])
+def test_a_call_of_what_was_worked_out_is_not_exact_whatever_it_is_handed(scanned, sample, called):
+    """It may be a collective, and nothing that is owed a sum need go in to be summed."""
+    block = sample.changed(sample.block, CALL, f"{CALL}            {called}\n")
+    ((step, layers),) = scanned(block, sample.layer).approximated
+    assert (step.kind, layers) == ("call not followed", ("Layer",))
+    plain = sample.changed(sample.block, CALL, f"{CALL}            elsewhere(batch)\n")
+    assert scanned(plain, sample.layer).approximated == ()
