@@ -42,8 +42,19 @@ def _marker_in_the_first_column(file):
     file.write_text(f"{text[:place]}<<<<<<< HEAD\n=======\n>>>>>>> other\n{text[place:]}")
 
 
+def _too_deep(file):
+    file.write_text(f"{file.read_text()}\nx = {'-' * 50_000}1\n")
+
+
 FORMATS = sorted(command_line.RENDERERS)
-DAMAGE = [_syntax_error, _merge_marker, _marker_in_the_first_column, _bad_bytes, _too_large]
+DAMAGE = [
+    _syntax_error,
+    _merge_marker,
+    _marker_in_the_first_column,
+    _bad_bytes,
+    _too_large,
+    _too_deep,
+]
 
 
 @pytest.fixture
