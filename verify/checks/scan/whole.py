@@ -1,8 +1,9 @@
 """Files that Python itself could not compile: what is behind the fault was never looked at.
 
 A file is cut and its parts are parsed when asked for, so that a merge marker or a torn bracket
-changes where a class ends and nothing notices. Every model file, and every file of the layers that
-one imports, is therefore decoded, and compiled once where it speaks of sums; nothing is executed.
+changes where a class ends and nothing notices. Every model file, every file of the layers that one
+imports and every file that says what the server refuses is therefore compiled once; nothing is
+executed.
 """
 
 import warnings
@@ -58,10 +59,11 @@ def imported(index: Index) -> Iterator[str]:
 
 
 def _refusing(index: Index) -> Iterator[str]:
-    """The files in which the server's arguments are handled: what it refuses is read from them."""
-    for path in (ENGINE.files.server, *index.tree.under(ENGINE.files.arguments)):
-        if path in index.tree.paths:
-            yield path
+    """The files from which is read what the server refuses and sets."""
+    files = ENGINE.files
+    for folder in (files.arguments, files.registries, f"{ENGINE.library.layers}moe/"):
+        yield from index.tree.under(folder)
+    yield from {files.server, files.environment}.intersection(index.tree.paths)
 
 
 def _fault(index: Index, path: str) -> str | None:
@@ -69,9 +71,6 @@ def _fault(index: Index, path: str) -> str | None:
     module = index.module(path)
     if module is None:
         return index.unread[path]
-    refuses = path == ENGINE.files.server or path.startswith(ENGINE.files.arguments)
-    if not refuses and not ENGINE.structure.holds.search(module.text):
-        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
