@@ -286,6 +286,30 @@ def test_a_whole_release_is_short_before_anything_is_opened(
     assert "#L" in link.get_attribute("href")
 
 
+@pytest.mark.network
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_whole_release_can_be_read_with_each_place_opened(
+    browser, window, release, width, scheme
+):
+    window(width=width, scheme=scheme)
+    browser.get(release.as_uri())
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(CONTRAST) == []
+    # nobody has to move sideways what says which cause, or how often on which of four ranks
+    assert browser.execute_script(CUT) == []
+
+
+CUT = """
+return [...document.querySelectorAll('.contents, .ranks')]
+  .filter((table) => table.checkVisibility())
+  .filter((table) => table.scrollWidth > table.parentElement.clientWidth + 1)
+  .filter((table) => table.querySelectorAll('thead th').length <= 5)
+  .map((table) => table.textContent.trim().slice(0, 40));
+"""
+
+
 def test_dark_and_light_differ(show, window, sample_report):
     colours = set()
     for scheme in ("light", "dark"):

@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from verify.engines.registry import READ
-from verify.errors import VerifyError
+from verify.errors import VerifyError, interrupted
 from verify.report import about, baseline, choices
 from verify.report.about import NAME
 from verify.report.deliver import check_outputs, deliver, discard_stdout
@@ -136,8 +137,7 @@ def _guarded(argv: Sequence[str]) -> int:
     except EndedError:
         raise
     except KeyboardInterrupt:
-        _say("verify: interrupted")
-        return 2
+        return interrupted()
     except Exception as error:
         _say(f"verify: {about.internal_error(error)}")
         return 3
@@ -160,9 +160,17 @@ def _main(argv: Sequence[str]) -> int:
         deliver(text, output=output)
     if not arguments.quiet:
         _say(report.summary)
+        if report.findings and (arguments.format, arguments.output) == ("table", None):
+            _say_where_it_begins(text)
     if stopped is not None:
         raise stopped
     return 1 if choices.fails(report.findings, getattr(arguments, "fail_on", "finding")) else 0
+
+
+def _say_where_it_begins(text: str) -> None:
+    """On a terminal the first screen is what has gone by the time that the last one is read."""
+    if sys.stdout.isatty() and text.count("\n") > shutil.get_terminal_size().lines:
+        _say("what is wrong has gone by at the top; with `| less` it is read from there")
 
 
 def _say(line: str) -> None:
@@ -250,10 +258,8 @@ class _Completion(argparse.Action):
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    started = Path(sys.argv[0]).name
-    program = NAME if started.startswith(NAME) else "python -m verify"
     parser = _Parser(
-        prog=program,
+        prog=about.program(),
         description="Every partial sum a MoE block produces is added up exactly once: shown.",
         epilog=f"COMMAND --help says more; {EPILOG}",
     )
@@ -273,7 +279,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
             name,
             help=listed.summary,
             description=listed.summary,
-            epilog=f"example: {program} {listed.example}; {EPILOG}",
+            epilog=f"example: {parser.prog} {listed.example}; {EPILOG}",
         )
         if name in asked:
             command: Command = import_module(listed.module)

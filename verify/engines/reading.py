@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from verify.engines.ledger import FlagDefinitions, Release
-from verify.engines.traits import ContextRows, LocalRows, ReductionGroups
+from verify.engines.traits import ContextRows, LocalRows, ReductionGroups, Stage
 from verify.interpreter.index import Class, Index
 from verify.interpreter.library import Library
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import State
-from verify.interpreter.values import Primitive, Value
+from verify.interpreter.values import Place, Primitive, Value
 from verify.logic.diagrams import Cond, Logic
 from verify.parallel.guards import Producer
 from verify.source.source import SourceTree
@@ -112,7 +112,9 @@ class Launches:
     stand for others once the server has read them; `local_size` is the one of expert weights that
     every rank holds. `stages_declared` says what each of the functions that declare a stage
     declares, `stacks` make layers by a function of their number; `context` is the function whose
-    result has the sizes, `settings` say of a function which option it returns.
+    result has the sizes, `settings` say of a function which option it returns. `own_rows` tells
+    whether an FFN runs on each rank's own rows, `gathers` is what the boundary asks of a stage's
+    update to bring the residual of such rows back to the attention group's.
     """
 
     plain: Options
@@ -128,7 +130,17 @@ class Launches:
     stacks: tuple[str, ...]
     context: str
     settings: Mapping[str, str]
+    own_rows: "Asked"
+    gathers: str
     behind: "Behind"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A function of the source."""
+
+    file: str
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +218,8 @@ class Traits:
     whether a norm hands that choice on; `boundary_rows(machine, sparse, dense_size)` and
     `communicator_rows(machine, sparse)`: where an MLP runs on rank-local rows;
     `fused_shared(index)`: the argument that says of how many experts every rank has one;
-    `context_rows(machine, layer, communicator, sparse)`: where it runs on a context rank's rows.
+    `context_rows(machine, layer, communicator, sparse)`: where it runs on a context rank's rows;
+    `boundary_sum(index, stage)`: the call with which a stage boundary completes a layer's sum.
     """
 
     groups: Callable[[Index, Logic], ReductionGroups]
@@ -215,6 +228,7 @@ class Traits:
     communicator_rows: Callable[[Machine, Value | None], LocalRows]
     fused_shared: Callable[[Index], str | None]
     context_rows: Callable[[Machine, Class, Primitive, Value | None], ContextRows | None]
+    boundary_sum: Callable[[Index, Stage], Place | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from verify.interpreter.values import Axis, Place
 from verify.logic.diagrams import TRUE, Cond
+
+# what a layer's FFN is declared as
+Stage = Literal["sparse", "dense"]
 
 
 @dataclass(frozen=True, kw_only=True)

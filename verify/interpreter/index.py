@@ -92,6 +92,15 @@ class Class:
         return found
 
     @cached_property
+    def annotated(self) -> tuple[str, ...]:
+        """The names that its body annotates: what a generated constructor takes, in order."""
+        return tuple(
+            item.target.id
+            for item in self._class(self.methods.rest).body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        )
+
+    @cached_property
     def ancestors(self) -> "tuple[Class, ...]":
         """This class and every base that is in the source, nearest first; a loop ends."""
         found: list[Class] = []

@@ -13,6 +13,11 @@ CHECKOUT = Path(__file__).parents[2]
 RULES_PAGE = "docs/rules.md"
 
 
+def program() -> str:
+    """What this tool was called by, for what somebody is to type next."""
+    return NAME if Path(sys.argv[0]).name.startswith(NAME) else "python -m verify"
+
+
 @cache
 def version() -> str:
     """The version, `0+unknown` where neither an installation nor a checkout says it."""

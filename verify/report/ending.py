@@ -12,6 +12,8 @@ from types import FrameType
 from verify.report.report import Report
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+# empty where no signal can be kept from a child
+INTERRUPT = {signal.SIGINT} if hasattr(signal, "pthread_sigmask") else set()
 PR_SET_PDEATHSIG = 1
 
 
@@ -63,17 +65,31 @@ def ending_by_signal() -> Iterator[None]:
 
 @contextmanager
 def starting_children() -> Iterator[None]:
-    """A signal inside the block is heeded at its end.
+    """A signal inside the block is heeded at its end; children never hear a terminal's interrupt.
 
-    A child that is half started when its parent goes complains of what it has not been told.
+    A child that is half started when its parent goes complains of what it has not been told, and
+    one that is interrupted while it loads, of that: `end_children` is for whoever started it.
     """
+    # a mask is handed on to who is started, and what comes meanwhile is not lost
+    kept = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT) if INTERRUPT else set()
     _STARTING.append(0)
     try:
         yield
     finally:
         number = _STARTING.pop()
+        if INTERRUPT:
+            signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     if number:
         _end(number, None)
+
+
+def end_children() -> None:
+    """A pool waits for what its processes are at; there is nobody left to want it."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    # its thread complains of tasks that were taken back while their process went
+    threading.excepthook = _unheard
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()
 
 
 def end_with_parent() -> None:
@@ -106,10 +122,5 @@ def _end(number: int, _frame: FrameType | None) -> None:
     # a second one must not stop the first one's work
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    # a pool waits for what its processes are at; there is nobody left to want it
-    multiprocessing = sys.modules.get("multiprocessing")
-    # and its thread complains of tasks that were taken back while their process went
-    threading.excepthook = _unheard
-    for child in multiprocessing.active_children() if multiprocessing else ():
-        child.kill()
+    end_children()
     raise EndedError(number)

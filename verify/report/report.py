@@ -17,6 +17,10 @@ Reach = Literal["default", "option", "conditional"]
 NOT_ANALYSED = "not-analysed"
 # how a related place's `what` begins where it sums before the finding's own does
 SUMS_FIRST = "sums up first"
+# ... and all of it where what the finding's own place leaves is summed up afterwards
+SUMS_UP = "sums it up"
+# what it says of the call that leaves the partial sum, inside what the finding's own line builds
+LEAVES = "leaves the partial sum"
 REACHES: tuple[Reach, ...] = ("default", "option", "conditional")
 
 

@@ -27,6 +27,8 @@ from verify.source import cache
 
 TIME_LIMIT_S = 900
 ANSWER_S = 2  # an index that has not answered by then is out of reach
+LISTING_S = 30  # ... and one whose answer, which has begun, has not ended by then
+LONGER = "PIP_TIMEOUT=60 waits longer"
 RETRIES = "1"
 
 # releases are tagged for one interpreter and platform; any machine may read what it never runs
@@ -142,11 +144,21 @@ def _download(requirement: Requirement, folder: Path) -> Path:
 def _ask(requirement: Requirement) -> None:
     """Raises `VerifyError` where no index answers in time, or only with an error."""
     # who knows the index to be slow has told pip how long to wait
-    told = "PIP_TIMEOUT" in os.environ or "PIP_DEFAULT_TIMEOUT" in os.environ
+    told = os.environ.get("PIP_TIMEOUT", os.environ.get("PIP_DEFAULT_TIMEOUT", ""))
     patience = () if told else ("--timeout", str(ANSWER_S))
     words = ("index", "versions", requirement.name, "-vv", "--retries", "0", *patience)
-    # a name server that is silent must not take longer than the index may
-    done = _run_pip(requirement, words, RES_OPTIONS=f"timeout:{ANSWER_S} attempts:1")
+    try:
+        # a name server that is silent must not take longer than the index may
+        done = _run_pip(
+            words,
+            limit_s=LISTING_S + (float(told) if told.isdecimal() else 0),
+            RES_OPTIONS=f"timeout:{ANSWER_S} attempts:1",
+        )
+    except subprocess.TimeoutExpired as late:
+        waited = f"waited {late.timeout:g} s for the package index, whose list of releases"
+        raise VerifyError(
+            f"cannot fetch {requirement}: {waited} does not end{'' if told else f'; {LONGER}'}"
+        ) from late
     said = UNANSWERED.findall(done.stdout + done.stderr)
     # where it has no such project a further index may have it, and pip says so itself
     wrong = [one for one in said if _status(one[1]) != "404"]
@@ -168,7 +180,13 @@ def _pip(requirement: Requirement, folder: Path, options: tuple[str, ...]) -> st
     Raises `VerifyError` where another try with other options cannot help.
     """
     words = ("download", "--no-deps", "--only-binary=:all:", "--quiet", "--retries", RETRIES)
-    done = _run_pip(requirement, (*words, *options, "--dest", str(folder), str(requirement)))
+    download = (*words, *options, "--dest", str(folder), str(requirement))
+    try:
+        done = _run_pip(download, limit_s=TIME_LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise VerifyError(
+            f"waited {error.timeout:g} s for pip to download {requirement}: gave up"
+        ) from error
     if done.returncode == 0:
         return ""
     said = done.stderr.splitlines()
@@ -184,26 +202,22 @@ def _pip(requirement: Requirement, folder: Path, options: tuple[str, ...]) -> st
 
 
 def _run_pip(
-    requirement: Requirement, words: tuple[str, ...], **variables: str
+    words: tuple[str, ...], *, limit_s: float, **variables: str
 ) -> subprocess.CompletedProcess[str]:
+    """Raises `VerifyError` where there is no pip, `TimeoutExpired` after `limit_s` seconds."""
     command = [sys.executable, "-m", "pip", *words, "--no-input", "--disable-pip-version-check"]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIME_LIMIT_S,
-            env={**os.environ, "PIP_NO_COLOR": "1", **variables},
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise VerifyError(
-            f"waited {TIME_LIMIT_S} s for pip to download {requirement}: gave up"
-        ) from error
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=limit_s,
+        env={**os.environ, "PIP_NO_COLOR": "1", **variables},
+        check=False,
+    )
     if "No module named pip" in done.stderr:
-        raise VerifyError(f"fetching {requirement} needs pip beside {shutil.which(sys.executable)}")
+        raise VerifyError(f"fetching needs pip beside {shutil.which(sys.executable)}")
     return done
 
 
@@ -212,5 +226,5 @@ def _reason(error: str) -> str:
     if status := _status(error):
         return f"answers with status {status}"
     why = error.rpartition(": ")[2].strip("\"'()") or error
-    why = "no answer in time; PIP_TIMEOUT=60 waits longer" if "timed out" in error else why
+    why = f"no answer in time; {LONGER}" if "timed out" in error else why
     return f"is out of reach ({why})"

@@ -179,12 +179,13 @@ def environment(**changes):
     return {**kept, "TERM": "xterm-256color", **changes}
 
 
-def in_a_terminal(*arguments, **changes):
+def in_a_terminal(*arguments, loud=False, **changes):
     """What the command writes to a pseudo-terminal of 80 columns."""
+    command = python(*arguments)[: -1 if loud else None]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
-        python(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**changes)
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(**changes)
     )
     os.close(theirs)
     pieces = []
@@ -203,6 +204,24 @@ def test_a_terminal_has_colours_and_80_columns():
     assert "\x1b" not in plain
     assert too_wide(plain) == []
     assert "cedar.py:22" in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines", "said"),
+    [
+        (("scan", SAMPLE), "24", True),
+        (("scan", SAMPLE), "100", False),
+        (("scan", SAMPLE, "-q"), "24", False),
+        (("scan", SAMPLE, "--format", "markdown"), "24", False),
+        (("cache", "dir"), "24", False),
+    ],
+)
+def test_who_has_scrolled_past_what_is_wrong_is_told_where_it_is(arguments, lines, said):
+    shown = ESCAPES.sub("", in_a_terminal(*arguments, loud=True, LINES=lines))
+    last = shown.rstrip("\n").rpartition("\n")[2]
+    assert ("| less" in shown) is said
+    if said:
+        assert last.startswith("what is wrong has gone by")
 
 
 @pytest.mark.parametrize("change", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])

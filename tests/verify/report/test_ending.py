@@ -139,6 +139,44 @@ def test_a_signal_while_a_worker_starts_waits_for_it(tmp_path):
         assert "Traceback" not in err
 
 
+INTERRUPTED = {
+    "while it is loaded": (
+        "class Interrupts:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'verify.cli.command_line': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+        "runpy.run_module('verify', run_name='__main__', alter_sys=True)\n"
+    ),
+    "while text is executed": (
+        "from verify.cli import command_line\n"
+        "loop = 'os.kill(os.getpid(), signal.SIGINT)\\nwhile True: pass'\n"
+        "command_line._run = lambda _: exec(loop)\n"
+        "sys.exit(command_line.main(['prove']))\n"
+    ),
+    "while a worker starts": (
+        "from multiprocessing import util; real = util.spawnv_passfds\n"
+        "def start(*words):\n"
+        "    number = real(*words)\n"
+        "    if 'spawn_main' in str(words):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        for _ in range(50): os.kill(number, signal.SIGINT); time.sleep(0.01)\n"
+        "    return number\n"
+        "util.spawnv_passfds = start\n"
+        "from verify.cli.command_line import main\n"
+        # which takes minutes
+        "if __name__ == '__main__': sys.exit(main(['prove', '--max-ranks', '256']))\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("program", INTERRUPTED.values(), ids=INTERRUPTED)
+def test_an_interrupt_is_one_line_and_2(tmp_path, program):
+    program = f"import os, runpy, signal, sys, time\n{program}"
+    with started(tmp_path, module="interrupts", program=program) as process:
+        _, err = process.communicate(timeout=START_S)
+        assert (process.returncode, err) == (2, "verify: interrupted\n")
+
+
 def busy(family):
     """Whether two of these processes do more than start, whichever number the system gave them."""
     return sum(one.cpu_times().user > 0.3 for one in family) >= 2

@@ -4,9 +4,10 @@ import json
 import socket
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import platformdirs
 import pytest
@@ -161,6 +162,54 @@ def test_an_index_that_accepts_and_says_nothing_is_said_soon(index):
             sources.fetch("sglang==0.5.99")
         # pip itself waits 15 s, twice
         assert time.monotonic() - began < 12
+
+
+def trickling(stop):
+    """An index that sends a byte of its answer every 0.1 s until `stop`: no read takes long."""
+
+    class Trickles(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            with suppress(OSError):
+                while not stop.wait(0.1):
+                    self.wfile.write(b" ")
+                    self.wfile.flush()
+
+        def log_message(self, *_):
+            pass
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Trickles)
+
+
+def test_an_index_that_trickles_bytes_is_given_up_and_says_what_was_waited_for(index, monkeypatch):
+    monkeypatch.setattr(fetch, "LISTING_S", 4)
+    stop = Event()
+    with trickling(stop) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        index(server.server_port)
+        began = time.monotonic()
+        with pytest.raises(VerifyError, match="waited 4 s for the package index, whose list of"):
+            sources.fetch("sglang==0.5.99")
+        took = time.monotonic() - began
+        stop.set()
+        server.shutdown()
+    assert 3.5 < took < 10
+
+
+def test_who_tells_pip_to_wait_is_waited_with(index, monkeypatch):
+    monkeypatch.setattr(fetch, "LISTING_S", 1)
+    monkeypatch.setenv("PIP_TIMEOUT", "2")
+    stop = Event()
+    with trickling(stop) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        index(server.server_port)
+        with pytest.raises(VerifyError, match="waited 3 s"):
+            sources.fetch("sglang==0.5.99")
+        stop.set()
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -215,12 +215,22 @@ def test_requirement_is_fetched_once_and_kept(
         open_source("sglang==0.5.98")
 
 
-def test_pip_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("no_index", "waited_for"),
+    [("1", r"waited 0\.3 s for pip"), ("", r"waited 0\.2 s for the package index")],
+)
+def test_pip_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_index: str, waited_for: str
+) -> None:
     slow = tmp_path / "python"
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr(fetch.sys, "executable", str(slow))
     monkeypatch.setattr(fetch, "TIME_LIMIT_S", 0.3)
+    monkeypatch.setattr(fetch, "LISTING_S", 0.2)
+    monkeypatch.setenv("PIP_NO_INDEX", no_index)
+    monkeypatch.delenv("PIP_TIMEOUT", raising=False)
+    monkeypatch.delenv("PIP_DEFAULT_TIMEOUT", raising=False)
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
-    with pytest.raises(VerifyError, match=r"waited 0\.3 s for pip"):
+    with pytest.raises(VerifyError, match=waited_for):
         open_source("sglang==0.5.99")

@@ -22,7 +22,7 @@ from verify.parallel.counts import Family, ImpossibleError, State
 from verify.parallel.deployment import Deployment, layers, layouts, with_backends, with_transport
 from verify.parallel.guards import Guards
 from verify.parallel.scene import Scene
-from verify.report.ending import end_with_parent, starting_children
+from verify.report.ending import end_children, end_with_parent, starting_children
 from verify.report.progress import track
 
 LEDGER = ledger()
@@ -150,10 +150,14 @@ def prove(
         with ProcessPoolExecutor(
             workers, get_context("spawn"), _start_worker, (subjects, release, steps)
         ) as pool:
-            # it starts the workers
-            with starting_children():
-                largest_first = pool.map(_prove_size, reversed(sizes))
-            tallies = list(track(largest_first, what="world sizes proved", total=len(sizes)))
+            try:
+                # it starts the workers
+                with starting_children():
+                    largest_first = pool.map(_prove_size, reversed(sizes))
+                tallies = list(track(largest_first, what="world sizes proved", total=len(sizes)))
+            except KeyboardInterrupt:
+                end_children()
+                raise
         tallies.reverse()
     return together(tallies)
 

@@ -17,6 +17,7 @@ from verify.emulator.tree import SourceFiles
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
 from verify.report.ending import StoppedError
+from verify.report.excerpts import excerpts
 from verify.report.progress import track
 from verify.report.render.words import counted
 from verify.report.report import NOT_ANALYSED, Finding, Json, Report, TableSection
@@ -32,6 +33,7 @@ _WHAT = {
 CANNOT = "cannot run"
 NOTHING_STATIC = Statics(subjects=(), release=None, findings={})
 MOST_REASONS = 3
+MOST_ROWS = 12  # of a table that everybody is shown
 MOST_TEXT = 240
 WRONG = ("double", "missing", "mixed", "wrong tokens", "hang", "crash")
 
@@ -92,8 +94,10 @@ def survey(
         raise StoppedError(_part(report, done=len(results), total=total), stopped)
     _some_ran(results, source)
     with open_source(location) as tree:
-        statics = read_statics(tree)
-    return _report(results, statics, source=about, named=models)
+        report = _report(results, read_statics(tree), source=about, named=models)
+        # the layer's first line: where in it something is wrong, a run does not say
+        code, web = excerpts(tree, report.findings), tree.package.web(tree.version)
+    return replace(report, code=code, web=web)
 
 
 def _part(report: Report, *, done: int, total: int) -> Report:
@@ -174,7 +178,7 @@ def _report(
             "cannot_run": dict(why.most_common()),
             "replaced": _replaced(results),
         },
-        sections=(
+        sections=shortened(
             _kinds(results),
             beside_prove,
             against_scan(results, statics),
@@ -255,6 +259,25 @@ def _wrong_parts(out: dict[str, Any]) -> tuple[str, ...]:
     """The producers that are wrong, `*` for the layer's number."""
     wrong = {name for name, kind in out.get("producers", {}).items() if kind != "exact"}
     return tuple(sorted({re.sub(r"\d+", "*", name) for name in wrong}))
+
+
+def shortened(*tables: TableSection) -> tuple[TableSection, ...]:
+    """The tables that say something; long ones for those who ask for all, here how long they are.
+
+    What is true of every result stands below, with the long ones or without.
+    """
+    told = [table for table in tables if table.rows]
+    long = [table for table in told if len(table.rows) > MOST_ROWS]
+    short = [table for table in told if table not in long]
+    if not long:
+        return tuple(short)
+    counts = TableSection(
+        title="Tables that --all shows",
+        columns=("table", "lines"),
+        rows=tuple((table.title, f"{len(table.rows):,}") for table in long),
+        notes=tuple(note for table in long for note in table.notes),
+    )
+    return (*short, *(replace(table, notes=(), more=True) for table in long), counts)
 
 
 def _kinds(results: Sequence[Result]) -> TableSection:

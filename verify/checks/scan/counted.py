@@ -45,6 +45,7 @@ ADDENDS: Mapping[Cause, Steps] = {
     "dense": Steps(names=("dense_mlp",), mode="scattered"),
     "resummed": Steps(names=("dense_mlp_fully_dp",), mode="scattered"),
     "unmoved": Steps(names=("routed_experts",), mode="scattered"),
+    "unsent": Steps(names=("routed_experts",), mode="scattered"),
     "copies": Steps(names=("routed_experts", "shared_sharded", *OWN_GROUP)),
     "own-copies": Steps(names=("routed_experts", "tp_all_reduce")),
     "fused": Steps(names=("routed_experts", "shared_replicated", *OWN_GROUP)),

@@ -16,6 +16,7 @@ ENGINE = reading()
 FLAGS, ATOMS, SAID = ENGINE.flags, ENGINE.atoms, ENGINE.said
 COMBINED = "reduces-after-combine"
 LOCAL_ROWS = "sums-local-rows"
+LOST = "lost-sum"
 BACKEND = ("moe_a2a_backend",)
 COMBINES = f"{SUMS_FIRST}: the dispatcher's combine"
 
@@ -39,7 +40,7 @@ def rule_of(fault: Fault, guards: Mapping[Key, Guard | None], calls: Iterable[Ca
         return by_kind[fault.kind]
     reads = guard.flags if guard else frozenset()
     if fault.kind == "lost":
-        return "flag-misbound" if guard and _must(guard, fault.row) else "lost-sum"
+        return "flag-misbound" if guard and _must(guard, fault.row) else LOST
     if row_flags and row_flags <= reads and guard and _skips(guard, fault.row):
         return "flag-lost"
     if not reads:

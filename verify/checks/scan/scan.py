@@ -1,6 +1,6 @@
 """The whole check: find the layers, run them, judge every reduction, account for every call."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,15 +88,19 @@ def scan(tree: SourceTree) -> ScanResult:
     index = Index(tree, library(tree.name))
     with collector.paused():
         try:
-            return _scan(index)
+            with checked(index) as faults:
+                return _scan(index, faults)
         finally:
             index.forget()
 
 
-def _scan(index: Index) -> ScanResult:
+def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
     tree = index.tree
     facts = read_facts(index)
     roots = find_roots(index)
+    launcher = Launcher(index, roots)
+    # before there are copies: what it reads, they have
+    launcher.prepare()
     tally = Tally()
     with side_by_side(
         lambda cls: outcome(run_layer(facts, cls)), roots.layers, what="layers read"
@@ -109,7 +113,6 @@ def _scan(index: Index) -> ScanResult:
             taken.append((cls.name, seen.approximated))
             for path, why in seen.unread.items():
                 index.unread.setdefault(path, why)
-    launcher = Launcher(index, roots)
     guards |= _linear_calls(facts, tally, calls)
     for key in sorted(tally.seen):
         if guards.get(key) is None and key in calls:
@@ -126,10 +129,7 @@ def _scan(index: Index) -> ScanResult:
     ]
     asked = [*tally.addends.asked()]
     asked += [ask for one in wrong for ask in launcher.asks(*one)]
-    with (
-        checked(index) as faults,
-        side_by_side(launcher.judged, asked, what="launches followed") as judged,
-    ):
+    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
         sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
         sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
         sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]

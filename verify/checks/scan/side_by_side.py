@@ -48,12 +48,14 @@ def side_by_side(
         return done
 
     def finish() -> list[R]:
-        done = share(track(numbered, what=what))
+        done = first | share(track(numbered, what=what))
         for results in copies:
             with suppress(EOFError):
                 done |= results.recv() if results.poll(PATIENCE) else {}
         return [done[at] if at in done else function(item) for at, item in numbered]
 
+    # before there are copies: what it reads, they have
+    first = share(numbered[:1])
     processes = max(1, min(_free_cores(), len(items), MAX_PROCESSES))
     # each starts elsewhere: neighbours have much in common that is read once only
     starts = [len(items) * at // processes for at in range(1, processes)]

@@ -7,7 +7,7 @@ executed.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from verify.checks.scan.side_by_side import side_by_side
@@ -32,17 +32,18 @@ def checked(index: Index) -> Iterator[Callable[[], dict[str, str]]]:
 
     What this gives, called, does the rest and returns path and reason of each.
     """
-    said = [line for line in index.unread.values() if "not Python" in line]
-    paths = sorted(
-        path
-        for path in {*index.tree.under(MODELS), *imported(index), *_refusing(index)}
-        - index.unread.keys()
-        if not any(path in line for line in said)
-    )
+    named = {*index.tree.under(MODELS), *imported(index), *_refusing(index)}
+    paths = sorted(named - index.unread.keys())
     with side_by_side(lambda path: _fault(index, path), paths, what="files checked") as faults:
-        yield lambda: {
-            path: why for path, why in zip(paths, faults(), strict=True) if why is not None
-        }
+        yield lambda: dict(_unsaid(index, zip(paths, faults(), strict=True)))
+
+
+def _unsaid(index: Index, faults: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """The faults of which nobody who looked into the file has said that it is not Python."""
+    said = [line for line in index.unread.values() if "not Python" in line]
+    for path, why in faults:
+        if why is not None and not any(path in line for line in said):
+            yield path, why
 
 
 def imported(index: Index) -> Iterator[str]:

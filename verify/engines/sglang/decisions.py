@@ -384,7 +384,7 @@ NEEDS = (
     (r"\.is_(?:flashinfer|pplx|flashinfer_megamoe)\(\)", True, "an all-to-all backend"),
     (r"fp4_allgather\(\)", True, "the FP4 dispatcher"),
     (r"dwdp_size > 1|enable_dwdp\(\)", True, "data-parallel weights"),
-    (r"allreduce_fusion\(|fuse_mlp_allreduce", True, KERNEL),
+    (r"all_?reduce_fusion\(|fuse_mlp_allreduce", True, KERNEL),
     (NVFP4, True, "a checkpoint quantised to NVFP4"),
     (r"^_is_(?:npu|hip)|_use_aiter", True, "another platform's kernels"),
     ("quant_communications|quantize_communications", True, "--enable-quant-communications"),

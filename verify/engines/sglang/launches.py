@@ -6,8 +6,14 @@ Which models and backends take them is read from the source.
 import re
 from collections.abc import Mapping
 
-from verify.engines.reading import Behind, Launches, Options
-from verify.engines.sglang.vocabulary import LAYERS, LOCAL_SIZE, STAGE_DECLARATIONS
+from verify.engines.reading import Asked, Behind, Launches, Options
+from verify.engines.sglang.rows import ON_RANK_ROWS
+from verify.engines.sglang.vocabulary import (
+    FACTORIES_FILE,
+    LAYERS,
+    LOCAL_SIZE,
+    STAGE_DECLARATIONS,
+)
 
 PLAIN: Options = {"tp_size": 4}
 ATTENTION_DP: Options = {"tp_size": 4, "dp_size": 4, "enable_dp_attention": True}
@@ -94,5 +100,7 @@ LAUNCHES = Launches(
         "get_moe_a2a_backend": "moe_a2a_backend",
         "get_moe_runner_backend": "moe_runner_backend",
     },
+    own_rows=Asked(file=FACTORIES_FILE, name=ON_RANK_ROWS),
+    gathers="gather_residual_attn_tp",
     behind=BEHIND,
 )

@@ -135,6 +135,7 @@ READING = Reading(
         communicator_rows=rows.communicator_rows,
         fused_shared=fused_shared.on_every_rank,
         context_rows=context_rows.context_rows,
+        boundary_sum=reduction_groups.boundary_sum,
     ),
     wiring=Wiring(
         why_not=wiring.why_not,

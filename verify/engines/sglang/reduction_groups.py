@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Mapping
 
+from verify.engines.sglang.boundary_decisions import OPS, WHOLE
 from verify.engines.sglang.vocabulary import (
     COLLECTIVES,
     COMMUNICATOR,
@@ -15,7 +16,7 @@ from verify.engines.sglang.vocabulary import (
     PARALLEL_STATE_FILE,
     UTILS_FILE,
 )
-from verify.engines.traits import Coverage, ReductionGroups
+from verify.engines.traits import Coverage, ReductionGroups, Stage
 from verify.interpreter.index import Class, Function, Index
 from verify.interpreter.machine import Machine
 from verify.interpreter.state import Frame, State
@@ -37,6 +38,7 @@ _METHOD = re.compile(r"^    def (\w+)\(", re.MULTILINE)
 _COPIES = "moe_dp_size"
 _MOE_OUTPUT = "MOE_OUTPUT"
 _MOE_GROUP = "post_experts_reduction_group"
+_COMPLETES, _OF_EXPERTS = "sum_output", "sum_post_experts_output"
 
 
 class GroupReader(Machine):
@@ -138,6 +140,31 @@ def _place(text: str, at: int) -> Place:
         cls=COMMUNICATOR,
         method=methods[-1] if methods else "",
         collective=FUSED_NORM,
+        axes=(),
+    )
+
+
+def boundary_sum(index: Index, stage: Stage) -> Place | None:
+    """The last call of its kind in the function that completes what a boundary's stage owes."""
+    module = index.module(OPS)
+    function = module.lookup(_COMPLETES) if module else None
+    if not isinstance(function, Function):
+        return None
+    wanted = _OF_EXPERTS if stage == "sparse" else WHOLE
+    calls = [
+        node
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == wanted
+    ]
+    if not calls:
+        return None
+    return Place(
+        file=OPS,
+        line=calls[-1].lineno,
+        column=calls[-1].col_offset,
+        cls=None,
+        method=_COMPLETES,
+        collective=wanted,
         axes=(),
     )
 

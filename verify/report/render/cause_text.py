@@ -4,6 +4,7 @@ Every line fits the page, but for a name that is longer than it.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import inf
 from posixpath import commonpath
 from textwrap import wrap
@@ -11,6 +12,7 @@ from textwrap import wrap
 from rich.text import Text
 
 from verify.logic.flags import skip_reasons
+from verify.report.about import program
 from verify.report.causes import Cause, Exposure, causes_of, model_of
 from verify.report.render.code_text import code_lines
 from verify.report.render.counts_text import counts_lines
@@ -32,52 +34,63 @@ from verify.report.render.words import (
 from verify.report.report import Finding, Report
 from verify.report.rules import rule
 
-MOST_LINES = 260  # of causes, in full or in two lines each, so that a command says about 300
 FIRST_SCREEN = 6  # causes that fit on 24 lines with three lines each
 LABEL = 9  # characters of the widest label and a blank
 INDENT = "   "
-PROGRAM = "python -m verify"
+FLAGS = "Flags, which the server sets by itself in each forward pass"
 TONES = {"default": "bold red", "option": "yellow", "conditional": "cyan", None: "red"}
 
 
-def cause_lines(report: Report, page: Page) -> Iterator[Text]:
-    """The first screen, a block a cause, and what the flags in them mean."""
+def cause_lines(report: Report, page: Page, *, room: float = inf) -> Iterator[Text]:
+    """The first screen, a block a cause, and what the flags in them mean.
+
+    At most `room` lines where it can be; the causes that find none are named.
+    """
     causes = causes_of(report.findings)
-    yield from overview(report, causes, page)
-    room, whole = inf if report.everything else MOST_LINES - 2 * len(causes), 0
+    first, last = tuple(overview(report, causes, page)), tuple(_notes(report, page))
+    yield from first
+    every = enumerate(causes, start=1)
+    short = [tuple(_in_rest(cause, page, number=number)) for number, cause in every]
+    # beside a blank line and the title of those that are named
+    room, whole = room - len(first) - len(last) - 2, 0
     for cause in causes:
         lines = (Text(), *block(report, cause, page, number=whole + 1))
         room -= len(lines)
-        if room < 0 < whole:
+        if room < sum(map(len, short[whole + 1 :])) and whole:
             break
         yield from lines
         whole += 1
     if whole < len(causes):
         yield Text()
-        yield from _rest(causes, page, whole=whole)
+        more = f"{counted(len(causes) - whole, 'cause')} more, whole with --all"
+        above = any(not lines for lines in short[whole:])
+        yield Text(f"{more}; up to {FIRST_SCREEN} above" if above else more, "bold")
+        yield from chain.from_iterable(short[whole:])
+    yield from last
+
+
+def _notes(report: Report, page: Page) -> Iterator[Text]:
+    """What the flags mean that occur, and where the source can be read."""
     legend = tuple(_legend(report.findings, page))
     if legend or report.web:
         yield Text()
+    if legend:
+        yield from _folded(FLAGS, page)
         yield from legend
     if report.web:
-        yield from _folded(f"{report.web}FILE#LLINE has the source", page)
+        yield from _folded(f"Source {report.web}FILE#LLINE", page)
 
 
 def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Text]:
     """What is wrong and where, two or three lines a cause, and what to type next."""
     total = counted(len(causes), "cause"), counted(len(report.findings), "finding")
-    launched = "; each with the launch that shows it" if any(one.launch for one in causes) else ""
+    launched = (
+        "; each with server options that show it" if any(one.launch for one in causes) else ""
+    )
     said = ", ".join((*total, *_models(report.findings))) + launched
     yield from _folded(said, page, style="bold")
     for number, cause in enumerate(causes[:FIRST_SCREEN], start=1):
-        head = Text(f"{number:>2} ")
-        head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
-        head.append(f"  {share(len(cause.exposures[0].findings), len(cause.findings))}")
-        asked = " ".join(map(one_line, cause.launch)) or settings(cause.takes)
-        head.append(f"  {asked}" if asked else "")
-        yield _cut(head, page)
-        yield _cut(Text(f"{INDENT}{_title(cause)}", "bold"), page)
-        yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
+        yield from _in_short(cause, page, number=number)
     if len(causes) > FIRST_SCREEN:
         # in the blank line's place: what to type stays on the screen
         yield Text(f"   and {counted(len(causes) - FIRST_SCREEN, 'cause')} more, below")
@@ -86,13 +99,29 @@ def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Te
     yield from _next(report, causes[0], page)
 
 
+def _in_short(cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
+    """One cause on three lines: for whom, what is wrong, where."""
+    head = _head(cause, number=number)
+    asked = " ".join(map(one_line, cause.launch)) or settings(cause.takes)
+    head.append(f"  {asked}" if asked else "")
+    yield _cut(head, page)
+    yield _cut(Text(f"{INDENT}{_title(cause)}", "bold"), page)
+    yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
+
+
+def _head(cause: Cause, *, number: int) -> Text:
+    head = Text(f"{number:>2} ")
+    head.append(cause.reach or rule(cause.rule).level, TONES[cause.reach])
+    return head.append(f"  {share(len(cause.exposures[0].findings), len(cause.findings))}")
+
+
 def _next(report: Report, worst: Cause, page: Page) -> Iterator[Text]:
     """What to type: to see the worst one run, to read on, to see all there is."""
     shown = worst.shown
     if report.requirement and shown.file:
         run = f"replay {report.requirement} --model {model_of(shown)}"
-        yield from _labelled("Run it", f"{PROGRAM} {run}", page, indent="")
-    yield from _labelled("Rule", f"{PROGRAM} rule {worst.rule}", page, indent="")
+        yield from _labelled("Run 1", f"{program()} {run}", page, indent="")
+    yield from _labelled("Rule 1", f"{program()} rule {worst.rule}", page, indent="")
     if not report.everything:
         yield from _labelled("More", "add --all; --format html to look through", page, indent="")
 
@@ -102,12 +131,14 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
     first, apart = cause.shown, len(cause.exposures) > 1
     yield from _folded(f"{number}. {_title(cause)}", page, style="bold", after=INDENT)
     head = Text(INDENT)
-    head.append(one_line(cause.rule), "dim")
+    head.append(f"rule {one_line(cause.rule)}", "dim")
     head.append(f"  {', '.join((counted(len(cause.findings), 'place'), *_models(cause.findings)))}")
     yield _cut(head, page)
     if not cause.uniform:
         others = "below" if report.everything else "with --all"
-        yield from _labelled("Said of", f"{_short(first)}; of the others {others}", page)
+        yield from _labelled(
+            "Example", f"{_short(first)}; the others in their own words {others}", page
+        )
     yield from _labelled("What", sentence(first.message), page)
     yield from _labelled("Who sums", sentence(first.sums), page)
     yield from _labelled("Repair", sentence(first.fix), page)
@@ -116,7 +147,7 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
         yield from _labelled(
             "Reach", f"{reach}; {settings(cause.takes)}" if cause.takes else reach, page
         )
-    yield from _labelled("Launch", " ".join(map(one_line, cause.launch)), page)
+    yield from _launched(cause.launch, page)
     for need in cause.needs:
         yield from _labelled("Needs", sentence(need), page)
     if apart:
@@ -128,7 +159,7 @@ def block(report: Report, cause: Cause, page: Page, *, number: int) -> Iterator[
         yield from counts_lines(first, page, indent=INDENT)
     yield from code_lines(report, first, page, indent=INDENT)
     for exposure in cause.exposures:
-        if apart:
+        if exposure != cause.exposures[0]:
             yield from _terms(exposure, cause, page)
         yield from _places(report, exposure, cause, page)
         if report.everything:
@@ -140,21 +171,28 @@ def _terms(exposure: Exposure, cause: Cause, page: Page) -> Iterator[Text]:
     """What some of a cause's places take; of the first ones the cause has said it."""
     head = Text(INDENT)
     head.append(exposure.reach or rule(cause.rule).level, TONES[exposure.reach])
-    head.append(f"  {share(len(exposure.findings), len(cause.findings))}")
-    first = exposure == cause.exposures[0]
-    yield _cut(head.append(", as above" if first else ""), page)
-    if not first:
-        yield from _labelled("Launch", " ".join(map(one_line, exposure.launch)), page)
-        for need in exposure.needs:
-            yield from _labelled("Needs", sentence(need), page)
+    yield _cut(head.append(f"  {share(len(exposure.findings), len(cause.findings))}"), page)
+    yield from _launched(exposure.launch, page)
+    for need in exposure.needs:
+        yield from _labelled("Needs", sentence(need), page)
 
 
-def _rest(causes: Sequence[Cause], page: Page, *, whole: int) -> Iterator[Text]:
-    """The causes after the first `whole`, two lines each."""
-    yield Text(f"{counted(len(causes) - whole, 'cause')} more, whole with --all", "bold")
-    for number, cause in enumerate(causes[whole:], start=whole + 1):
+def _in_rest(cause: Cause, page: Page, *, number: int) -> Iterator[Text]:
+    """A cause that is not shown whole; its launch is, which is said nowhere else.
+
+    Nothing where the first screen has said it all.
+    """
+    head, *others = _in_short(cause, page, number=number)
+    cut = bool(cause.launch) and head.plain.endswith("…")
+    if number <= FIRST_SCREEN and not cut:
+        return
+    if not cause.launch:
         yield _cut(Text(f"{number:>2} {_title(cause)}"), page)
-        yield _cut(Text(f"{INDENT}{_where(cause, page)}", "dim"), page)
+        yield _cut(Text(f"{INDENT}{_where(cause, page)}"), page)
+        return
+    yield from (_head(cause, number=number) if cut else head, *others)
+    if cut:
+        yield from _launched(cause.launch, page)
 
 
 def finding_lines(finding: Finding, page: Page, *, known: str) -> Iterator[Text]:
@@ -197,8 +235,9 @@ def _where(cause: Cause, page: Page) -> str:
 
 def _first_places(cause: Cause, page: Page) -> str:
     """The first few places of the launch that is said, and how many more there are."""
-    names = [_short(finding) for finding in cause.exposures[0].findings]
-    others = len(cause.findings) - len(names)
+    findings = cause.exposures[0].findings
+    names = list(dict.fromkeys(map(_short, findings)))
+    others = len(cause.findings) - len(findings)
     apart = f"; {others} {REST}" if others else ""
     room = page.width - len(INDENT) - len(", and 999 more") - len(apart)
     shown = names[:1]
@@ -231,9 +270,11 @@ def _places(report: Report, exposure: Exposure, cause: Cause, page: Page) -> Ite
         return
     every = [finding for finding in cause.findings if finding.file]
     folder = commonpath([str(one.file).rpartition("/")[0] for one in every])
-    names = [one_line(place(one)).removeprefix(f"{folder}/") for one in files]
+    # one layer may be wrong in several ways
+    names = list(dict.fromkeys(one_line(place(one)).removeprefix(f"{folder}/") for one in files))
     if exposure == cause.exposures[0]:
-        yield from _labelled("Places", f"in {folder}" if folder else "", page)
+        some = "" if len(files) == len(every) else f"{len(files)} of {len(every)}, "
+        yield from _labelled("Places", f"{some}in {folder}" if folder else "", page)
     room = page.width - len(INDENT) - LABEL
     width = max(len(one_line(place(one)).removeprefix(f"{folder}/")) for one in every) + 2
     columns = max(room // width, 1)
@@ -271,6 +312,26 @@ def _labelled(
         line.append(f"{'' if index else label:<{width}}", "dim")
         line.append(piece)
         yield line
+
+
+def _launched(launch: Sequence[str], page: Page) -> Iterator[Text]:
+    """A launch, an option never apart from its value: each line can be copied."""
+    options: list[str] = []
+    for word in map(one_line, launch):
+        if options and not word.startswith("-") and options[-1].startswith("-"):
+            options[-1] += f" {word}"
+        else:
+            options.append(word)
+    room = page.width - len(INDENT) - LABEL
+    lines = [""]
+    for option in options:
+        joined = f"{lines[-1]} {option}".lstrip()
+        if len(joined) <= room:
+            lines[-1] = joined
+        else:
+            lines.append(option)
+    for index, line in enumerate(filter(None, lines)):
+        yield from _labelled("" if index else "Launch", line, page)
 
 
 def _pieces(words: str, room: int) -> list[str]:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from verify.report.render.page import Page
 from verify.report.render.words import link, printable
-from verify.report.report import Finding, Report
+from verify.report.report import LEAVES, Finding, Report
 
 MARK = ">"
 MOST_PLACES = 3  # where the sum is made, where it is handed over, where it is summed again
@@ -21,8 +21,8 @@ def code_lines(report: Report, finding: Finding, page: Page, *, indent: str) -> 
         head.append(f"  {printable(what)}", "dim")
         head.truncate(page.width, overflow="ellipsis")
         lines = report.code.get(file, {})
-        numbers = [n for n in range(line - 1, line + 2) if n in lines]
-        if not numbers:
+        numbers = [n for n in range(line - 1, line + 2) if n == line or lines.get(n, "").strip()]
+        if line not in lines:
             continue
         yield head
         yield from _numbered(lines, numbers, line, page, indent)
@@ -32,7 +32,8 @@ def shown_places(finding: Finding) -> Iterator[tuple[str, int, str]]:
     """The places worth seeing: the finding's own and those that hand over or sum again."""
     if finding.file is None or not finding.line:
         return
-    yield finding.file, finding.line, "here"
+    built = any(one.what == LEAVES for one in finding.related)
+    yield finding.file, finding.line, "here it is built" if built else "here"
     others = [one for one in finding.related if one.what.startswith(("hands", "sums"))]
     for one in others[: MOST_PLACES - 1]:
         yield one.file, one.line, one.what

@@ -11,6 +11,7 @@ from verify.report.report import Finding
 
 TITLE = "in rank"
 LACKING = "-"
+RIGHT = "1 is right"
 
 
 def counts_lines(finding: Finding, page: Page, *, indent: str) -> Iterator[Text]:
@@ -50,4 +51,4 @@ def _verdict(finding: Finding) -> str:
     said += [f"{often} of {len(flat)} too often"] if often else []
     said += [OTHERS] if is_mixed(finding) else []
     whose = f"; counted for {finding.counts_of}" if finding.counts_of else ""
-    return (", ".join(said) or "each once") + whose
+    return (f"{RIGHT}; {', '.join(said)}" if said else "each once") + whose

@@ -41,7 +41,7 @@ def _cause(cause: Cause, number: int) -> str:
     first = cause.shown
     lines = [
         f"**{number}. {text(cause.title)}** {code(cause.rule)}",
-        *(() if cause.uniform else (f"Said of {code(cut(place(first), LONGEST))}:",)),
+        *(() if cause.uniform else (f"Example {code(cut(place(first), LONGEST))}:",)),
         *(text(cut(part, LONGEST)) for part in (first.message, first.sums) if part),
         *((f"Repair: {text(cut(first.fix, LONGEST))}",) if first.fix else ()),
     ]

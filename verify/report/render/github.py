@@ -28,14 +28,18 @@ def render(report: Report) -> str:
 
 
 def worst_first(report: Report) -> list[Finding]:
-    """One of each cause, the worst cause first; then the rest in the same order.
+    """By level; of one level first one of each cause, then the rest, wrong by the most first.
 
-    Among a cause's findings those that are wrong by the most.
+    No milder finding takes a worse one's place, and no cause all those of its level.
     """
     causes = [sorted(cause.findings, key=_order) for cause in causes_of(report.findings)]
-    first = sorted((one[0] for one in causes), key=lambda finding: _order(finding)[:2])
-    rest = [finding for one in causes for finding in one[1:]]
-    return [*first, *sorted(rest, key=lambda finding: _order(finding)[:2])]
+    ranked = [(number > 0, finding) for one in causes for number, finding in enumerate(one)]
+
+    def rank(pair: tuple[bool, Finding]) -> tuple[int, bool, int]:
+        level, wrongness, *_ = _order(pair[1])
+        return level, pair[0], wrongness
+
+    return [finding for _, finding in sorted(ranked, key=rank)]
 
 
 def _order(finding: Finding) -> tuple[int, int, str, int]:

@@ -26,6 +26,11 @@ _COUNTS = {
     "hang": "a rank waits for others that never come",
     "cannot run": "nothing is known: what the code needs is not here",
 }
+_LAUNCHES = {
+    "conditional": "wrong where what it needs is so, which nobody has seen",
+    "partial": "what one rank has of a sum over ranks",
+    "stage boundary": "the code between a layer's parts that sums and moves tensors",
+}
 _SHAPES = {
     "open-coded": "each model writes out when its block sums",
     "helper-arguments": "models ask one function whether to skip a sum, and hand it the flags",
@@ -48,6 +53,7 @@ _READINGS = {
     "conditional": "true under one reading only",
 }
 _VERDICTS = {
+    "guarded wrongly": "sums or skips under a wrong condition, by itself",
     "covered": "skips where a later step sums, and sums where none does",
     "self-contained": "no later step sums what it puts out",
     "unresolved": "the code cannot be followed: not known to be right",
@@ -64,7 +70,7 @@ _ANSWERS = {
 WORDS: Mapping[str, Mapping[str, str]] = {
     "report": {**_READINGS, "site": _CAUSES["site"], "guard": _CAUSES["guard"]},
     "explain": {**_READINGS, "site": _CAUSES["site"]},
-    "scan": {**_SHAPES, **_CAUSES, **_VERDICTS},
+    "scan": {**_SHAPES, **_CAUSES, **_LAUNCHES, **_VERDICTS},
     "prove": {**_CAUSES, **_COUNTS, **_SUBJECTS, "case": "one subject on one deployment"},
     "replay": {**_CAUSES, **_COUNTS, "disagreement": "prove counts otherwise than was executed"},
     "gpu_tests": {**_COUNTS, "ledger": _READINGS["ledger"]},
@@ -104,5 +110,6 @@ def _texts(report: Report, sections: tuple[Section, ...]) -> Iterator[str]:
                 yield "row"
     for finding in report.findings:
         yield from ("cause", "finding", finding.message, finding.sums, finding.fix)
+        yield from (finding.reach or "", "partial" if finding.counts else "")
         if report.everything or finding.deployment:
             yield shown_by(finding)

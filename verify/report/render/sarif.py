@@ -10,13 +10,14 @@ from verify.report import about
 from verify.report.causes import id_of, level_of
 from verify.report.fingerprint import fingerprints
 from verify.report.render.words import one_line, place, printable, shown_by
-from verify.report.report import NOT_ANALYSED, SUMS_FIRST, Finding, Json, Report
+from verify.report.report import NOT_ANALYSED, SUMS_FIRST, SUMS_UP, Finding, Json, Report
 from verify.report.rules import Rule, rule
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 # what happens to a sum that two places add up
+ADDS = "adds to what is summed up later"
 TWICE = ("double", "twice", "combined", "backend")
 FINGERPRINT = "moeAllreduceVerify/v1"
 
@@ -118,7 +119,9 @@ def _flow(finding: Finding, report: Report) -> dict[str, Json]:
         return {}
     steps = [(other.what, other.file, other.line) for other in finding.related]
     earlier = [step for step in steps if step[0].startswith(SUMS_FIRST)]
-    own = ("sums up again" if earlier else "sums up", finding.file, finding.line or 1)
+    later = any(what == SUMS_UP for what, *_ in steps)
+    does = "sums up again" if earlier else ADDS if later else "sums up"
+    own = (does, finding.file, finding.line or 1)
     steps = [*earlier, own, *(step for step in steps if step not in earlier)]
     locations: list[Json] = [
         {

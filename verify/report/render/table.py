@@ -29,6 +29,7 @@ from verify.report.render.words import (
 )
 from verify.report.report import Finding, GridSection, RanksSection, Report, Section, TableSection
 
+MOST_LINES = 292  # of a text: with its summary, which is folded on a terminal, 300
 BETWEEN = 3  # characters between two columns
 
 
@@ -36,9 +37,6 @@ def render(report: Report, *, on: Page | None = None) -> str:
     """The report as text; escape sequences only on a page with colour."""
     on = on or page()
     blocks = [_folded(one_line(report.title), on)]
-    if report.findings:
-        # without a blank line between: six causes and what to type are 24 lines
-        blocks[0] += "\n" + written(cause_lines(report, on), on).rstrip("\n")
     sections = tuple(
         section
         for section in report.sections
@@ -50,6 +48,12 @@ def render(report: Report, *, on: Page | None = None) -> str:
     words = glossary(report, sections=sections)
     if words:
         blocks.append("\n".join(_meanings(words, on)))
+    if report.findings:
+        # with a blank line between two of them
+        others = sum(block.count("\n") + 2 for block in blocks) - 1
+        room = inf if report.everything else MOST_LINES - others
+        # without a blank line between: six causes and what to type are 24 lines
+        blocks[0] += "\n" + written(cause_lines(report, on, room=room), on).rstrip("\n")
     return "\n\n".join(blocks) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,14 @@ def test_variables_reach_the_source_and_only_those_asked_for(altered, small_serv
     assert "invalid literal for int() with base 10: 'x'" in capsys.readouterr().err
     assert main(asked) == 0
     assert "invalid literal" not in capsys.readouterr().out
+
+
+def test_text_shows_the_layer_that_is_wrong(altered, capsys):
+    source = altered("models/oak.py", "if not use_reduce_scatter:", "if True:")
+    assert main(["replay", str(source), "--world-size", "2", "--deployment", DECODE, "-q"]) == 1
+    shown = capsys.readouterr().out
+    assert "  here\n" in shown
+    assert re.search(r"\n   > +\d+  class OakDecoderLayer", shown)
 
 
 def test_a_source_that_ends_the_process_is_a_result_not_an_end(altered, replay):

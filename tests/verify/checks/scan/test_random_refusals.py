@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from verify.checks.scan.server import recall
 from verify.checks.scan.server.arguments import Arguments
+from verify.checks.scan.server.follow import RefusedError
 from verify.checks.scan.server.models import Model
 from verify.engines.sglang.library import LIBRARY
 from verify.engines.sources import open_source
@@ -321,6 +322,30 @@ def test_name_that_begins_with_the_one_that_is_asked_for_is_told_apart(tmp_path)
         told = {arguments.told_apart(model) for model in models}
         refused = [arguments.follow({}, model).refused is not None for model in models]
     assert (refused, len(told)) == ([True, False, False], 3)
+
+
+REFUSES = """
+def refuse(stage):
+    if stage.own == "oak":
+        raise NotImplementedError
+"""
+
+
+def test_what_is_said_of_a_stage_is_said_of_equal_ones_only(tmp_path: Path) -> None:
+    file = tmp_path / "sglang" / "srt" / "stages.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(REFUSES)
+    refused = []
+    with open_source(str(tmp_path)) as tree:
+        index = Index(tree, LIBRARY)
+        follower = recall.Recaller(index, {}, shared=())
+        function = index.module("sglang/srt/stages.py").lookup("refuse")
+        for own in ("elm", "oak", "elm", "oak"):
+            try:
+                follower.asked_about(function, {"own": own})
+            except RefusedError:
+                refused.append(own)
+    assert refused == ["oak", "oak"]
 
 
 def by_python(record, options, architecture):

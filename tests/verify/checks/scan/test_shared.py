@@ -351,6 +351,15 @@ def test_number_that_is_not_the_least_contradicts_nothing() -> None:
     assert {(), ("one",), ("two",), ("one", "two")} == found
 
 
+NORM_SUMMED = """if apply_flashinfer_allreduce_fusion(1) and hasattr(layernorm, "fused"):
+                hidden_states = layernorm.forward_with_allreduce_fusion(hidden_states)
+                handled = True
+            if not handled:"""
+OTHER_SUMMED = NORM_SUMMED.replace("flashinfer_allreduce", "aiter_all_reduce").replace(
+    "if not handled", "if True"
+)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "needs"),
     [
@@ -362,6 +371,8 @@ def test_number_that_is_not_the_least_contradicts_nothing() -> None:
         # left to the next layer for want of a kernel, too
         (" and not self.is_last_layer", " and True", "fused all-reduce's kernels"),
         (f"{APPLIES}(batch) and not self", f"not {APPLIES}(batch) or self", ""),
+        # what a fused norm has summed is summed again: only where there is one
+        (NORM_SUMMED, OTHER_SUMMED, "fused all-reduce's kernels"),
     ],
 )
 def test_broken_duty_says_what_it_takes_to_show(

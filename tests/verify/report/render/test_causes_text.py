@@ -1,13 +1,15 @@
 """The first screen says what is wrong, where and what to type; drawings say what words say."""
 
+import sys
 from dataclasses import replace
+from itertools import takewhile
 
 import pytest
 
 from verify.report.render import table
 from verify.report.render.counts_text import counts_lines
 from verify.report.render.page import Page
-from verify.report.report import Finding, Related, Report
+from verify.report.report import LEAVES, Finding, Related, Report, TableSection
 
 PAGE = Page(width=80)
 EMPTY = Report(command="scan", title="t", summary="s", payload={}, sections=(), findings=())
@@ -66,8 +68,15 @@ def test_a_block_says_what_who_and_what_to_do_with_the_source():
 
 def test_counts_are_drawn_where_there_are_some():
     text = "\n".join(shown(replace(OAK, counts=((1, 0), (0, 1)))))
-    assert "   partial of 0  1  -\n   partial of 1  -  1\n   2 of 4 missing (-)" in text
+    assert "   partial of 0  1  -\n   partial of 1  -  1\n   1 is right; 2 of 4 missing (-)" in text
     assert "partial of" not in "\n".join(shown(OAK))
+
+
+def test_what_to_type_is_called_as_it_was_called(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/moe-allreduce-verify", "scan"])
+    assert "Rule 1   moe-allreduce-verify rule lost-addend" in shown(OAK)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/verify/__main__.py", "scan"])
+    assert "Rule 1   python -m verify rule lost-addend" in shown(OAK)
 
 
 def test_one_is_singular():
@@ -86,9 +95,9 @@ def test_all_shows_each_finding_by_itself():
     ("counts", "words"),
     [
         (((1, 1), (1, 1)), "each once"),
-        (((1, 0), (0, 1)), "2 of 4 missing (-)"),
-        (((2, 2), (2, 2)), "4 of 4 too often"),
-        (((2, 0), (1, 1)), "1 of 4 missing (-), 1 of 4 too often"),
+        (((1, 0), (0, 1)), "1 is right; 2 of 4 missing (-)"),
+        (((2, 2), (2, 2)), "1 is right; 4 of 4 too often"),
+        (((2, 0), (1, 1)), "1 is right; 1 of 4 missing (-), 1 of 4 too often"),
     ],
 )
 def test_a_drawing_says_what_the_words_say(counts, words):
@@ -102,7 +111,7 @@ def test_a_drawing_says_what_the_words_say(counts, words):
 def test_mixed_says_that_other_tokens_are_in_it():
     mixed = replace(OAK, kind="mixed", counts=((2, 2), (2, 2)))
     lines = [line.plain for line in counts_lines(mixed, PAGE, indent="")]
-    assert lines[-1] == "4 of 4 too often, other tokens are in the sums as well"
+    assert lines[-1] == "1 is right; 4 of 4 too often, other tokens are in the sums as well"
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -110,7 +119,7 @@ def test_counts_of_one_token_say_so(width):
     finding = replace(OAK, counts=((1, 1), (0, 0)), counts_of="a token of rank 0")
     lines = [line.plain for line in counts_lines(finding, Page(width=width), indent="   ")]
     assert " ".join(" ".join(lines[3:]).split()) == (
-        "2 of 4 missing (-); counted for a token of rank 0"
+        "1 is right; 2 of 4 missing (-); counted for a token of rank 0"
     )
     assert max(map(len, lines)) <= width
 
@@ -170,6 +179,58 @@ def test_many_causes_are_300_lines_with_each_one_named():
     assert everything.count("\n   Repair ") == 40
     assert "whole with --all" not in everything
     assert "h/Block.forward" in everything
+
+
+def test_what_is_not_shown_whole_still_says_its_launch():
+    launch = ("--tp-size", "4", *(word for n in range(8) for word in (f"--option-{n}", "value")))
+    many = [replace(OAK, takes=(f"x{n} > 1",), launch=launch) for n in range(40)]
+    lines = shown(*many)
+    (head,) = [place for place, line in enumerate(lines) if line.endswith("whole with --all")]
+    said = " ".join(" ".join(lines[head:]).split())
+    whole = sum(line.startswith("   Repair ") for line in lines)
+    assert said.count(" ".join(launch)) == 40 - whole
+
+
+def test_what_the_first_screen_has_said_is_not_said_again():
+    lines = shown(*(replace(OAK, takes=(f"x{n} > 1",), message="word " * 1500) for n in range(10)))
+    (head,) = [place for place, line in enumerate(lines) if "whole with --all" in line]
+    assert lines[head] == "9 causes more, whole with --all; up to 6 above"
+    assert lines[head + 1] == " 7 option  1 place  --tp-size 2 --x-size 2"
+    assert lines[head + 2].endswith("(x6 above 1)")
+
+
+@pytest.mark.parametrize("rows", [1, 100, 150])
+def test_a_text_is_as_long_as_it_may_be_whatever_else_it_holds(rows):
+    table = TableSection(title="T", columns=("n",), rows=tuple((str(n),) for n in range(rows)))
+    lines = shown(*many_without_a_place(40), sections=(table,))
+    assert 280 <= len(lines) <= 292
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_an_option_stands_beside_its_value(width):
+    launch = ("NAME=1", "--a2a-backend", "deepep", "--runner", "deep_gemm", "--flag", "--n", "2")
+    report = replace(EMPTY, findings=(replace(OAK, launch=launch),))
+    lines = table.render(report, on=Page(width=width)).splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("   Launch "))
+    further = takewhile(lambda line: line.startswith(" " * 12), lines[start + 1 :])
+    said = [line[12:] for line in (lines[start], *further)]
+    assert " ".join(said).split() == list(launch)
+    for option in ("--a2a-backend deepep", "--runner deep_gemm", "--n 2"):
+        assert any(option in line for line in said)
+
+
+def test_a_line_that_builds_says_so():
+    inner = Related(file="sglang/srt/models/oak.py", line=1, what=LEAVES)
+    assert "   sglang/srt/models/oak.py:2  here" in shown(OAK)
+    built = shown(replace(OAK, related=(*OAK.related, inner)))
+    assert "   sglang/srt/models/oak.py:2  here it is built" in built
+
+
+def test_ways_to_be_wrong_at_one_place_name_it_once():
+    twice = shown(OAK, replace(OAK, row="0001"))
+    assert " 1 option  2 places  --tp-size 2 --x-size 2" in twice
+    assert "   oak.py:2" in twice
+    assert "            oak.py:2" in twice
 
 
 def test_one_cause_is_shown_however_long_it_is():

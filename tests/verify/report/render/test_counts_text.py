@@ -16,7 +16,7 @@ def test_a_column_a_rank_and_a_line_a_partial_sum():
     head, *partials, said = drawn(((1, 2), (0, 1)))
     assert head.split() == ["in", "rank", "0", "1"]
     assert [line.split()[3:] for line in partials] == [["1", "-"], ["2", "1"]]
-    assert said == "1 of 4 missing (-), 1 of 4 too often"
+    assert said == "1 is right; 1 of 4 missing (-), 1 of 4 too often"
 
 
 @pytest.mark.parametrize("counts", [((), (1, 1)), ((), ())])

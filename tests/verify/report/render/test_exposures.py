@@ -90,4 +90,4 @@ def test_words_of_one_place_are_not_said_of_the_others(format_name, part):
     findings = (FIRST, replace(FIRST, file="sglang/srt/models/m1.py", **{part: own[part]}))
     for shown, marked in ((findings, True), ((FIRST, findings[0]), False)):
         text = render(replace(REPORT, findings=shown), format_name=format_name)
-        assert ("Said of" in text) is marked
+        assert ("Example" in text) is marked

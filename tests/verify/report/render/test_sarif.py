@@ -14,7 +14,7 @@ from sarif import loader
 
 from verify.report import about
 from verify.report.render.sarif import FINGERPRINT, render
-from verify.report.report import SUMS_FIRST, Finding, Related, Report
+from verify.report.report import SUMS_FIRST, SUMS_UP, Finding, Related, Report
 from verify.report.rules import RULES
 
 if sys.version_info >= (3, 11):
@@ -180,6 +180,15 @@ def test_what_sums_first_comes_first_in_a_flow(validator):
         "sums up first",
         "sums up again",
     ]
+
+
+def test_what_is_summed_later_is_no_sum_itself(validator):
+    summed = Related(file="sglang/srt/layers/ops.py", line=4, what=SUMS_UP)
+    log = log_of(report_of(finding(kind="double", related=(*RELATED[:1], summed))))
+    validator.validate(log)
+    (flow,) = log["runs"][0]["results"][0]["codeFlows"][0]["threadFlows"]
+    steps = [step["location"]["message"]["text"] for step in flow["locations"]]
+    assert (steps[0], steps[-1]) == ("adds to what is summed up later", "sums it up")
 
 
 def test_what_nobody_sums_is_no_flow():

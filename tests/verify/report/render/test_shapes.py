@@ -1,5 +1,6 @@
 """Odd but legal values: nothing, one of everything, many flags, many ranks, many sites."""
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -136,9 +137,9 @@ def test_annotations_are_worst_first_and_ten(sample_report):
     stale = Finding(rule="stale-expectation", message="stale")
     many = replace(sample_report, findings=(stale, *(lost,) * 8, *(double,) * 4))
     lines = render(many, format_name="github").splitlines()
-    # one of each cause, then the rest
+    # of one level one of each cause, then the rest
     assert [line.partition("title=")[2].partition("%")[0] for line in lines[:10]] == (
-        ["missing-skip", "lost-sum", "stale-expectation"] + ["missing-skip"] * 3 + ["lost-sum"] * 4
+        ["missing-skip", "lost-sum"] + ["missing-skip"] * 3 + ["lost-sum"] * 5
     )
     assert lines[10:] == [
         "::notice title=moe-allreduce-verify::3 more findings; the job summary has all"
@@ -157,6 +158,20 @@ def test_reach_makes_annotations_quieter_and_later():
     lines = render(replace(EMPTY, findings=(hard, some, easy)), format_name="github").splitlines()
     assert [line.partition(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
     assert "m2.py" in lines[0]
+
+
+def test_no_milder_annotation_takes_a_worse_one_s_place():
+    counts = ((0, 1), (1, 0))
+    mild = tuple(
+        finding_at(n, takes=(f"x{n}",), reach="conditional", counts=counts) for n in (0, 1)
+    )
+    some = tuple(finding_at(n, takes=(f"y{n % 2}",), reach="option") for n in range(2, 8))
+    bad = tuple(finding_at(n, reach="default", takes=("z",)) for n in range(8, 12))
+    report = replace(EMPTY, findings=(*mild, *some, *bad))
+    files = re.findall(r"/(m\d+)\.py", render(report, format_name="github"))
+    assert set(files[:4]) == {"m8", "m9", "m10", "m11"}
+    assert set(files[4:6]) == {"m2", "m3"}
+    assert set(files) == {f"m{n}" for n in range(2, 12)}
 
 
 def test_what_annotations_leave_out_is_in_the_job_summary():

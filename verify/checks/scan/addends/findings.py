@@ -11,6 +11,7 @@ from verify.checks.scan.environment import variables
 from verify.checks.scan.findings import (
     BACKEND,
     LOCAL_ROWS,
+    LOST,
     handed_over,
     related,
     shown_conditions,
@@ -24,7 +25,7 @@ from verify.engines.sources import reading
 from verify.interpreter.index import Class, Index
 from verify.interpreter.values import Place
 from verify.logic.truth import table_bits
-from verify.report.report import Finding, Related
+from verify.report.report import LEAVES, SUMS_UP, Finding, Related
 
 ENGINE = reading()
 FLAGS, ROLES, HOLDS, SAID = ENGINE.flags, ENGINE.roles, ENGINE.constraints, ENGINE.said
@@ -37,6 +38,7 @@ WORDS: Mapping[Cause, re.Pattern[str]] = {
     "local-work": HOLDS.attention_group,
     "backend": ASKED,
     "unmoved": ASKED,
+    "unsent": ASKED,
     "copies": HOLDS.attention_group,
     "own-copies": HOLDS.copies,
     "context": HOLDS.copies,
@@ -47,11 +49,14 @@ UNSAID: Mapping[Cause, str] = {
     "local-work": "attention data parallelism, of which this model's code says nothing",
     "backend": "an all-to-all backend, of which this model's code says nothing",
     "unmoved": "an all-to-all backend, of which this model's code says nothing",
+    "unsent": "an all-to-all backend, of which this model's code says nothing",
     "copies": "attention context parallelism, of which this model's code says nothing",
     "own-copies": "attention context parallelism, of which this model's code says nothing",
     "context": "attention context parallelism, of which this model's code says nothing",
     "dense": "a model without routed experts, for which the option is not meant",
 }
+# what is wrong with them is that, or over which ranks, they are summed up afterwards
+SUMMED = ("replicated-addend", "group-too-narrow")
 # the device that a launch is for unless it says otherwise
 USUAL = {"cuda"}
 Key = tuple[str, Place]
@@ -205,6 +210,8 @@ def rule_of(fault: Fault) -> str:
         return "sharded-dense"
     if fault.cause in get_args(Local):
         return LOCAL_ROWS
+    if fault.cause == "unsent":
+        return LOST
     return RULES[fault.kind]
 
 
@@ -244,6 +251,7 @@ def _finding(broken: Broken) -> Finding:
     if fault.summed:
         by = fault.summed
         taker = f"{by.collective} in {ENGINE.local(by.file)}:{by.line}"
+    completed = fault.completed if broken.rule in SUMMED else None
     return Finding(
         rule=broken.rule,
         message=what.format(consumer=taker, where=where),
@@ -262,6 +270,7 @@ def _finding(broken: Broken) -> Finding:
         related=(
             *_built(fault.places, place),
             *handed_over(fault.consumer),
+            *((related(completed, SUMS_UP),) if completed else ()),
         ),
     )
 
@@ -270,16 +279,16 @@ def _built(places: tuple[Place, ...], own: Place) -> Iterator[Related]:
     """The calls around the finding's place, which is one of them: outer ones, then inner ones."""
     at = places.index(own)
     yield from (related(place, "builds what holds it") for place in places[:at])
-    yield from (related(place, "leaves the partial sum") for place in places[at + 1 :])
+    yield from (related(place, LEAVES) for place in places[at + 1 :])
 
 
 def _where(broken: Broken) -> str:
     match broken.fault.cause:
         case "dispatched":
             return SAID.combined
-        case "backend" | "unmoved" as cause:
+        case "backend" | "unmoved" | "unsent" as cause:
             named = " or ".join(sorted(broken.backends))
-            moves = ", which moves no tokens to their experts" if cause == "unmoved" else ""
+            moves = "" if cause == "backend" else ", which moves no tokens to their experts"
             return (
                 f"with the all-to-all backend {named} (which of them the server takes for this "
                 f"model was not read){moves}"
@@ -311,6 +320,7 @@ TAKES: Mapping[Cause, tuple[str, ...]] = {
     "dispatched": (ROLES.combines,),
     "backend": BACKEND,
     "unmoved": BACKEND,
+    "unsent": BACKEND,
     "local-work": (f"{ENGINE.launches.local_size} > 1",),
     "dense": ("moe_dense_tp_size == 1",),
     "split": ("moe_ep_size > 1", "moe_tp_size > 1"),
@@ -363,6 +373,11 @@ MESSAGES: Mapping[str, tuple[str, str]] = {
         "{where}, rows that only this rank has are summed up",
         "the sum runs over ranks that hold other tokens",
     ),
+    "lost-sum": (
+        "{where}, each rank gives its own experts its own rows, and no others",
+        "nobody: {consumer} takes what comes out for complete, so that each token is without "
+        "other ranks' experts",
+    ),
     "sharded-dense": (
         "{where}, a dense MLP works on rows that only this rank has, but this one is sharded",
         "nobody, or other ranks' tokens are summed: {consumer} takes the MLP's output for complete",
@@ -375,5 +390,6 @@ FIXES: Mapping[str, str] = {
     "group-too-narrow": "sum it up over the group that it is sharded over",
     "group-too-wide": "sum it up over the expert and the MoE tensor-parallel group",
     "sums-local-rows": "do not sum, and do not leave a sum, where rows are rank-local",
+    "lost-sum": "move the tokens to their experts, or refuse the backend for this model",
     "sharded-dense": "build it replicated where the flag is set, or refuse the flag for this model",
 }

@@ -10,6 +10,7 @@ copy of the experts (`moe_dp_size` 1).
 
 from collections.abc import Iterable, Iterator
 
+from verify.checks.scan.addends.completion import BROUGHT, as_declared
 from verify.checks.scan.addends.judge import Fault, Judge
 from verify.checks.scan.addends.machine import AddendMachine
 from verify.checks.scan.judge import SIZE_OF
@@ -17,7 +18,6 @@ from verify.engines.sources import reading
 from verify.engines.traits import Coverage, ReductionGroups
 from verify.interpreter.state import Sink
 from verify.interpreter.values import (
-    NONE,
     Axis,
     Const,
     Part,
@@ -33,8 +33,6 @@ from verify.logic.diagrams import FALSE, Cond
 ENGINE = reading()
 ROLES, ATOMS = ENGINE.roles, ENGINE.atoms
 COPIES = "moe_dp_size > 1"
-# a stage that brings it is summed by it, and not over the group that the stage is declared with
-BROUGHT = "sum_impl"
 
 
 def wrong_groups(
@@ -142,7 +140,7 @@ class GroupJudge(Judge):
         coverage = self.groups.moe_output
         narrow_sink = FALSE
         brought = taker.setting(BROUGHT) if taker is not None else None
-        declared = _as_declared(brought)
+        declared = as_declared(brought)
         if sink.kind == "boundary" and coverage is not None and sparse is not None and declared:
             left = logic.both(self.machine.truth(sparse), logic.negation(coverage.whole))
             narrow_sink = logic.both(sink.sums, left)
@@ -151,16 +149,19 @@ class GroupJudge(Judge):
         case = logic.all_of(self._copies(), not_fused, sink.when, routed)
         # one layer may be called on several paths
         narrow: dict[tuple[Place, ...], Cond] = {}
+        itself: dict[tuple[Place, ...], Place] = {}
         wide: dict[Place, Cond] = {}
         given: dict[Place, Cond] = {}
         for part in sink.parts:
             if part.axes == ("TP",) and part.born:
-                some = [c for p, c in part.reduced.items() if {"EP", "MOE_TP"} & set(p.axes)]
-                summed = logic.any_of(narrow_sink, *some)
+                some = {p: c for p, c in part.reduced.items() if {"EP", "MOE_TP"} & set(p.axes)}
+                summed = logic.any_of(narrow_sink, *some.values())
                 whole = logic.any_of(*_done(part, None))
                 when = logic.all_of(part.present, summed, logic.negation(whole))
                 places = self.machine.built.get(part.origin, (part.place,))
                 narrow[places] = logic.either(narrow.get(places, FALSE), when)
+                if narrow_sink == FALSE and some:
+                    itself.setdefault(places, next(iter(some)))
             elif part.axes == ("EP", "MOE_TP") and part.born:
                 owed = logic.both(part.present, logic.negation(part.arrives))
                 for place, cond in part.reduced.items():
@@ -171,18 +172,13 @@ class GroupJudge(Judge):
                     when = logic.all_of(owed, cond, sink.sums)
                     given[place] = logic.either(given.get(place, FALSE), when)
         for places, when in narrow.items():
-            yield from self._fault("narrow", "copies", places, sink, logic.both(case, when))
+            fault = logic.both(case, when)
+            by = itself.get(places)
+            yield from self._fault("narrow", "copies", places, sink, fault, summed=by)
         for place, when in wide.items():
             yield from self._fault("wide", "own-copies", (place,), sink, logic.both(case, when))
         for place, when in given.items():
             yield from self._fault("wide", "copies", (place,), sink, logic.both(case, when))
-
-
-def _as_declared(brought: Value | None) -> bool:
-    """Whether a stage that brings this is summed over the group that it is declared with."""
-    if isinstance(brought, Primitive) and brought.kind == "own sum":
-        return brought.setting("run") == NONE
-    return brought in (None, NONE, Text("default"))
 
 
 def _done(part: Part, axis: Axis | None) -> Iterable[Cond]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from verify.checks.scan.addends.completion import completed_at
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.environment import READS
 from verify.checks.scan.judge import OWN_ROWS, SIZE_OF, smallest_row, with_tokens
 from verify.engines.sources import reading
 from verify.engines.traits import LocalRows
-from verify.interpreter.index import Class, Index
+from verify.interpreter.index import Class, Index, Module
 from verify.interpreter.state import Consumer, Sink
 from verify.interpreter.values import NONE, Place, Primitive, Truth
 from verify.logic.diagrams import FALSE, TRUE, Cond
@@ -37,11 +38,13 @@ Group = Literal["split", "declined", "copies", "fused-copies", "own-copies"]
 # what sums up rows that only this rank has: a fused norm, or a reduction of its own, of a dense
 # MLP, of a context rank's, or of experts beside a backend that moves no tokens
 Local = Literal["fused-local", "resummed", "context", "unmoved"]
+# experts beside such a backend whose sum nobody runs
+Unsent = Literal["unsent"]
 # what every expert-parallel rank has among its routed experts
 Fused = Literal["fused"]
-Cause = Rows | Group | Local | Fused
+Cause = Rows | Group | Local | Unsent | Fused
 # those that an all-to-all backend brings
-OF_BACKEND = ("backend", "unmoved")
+OF_BACKEND = ("backend", "unmoved", "unsent")
 WIDE = "tp_size > 1"
 BACKEND = ATOMS.no_dispatch.rpartition(".")[0]
 _RANK = re.compile(r"_rank\b|\brank\b|rank_in_group")
@@ -67,7 +70,7 @@ class Fault:
     table over the flags; `backends`: for which all-to-all backends; `conditions`: what else it
     needs; `platforms`: the kinds of device without which it is not; `meant`: whether the option is
     meant for a model that has it; `summed`: the layer's own reduction that completes it, where the
-    consumer does not.
+    consumer does not; `completed`: the line that completes it, where that is known.
     """
 
     kind: Kind
@@ -82,6 +85,7 @@ class Fault:
     platforms: tuple[str, ...] = ()
     meant: bool
     summed: Place | None = None
+    completed: Place | None = None
 
     @property
     def row(self) -> str:
@@ -183,8 +187,7 @@ class Judge:
             return
         # the routed experts' own reductions are another rule's business
         shared_places = {p for part in sink.parts if "EP" in part.axes for p in part.reduced}
-        # what is fused or reduce-scattered later was gathered
-        stays = logic.negation(logic.either(logic.atom(ROLES.fuses), logic.atom(ROLES.scatters)))
+        stays = self._stays()
         # one layer may be called on several paths: what holds on one of them needs no condition
         found: dict[tuple[Kind, Cause, tuple[Place, ...]], Cond] = {}
         for part in sink.parts:
@@ -207,6 +210,11 @@ class Judge:
                     found[key] = logic.either(found.get(key, FALSE), cond)
         for (kind, cause, places), cond in found.items():
             yield from self._fault(kind, cause, places, sink, cond)
+
+    def _stays(self) -> Cond:
+        """Where nothing is fused or reduce-scattered later, which was gathered then."""
+        fuses, scatters = (self.logic.atom(name) for name in (ROLES.fuses, ROLES.scatters))
+        return self.logic.negation(self.logic.either(fuses, scatters))
 
     def _cases(self, local: LocalRows, routed: Cond, *, own: bool) -> Iterator[tuple[Cause, Cond]]:
         """Why rows may be local: beside routed experts, or, for an MLP of its own, a dense one."""
@@ -275,6 +283,7 @@ class Judge:
             platforms=self._platforms(when, reach) if cause != "declined" else (),
             meant=cause != "dense" or self._beside(sink, places),
             summed=summed,
+            completed=summed or completed_at(self.machine, sink, when),
         )
 
     def _platforms(self, when: Cond, reach: Cond) -> tuple[str, ...]:
@@ -376,6 +385,27 @@ def moving_backends(index: Index) -> tuple[str, ...]:
     return _backends(index, _AS_NONE)
 
 
+def taken_for_none(index: Index, backend: str) -> Place | None:
+    """Where the experts' code asks for a backend together with none: it gets no dispatcher."""
+    for module in _experts(index):
+        for name, piece in module.pieces.items():
+            for asked in _AS_NONE.finditer(piece.text):
+                said = re.search(rf"\bis_{backend}\(", asked[0])
+                if said:
+                    before = piece.text[: asked.start() + said.start()]
+                    line = piece.line + before.count("\n")
+                    return Place(
+                        file=module.path,
+                        line=line,
+                        column=0,
+                        cls=None,
+                        method=name,
+                        collective=backend,
+                        axes=("EP",),
+                    )
+    return None
+
+
 @lru_cache(maxsize=2)
 def _backends(index: Index, unless: re.Pattern[str]) -> tuple[str, ...]:
     """The backends that experts ask about elsewhere than in `unless`."""
@@ -384,11 +414,15 @@ def _backends(index: Index, unless: re.Pattern[str]) -> tuple[str, ...]:
     if not isinstance(cls, Class):
         return ()
     named = tuple(name for name in _MEMBER.findall(cls.text) if name != "none")
-    folder = f"{ENGINE.library.layers}moe/"
     asked = {
-        name
-        for layer in filter(None, map(index.module, index.tree.under(folder)))
-        if layer.path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(layer.text)
-        for name in _MOVES.findall(unless.sub("", layer.text))
+        name for module in _experts(index) for name in _MOVES.findall(unless.sub("", module.text))
     }
     return tuple(name for name in named if name in asked) or named
+
+
+def _experts(index: Index) -> Iterator[Module]:
+    """The files of the experts' layers and of their dispatchers."""
+    for path in index.tree.under(f"{ENGINE.library.layers}moe/"):
+        module = index.module(path)
+        if module and (path.startswith(ENGINE.files.dispatchers) or _EXPERTS.search(module.text)):
+            yield module

@@ -3,11 +3,18 @@
 There a dense MLP is replicated, or a dispatcher has returned every row complete. A reduction, or
 the next layer's fused norm, then adds different tokens to each other (#19918). So does one of
 experts without a dispatcher: a backend that moves no tokens makes rows a rank's own all the same.
+Where nobody sums there either, a token is without the experts of other ranks.
 """
 
 from collections.abc import Iterator
 
-from verify.checks.scan.addends.judge import Fault, Judge, known_backends, moving_backends
+from verify.checks.scan.addends.judge import (
+    Fault,
+    Judge,
+    known_backends,
+    moving_backends,
+    taken_for_none,
+)
 from verify.checks.scan.addends.machine import SPARSE, AddendMachine
 from verify.checks.scan.judge import SIZE_OF
 from verify.engines.sources import reading
@@ -86,10 +93,23 @@ class LocalSumJudge(Judge):
         if sparse is None:
             return
         found: dict[Place, Cond] = {}
+        never = FALSE
         there = logic.all_of(sink.when, sparse, logic.atom(SIZE_OF["EP"]))
         for part in sink.parts:
-            for place, reduced in part.reduced.items() if "EP" in part.axes else ():
-                when = logic.all_of(there, part.present, reduced)
-                found[place] = logic.either(found.get(place, FALSE), when)
+            if "EP" not in part.axes:
+                continue
+            here = logic.both(there, part.present)
+            for place, reduced in part.reduced.items():
+                found[place] = logic.either(found.get(place, FALSE), logic.both(here, reduced))
+            summed = logic.any_of(*part.reduced.values())
+            never = logic.either(never, logic.both(here, logic.negation(summed)))
         for place, when in found.items():
             yield from self._fault("mixed", "unmoved", (place,), sink, when)
+        # who has all experts needs no others; what is left to a flag's sum is for another rule
+        alone = logic.atom(ENGINE.atoms.local_work)
+        never = logic.all_of(never, self._stays(), logic.negation(alone))
+        for backend in self.backends:
+            asked = taken_for_none(self.machine.state.index, backend)
+            if asked is not None:
+                when = logic.both(never, logic.atom(self._atom(backend)))
+                yield from self._fault("lost", "unsent", (asked,), sink, when)

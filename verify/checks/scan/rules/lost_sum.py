@@ -7,7 +7,8 @@ RULE = Rule(
     title="The block skips and nobody completes the sum",
     why=(
         "The guard skips its reduction in a row in which no later step adds the partial sums up. "
-        "Every rank goes on with its own part only."
+        "Every rank goes on with its own part only. So it is with experts under an all-to-all "
+        "backend that gets no dispatcher, where the boundary takes what they leave for complete."
     ),
     repair="Reduce in these rows, or make the later step complete the sum over the same ranks.",
     example=Example(

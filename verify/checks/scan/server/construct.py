@@ -15,7 +15,8 @@ from verify.checks.scan.server.evaluate import Evaluator, TooMuchError
 from verify.checks.scan.server.follow import RefusedError
 from verify.checks.scan.server.memory import APART, Memory, Recalled
 from verify.checks.scan.server.recall import Recaller
-from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Code, Thing
+from verify.checks.scan.server.streams import Stage, gather
+from verify.checks.scan.server.values import BY_LAYER, UNKNOWN, Backend, Built, Thing
 from verify.engines.sources import reading
 from verify.interpreter.index import Class, Function, Index
 
@@ -86,7 +87,7 @@ class Constructors:
 
     def ends(self, cls: Class, options: Options) -> Refusal | None:
         """Where the constructor of a layer, or its boundary, ends the launch with these options."""
-        declared: list[Thing] = []
+        declared: list[Stage] = []
         mixers: list[Refusal] = []
         told = _Told(options)
         follower = Recaller(
@@ -102,7 +103,9 @@ class Constructors:
             return known.refusal
         heard = follower.listen()
         try:
-            ending = Ending(self._follow(follower, cls, declared) or next(iter(mixers), None))
+            ending = Ending(
+                self._follow(follower, cls, declared, told.group) or next(iter(mixers), None)
+            )
         finally:
             follower.end(heard)
         # what is left behind, stages and mixers, is in the ending
@@ -110,7 +113,9 @@ class Constructors:
         recalled.keep(heard.answers, ending)
         return ending.refusal
 
-    def _follow(self, follower: Recaller, cls: Class, declared: list[Thing]) -> Refusal | None:
+    def _follow(
+        self, follower: Recaller, cls: Class, declared: list[Stage], group: Any
+    ) -> Refusal | None:
         try:
             init = cls.method("__init__")
             names = [argument.arg for argument in init.node.args.args] if init else []
@@ -118,7 +123,8 @@ class Constructors:
             follower.call(Built(cls), (), numbers)
             for function in self._asks_stages:
                 for stage in declared:
-                    follower.call(Code(function), (stage,), {})
+                    follower.asked_about(function, stage.told.fields)
+            gather(follower, self.index, declared, group)
         except RefusedError as error:
             return Refusal(file=error.file, line=error.line)
         except (TooMuchError, RecursionError):
@@ -138,15 +144,18 @@ class Constructors:
         return tuple(found)
 
 
-def _noted(declared: list[Thing]) -> Mapping[str, Callable[..., Any]]:
+def _noted(declared: list[Stage]) -> Mapping[str, Callable[..., Any]]:
     """Keeps what a layer declares of its stages: the boundary asks it when the stack is whole."""
 
-    def note(follower: Recaller, _: Any, __: Any, named: Mapping[str, Any]) -> Any:
-        follower.told_apart()
-        declared.append(Thing(None, dict(named)))
-        return NotImplemented
+    def of(kind: str) -> Callable[..., Any]:
+        def note(follower: Recaller, _: Any, __: Any, named: Mapping[str, Any]) -> Any:
+            follower.told_apart()
+            declared.append(Stage(kind, follower.sure, Thing(None, dict(named))))
+            return NotImplemented
 
-    return dict.fromkeys(KNOWN.stages_declared, note)
+        return note
+
+    return {name: of(kind) for name, kind in KNOWN.stages_declared.items()}
 
 
 def _is_attention(cls: Class) -> bool:
@@ -162,11 +171,17 @@ class _Told:
     """What a constructor is told of a launch: sizes, options, backends."""
 
     def __init__(self, options: Options) -> None:
-        self.parallel = Thing(None, sizes(options))
+        # what is no size has the option's own name there
+        self.parallel = Thing(None, sizes(options), base=options)
         self.record = Thing(None, dict(options))
         self.backends = {
             name: Backend(options.get(option)) for name, option in KNOWN.settings.items()
         }
+
+    @property
+    def group(self) -> Any:
+        """The size of the attention group."""
+        return self.parallel.fields[GROUP_SIZES[1]]
 
     @property
     def shared(self) -> tuple[Thing, ...]:

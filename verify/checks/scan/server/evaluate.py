@@ -234,6 +234,9 @@ class Evaluator(Operators, Frames[Frame]):
                 init = cls.method("__init__")
                 if init is not None:
                     self.call(Code(init, made), positional, keywords)
+                elif positional or keywords:
+                    # none is written: it is generated from the fields
+                    made.fields = _generated(cls, positional, keywords)
                 return made
         return unknown_of(*positional, *keywords.values())
 
@@ -335,6 +338,18 @@ class Evaluator(Operators, Frames[Frame]):
         ast.SetComp: Operators._comprehension,
         ast.Lambda: _lambda,
     }
+
+
+def _generated(
+    cls: Class, positional: Sequence[Any], keywords: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The fields that a constructor sets which no class writes; none where one cannot be read."""
+    try:
+        names = dict.fromkeys(name for one in reversed(cls.ancestors) for name in one.annotated)
+    except UnreadableError:
+        return {}
+    given = dict(zip(names, positional, strict=False))
+    return {**given, **{name: value for name, value in keywords.items() if name in names}}
 
 
 def _plain(value: Any) -> Any:

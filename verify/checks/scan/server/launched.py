@@ -15,7 +15,8 @@ Options = Mapping[str, Any]
 NOT_READ = " (which of them the server takes for this model was not read)"
 _PARALLEL_SIZES = frozenset({"tp_size", "ep_size", "dp_size", "pp_size", "enable_dp_attention"})
 NEEDS: Mapping[Cause, tuple[str, ...]] = {
-    "dispatched": ENGINE.launches.needs[ENGINE.roles.combines]
+    "dispatched": ENGINE.launches.needs[ENGINE.roles.combines],
+    "unsent": ("a model, or experts, that the backend's own kernels do not take",),
 }
 
 

@@ -66,6 +66,10 @@ class Launcher:
         self.idle = Idle(self.index)
         self.runners = Runners(self.index)
 
+    def prepare(self) -> None:
+        """Read what every launch has in common."""
+        self._outcome(Model(), KNOWN.plain)
+
     def judged(self, one: Asked) -> Judged | None:
         """Which launches show a cause in a layer; None where that was not worked out.
 

@@ -33,10 +33,10 @@ from verify.checks.scan.server.values import (
 from verify.checks.scan.server.words import (
     UNSHARED,
     Key,
-    has_word,
     named,
     plain,
     without_words,
+    words_in,
 )
 from verify.interpreter.index import Function, Index, Module
 
@@ -164,7 +164,7 @@ class Recaller(Follower):
 
     def compared(self, op: ast.cmpop, left: Any, right: Any) -> bool | None:
         """A comparison; of a word, its outcome is what is heard, and not the word."""
-        worded = has_word((left, right)) if self._heard else False
+        worded = words_in((left, right)) if self._heard else ()
         if worded is None:
             self.told_apart()
         elif worded:
@@ -178,10 +178,11 @@ class Recaller(Follower):
     def spelled(self, *values: Any) -> None:
         """The letters of these words, if they are any, decide what happens."""
         for value in values if self._heard else ():
-            if isinstance(value, Word):
-                self.ask((WORDS, value.place))
-            elif isinstance(value, tuple) and has_word(value) is not False:
+            words = words_in(value)
+            if words is None:
                 self.told_apart()
+            for word in words or ():
+                self.ask((WORDS, word.place))
 
     def global_value(self, module: Module, name: str) -> Any:
         """What a name means at the top level of a file."""
@@ -246,6 +247,16 @@ class Recaller(Follower):
         own = frozenset((target.function,)) if isinstance(target, Code) else frozenset()
         run = super().call
         return self._remembered(key, lambda: run(target, positional, keywords), own=own)
+
+    def asked_about(self, function: Function, fields: Mapping[str, Any]) -> Any:
+        """Call a function with an object that has these fields; equal ones are asked about once."""
+        keys = tuple(map(self._key, fields.values()))
+        handed = Thing(None, dict(fields))
+        if UNSHARED in keys:
+            return self.call(Code(function), (handed,), {})
+        key = (named(function), tuple(fields), keys, self.certain, self.sure)
+        own = frozenset((function,))
+        return self._remembered(key, lambda: self.call(Code(function), (handed,), {}), own=own)
 
     def _remembered(
         self, key: tuple[Key, ...], run: Callable[[], Any], *, own: frozenset[Function]
@@ -329,7 +340,11 @@ class Recaller(Follower):
             )
             recalled.keep(heard.answers, effect)
         if ending is not None:
-            raise ending
+            try:
+                raise ending
+            finally:
+                # its traceback holds this frame: together they would wait for the cycle collector
+                ending = None
         return value
 
     def _left(self, values: tuple[Any, ...]) -> Left | None:

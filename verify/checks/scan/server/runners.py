@@ -49,7 +49,8 @@ class Runners:
             runner
             for runner in runners
             if not any(
-                _is_not(among, re.findall(rf"\b{name}=(False|\"\w+\")", text))
+                # the word boundary behind the word lets the search skip to the next one
+                _is_not(among, re.findall(rf"{name}(?<!\w{name})=(False|\"\w+\")", text))
                 for name, among in self._insists.get(runner, ())
                 for text in texts
             )

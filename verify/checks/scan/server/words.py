@@ -1,6 +1,6 @@
 """The words that name a launch's model, inside values: where they are, and what is left without."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
 from verify.checks.scan.server.copies import Place
@@ -20,9 +20,10 @@ Key: TypeAlias = Hashable
 UNSHARED = object()
 
 
-def has_word(value: Any) -> bool | None:
-    """Whether there is a word of the launch in a value; None of one that is too large."""
-    todo, seen, found = [value], 0, False
+def words_in(value: Any) -> Sequence[Word] | None:
+    """The words of the launch in a value; None of one that is too large."""
+    todo, seen = [value], 0
+    found: list[Word] = []
     while todo:
         one = todo.pop()
         seen += 1
@@ -30,8 +31,8 @@ def has_word(value: Any) -> bool | None:
             return None
         if isinstance(one, tuple):
             todo += one[:MAX_PARTS]
-        else:
-            found = found or isinstance(one, Word)
+        elif isinstance(one, Word):
+            found.append(one)
     return found
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from verify.report.report import SUMS_UP
+
 Judge = Callable[..., Any]
 
 COPIES = {"distributed/parallel_state.py": "def groups(moe_dp_size=1):\n    pass\n"}
@@ -49,6 +51,35 @@ def test_shared_expert_split_over_more_ranks_than_the_boundary_sums(
     assert judged(*sound, library=picking(change, over_all)).rules == []
     whole = ("**(dict(tp_size=1) if alone else {})", "tp_size=1")
     assert ("group-too-narrow", "0000") not in judged(*sound, whole, library=picking(change)).rules
+
+
+OPS = """def sum_output(hidden_states, group):
+    if group is SumGroup.TP:
+        return tensor_model_parallel_all_reduce(hidden_states)
+    if group is SumGroup.MOE_OUTPUT:
+        return sum_post_experts_output(hidden_states)
+    raise ValueError(group)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ops", "line"),
+    [
+        (OPS, 5),
+        ("\n\n" + OPS, 7),
+        (OPS.replace("sum_post_experts_output", "other"), None),
+        ("", None),
+    ],
+)
+def test_the_line_with_which_the_boundary_sums_is_named(
+    judged: Judge, change: Any, ops: str, line: int | None
+) -> None:
+    sound = (*change.stages, change.never_summed, change.added_once)
+    library = {**picking(change), "layers/layer_boundary/ops.py": ops}
+    result = judged(*sound, library=library)
+    (narrow,) = [one for one in result.findings if one.rule == "group-too-narrow"]
+    named = [(one.file, one.line) for one in narrow.related if one.what == SUMS_UP]
+    assert named == ([("sglang/srt/layers/layer_boundary/ops.py", line)] if line else [])
 
 
 BRINGS = """from functools import partial
@@ -129,7 +160,12 @@ def test_block_that_sums_over_every_copy(judged: Judge, change: Any) -> None:
         "            out = moe_tensor_model_parallel_all_reduce(out)\n",
     )
     # summed over one copy's ranks, the experts are right and what is beside them is not
-    assert judged(knows, by_axis, library=COPIES).rules == [("group-too-narrow", "0000")]
+    result = judged(knows, by_axis, library=COPIES)
+    assert result.rules == [("group-too-narrow", "0000")]
+    (finding,) = result.findings
+    assert finding.sums.startswith("moe_expert_parallel_all_reduce in models/")
+    (by,) = [one for one in finding.related if one.what == SUMS_UP]
+    assert finding.sums.split()[2] == f"{by.file.removeprefix('sglang/srt/')}:{by.line},"
 
 
 FUSION = """

@@ -1,7 +1,9 @@
 """What a server refuses is no finding; delete the refusal and it is one again."""
 
+import gc
 import re
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -478,3 +480,42 @@ def test_a_sum_that_is_lost_where_attention_is_whole_needs_attention_dp(judged: 
     (lost,) = (one for one in result.findings if one.rule == "lost-sum")
     assert lost.row == "0000"
     assert lost.launch == ("--tp-size", "4", "--dp-size", "4", "--enable-dp-attention")
+
+
+def test_what_ended_a_launch_does_not_keep_what_was_followed(judged: Judge, change: Any) -> None:
+    """The collector is off in a scan: what holds itself would stay until its end."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        assert scanned(judged, change, server(REFUSALS["by architecture"]))
+        gc.collect()
+        held = [one for one in gc.garbage if isinstance(one, FrameType)]
+        assert held == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+BOTH = """EntryClass = [ElmForCausalLM, OakForCausalLM]
+
+
+class ElmForCausalLM(OakForCausalLM):
+    pass
+"""
+NAMED = """def named(config):
+    return str(set(config.architectures))
+
+
+class ServerArgs:"""
+
+
+def test_one_model_of_two_is_refused_by_a_set_of_names(judged: Judge, change: Any) -> None:
+    """What a call did for one model it does not do for the other."""
+    refusal = """if self.dwdp_size > 1 and named(config) == str(set(("ElmForCausalLM",))):
+            raise ValueError("not this one")"""
+    files = server(refusal)
+    files["server_args.py"] = files["server_args.py"].replace("class ServerArgs:", NAMED)
+    both = (OAK[0], OAK[1].replace("EntryClass = [OakForCausalLM]\n", BOTH))
+    (finding,) = judged(both, library={**knows_it(change), **files}).findings
+    assert finding.launch == ("--tp-size", "4", "--dwdp-size", "4")
+    assert len(finding.refused) == 1

@@ -111,6 +111,31 @@ def test_sum_beside_such_a_backend_on_rows_that_all_ranks_have(judged: Judge, ch
     assert judged(library=library).rules == []
 
 
+def test_experts_of_such_a_backend_whose_sum_is_left_to_nobody(judged: Judge, change: Any) -> None:
+    """The block leaves its sum, and who takes rows of a rank's own takes them for complete."""
+    moves = without_a_dispatcher(change, NIXL)
+    del moves[UTILS]
+    result = judged(library=moves)
+    (finding,) = result.findings
+    assert (finding.rule, finding.kind, finding.row) == ("lost-sum", "lost", "0000")
+    text = moves[DISPATCHER]
+    line = text[: text.index("a2a_backend.is_nixl()")].count("\n") + 1
+    assert (finding.file, finding.line) == (f"sglang/srt/{DISPATCHER}", line)
+    assert (finding.subject, finding.method) == ("Layer", "dispatcher_of")
+    # by the block's own kernel: its experts are not asked
+    own = ("self.experts(x, ids)", f"kernel(x) if {NIXL} else self.experts(x, ids)")
+    assert judged(own, library=moves).rules == []
+
+
+def test_ranks_that_hold_all_experts_lose_none(judged: Judge, change: Any) -> None:
+    library = without_a_dispatcher(change, NIXL)
+    leaves = "def leaves_all_reduce():\n"
+    assert leaves in library[UTILS]
+    early = f"{leaves}    if get_parallel().dwdp_size > 1:\n        return True\n"
+    library[UTILS] = library[UTILS].replace(leaves, early)
+    assert judged(library=library).rules == [("sums-local-rows", "0000")]
+
+
 def test_one_repair_for_backends_that_move_tokens_and_that_do_not(
     judged: Judge, change: Any
 ) -> None:
