@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verify.checks.scan import collector
+from verify.checks.scan.addends.findings import Asked
 from verify.checks.scan.approximated import Approximated, in_order
 from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
@@ -16,6 +17,7 @@ from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
 from verify.checks.scan.renamed import renamed
 from verify.checks.scan.roots import Roots, find_roots, shown_layers
+from verify.checks.scan.server.launched import Judged
 from verify.checks.scan.server.launches import Launcher
 from verify.checks.scan.shared import unkept
 from verify.checks.scan.side_by_side import side_by_side
@@ -33,7 +35,7 @@ from verify.checks.scan.statistics import unsummed_squares
 from verify.checks.scan.tally import GIVEN_UP, Tally, outcome
 from verify.checks.scan.whole import checked
 from verify.engines.registry import library
-from verify.interpreter.index import Class, Index
+from verify.interpreter.index import Class, Index, UnreadableError
 from verify.interpreter.values import Key
 from verify.report.report import Finding
 from verify.source.source import SourceTree
@@ -129,7 +131,7 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
     ]
     asked = [*tally.addends.asked()]
     asked += [ask for one in wrong for ask in launcher.asks(*one)]
-    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
+    with side_by_side(_readable(launcher.judged), asked, what="launches followed") as judged:
         sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
         sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
         sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]
@@ -178,6 +180,18 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
         approximated=in_order(taken),
         layers=len(roots.layers),
     )
+
+
+def _readable(judged: Callable[[Asked], Judged | None]) -> Callable[[Asked], Judged | None]:
+    """As `judged`, None too where a file that it reads is not Python: that is a finding itself."""
+
+    def found(one: Asked) -> Judged | None:
+        try:
+            return judged(one)
+        except UnreadableError:
+            return None
+
+    return found
 
 
 def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:

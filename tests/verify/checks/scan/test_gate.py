@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from verify.checks.scan.server.launches import Launcher
 from verify.cli import command_line
+from verify.interpreter.index import UnreadableError
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "mini_sglang"
 
@@ -351,3 +353,15 @@ def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing, command, name)
     captured = capsys.readouterr()
     assert "nothing to look at" in captured.err
     assert not captured.out
+
+
+def test_a_launch_that_asks_a_file_that_is_not_python_does_not_end_the_scan(
+    source, tmp_path, monkeypatch
+):
+    def judged(self, one):
+        raise UnreadableError("cedar.py:1: not Python")
+
+    monkeypatch.setattr(Launcher, "judged", judged)
+    model = _model(source)
+    model.write_text(model.read_text().replace("            or use_reduce_scatter\n", ""))
+    assert command_line.main(["scan", str(source), "-q", "--output", str(tmp_path / "x")]) == 1
