@@ -87,8 +87,8 @@ class Structure:
 
     `norm`; `producer` leaves a partial sum; `consumer` completes one; `model` builds layers.
     `handoff` sends tensors to the next pipeline stage, `embedding` is a vocabulary's class, and
-    `expert_layers`, `expert_factory` make experts. What matches `holds` leaves, completes or hands
-    on a partial sum. `dispatcher` is the class of all-to-all backends.
+    `expert_layers`, `expert_factory` make experts, `dispatcher` is the class of all-to-all
+    backends.
     """
 
     norm: tuple[str, ...]
@@ -99,7 +99,6 @@ class Structure:
     embedding: str
     expert_layers: tuple[str, ...]
     expert_factory: str
-    holds: re.Pattern[str]
     dispatcher: str
 
 

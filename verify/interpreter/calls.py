@@ -85,6 +85,9 @@ class Calls(Named):
             if found is not None:
                 return found
             if isinstance(target, Text):
+                if not name:
+                    # what is called was worked out: it may be a collective, whoever is owed a sum
+                    self.state.note(CALL)
                 value = self._opaque(target, receiver, positional, keywords)
                 self._write_out(node, value)
                 return value

@@ -151,9 +151,13 @@ class State(Frames[Frame]):
     def approximate(self, kind: str, values: Iterable[Value]) -> None:
         """Note that this step is not exact, where one of the values holds a sum that is owed."""
         if any(part.axes for value in values for part in parts_of(self.logic, value)):
-            frame = self.frame
-            line = frame.line or (frame.called.lineno if frame.called else 0)
-            self.approximated.add(Approximation(kind, frame.module.path, line))
+            self.note(kind)
+
+    def note(self, kind: str) -> None:
+        """Note that this step is not exact."""
+        frame = self.frame
+        line = frame.line or (frame.called.lineno if frame.called else 0)
+        self.approximated.add(Approximation(kind, frame.module.path, line))
 
     @property
     def live(self) -> Cond:

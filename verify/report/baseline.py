@@ -3,7 +3,8 @@
 The file is a saved JSON report, or one written by hand with the same keys. An entry accepts one
 finding that has every identifying key of the entry (`verify.report.fingerprint.IDENTITY`); the
 line and the wording do not matter. Entries say a `reason`; `--write-expect` keeps those that it
-finds.
+finds. What was not analysed is accepted with a reason only; of the rest the summary counts those
+that have none.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from verify.report.causes import id_of
 from verify.report.choices import ALWAYS
 from verify.report.deliver import deliver
 from verify.report.fingerprint import IDENTITY, canonical
-from verify.report.report import SCHEMA_VERSION, Finding, Json, Report, TableSection
+from verify.report.report import NOT_ANALYSED, SCHEMA_VERSION, Finding, Json, Report, TableSection
 from verify.report.saved import finding_from, findings_of, load
 
 STALE = "stale-expectation"
@@ -61,10 +62,12 @@ def apply(
             for finding, entry in sorted(match.accepted, key=lambda pair: id_of(pair[0]))
         ),
     )
+    bare = sum(not entry.get("reason") for _, entry in match.accepted)
     return replace(
         report,
         summary=f"{report.summary}; {len(match.accepted)} accepted by {path.name}, "
-        f"{len(match.news)} not, {len(stale)} stale {'entry' if len(stale) == 1 else 'entries'}",
+        f"{len(match.news)} not, {len(stale)} stale {'entry' if len(stale) == 1 else 'entries'}"
+        + (f"; {bare} accepted without a reason" if bare else ""),
         sections=(*report.sections, accepted) if match.accepted else report.sections,
         findings=(*match.news, *stale),
     )
@@ -73,7 +76,7 @@ def apply(
 def write(report: Report, path: Path) -> None:
     """Write a baseline that accepts the report's findings; raises `VerifyError` as `apply` does.
 
-    What was not looked at cannot be accepted.
+    What was not looked at is accepted as soon as somebody writes a reason there.
     """
     known = _match(report.findings, _entries(path, report.command) if path.exists() else ())
     reasons = {id(finding): entry.get("reason", "") for finding, entry in known.accepted}
@@ -83,7 +86,7 @@ def write(report: Report, path: Path) -> None:
             "reason": reasons.get(id(finding), ""),
         }
         for finding in report.findings
-        if finding.rule not in ALWAYS
+        if finding.rule not in ALWAYS - {NOT_ANALYSED}
     ]
     baseline = {"schema_version": SCHEMA_VERSION, "command": report.command, "findings": entries}
     deliver(json.dumps(baseline, indent=1) + "\n", output=path)
@@ -122,8 +125,11 @@ def _match(findings: Sequence[Finding], entries: Sequence[Entry]) -> _Match:
         entry = next((entry for entry in free if _accepts(entry, finding)), None)
         if entry is None:
             news.append(finding)
+            continue
+        free.remove(entry)
+        if finding.rule == NOT_ANALYSED and not entry.get("reason"):
+            news.append(replace(finding, fix="mend it, or write a reason into its baseline entry"))
         else:
-            free.remove(entry)
             accepted.append((finding, entry))
     unused = tuple(entry for entry in entries if any(entry is left for left in free))
     return _Match(accepted=tuple(accepted), news=tuple(news), unused=unused)

@@ -53,7 +53,9 @@ def test_a_saved_report_accepts_itself_wherever_its_lines_moved(tmp_path):
     moved = tuple(replace(f, line=(f.line or 0) + 7, message="reworded") for f in found.findings)
     judged = baseline.apply(report(*moved), file)
     assert judged.findings == ()
-    assert judged.summary == "s; 3 accepted by saved.json, 0 not, 0 stale entries"
+    assert judged.summary == (
+        "s; 3 accepted by saved.json, 0 not, 0 stale entries; 3 accepted without a reason"
+    )
 
 
 def test_a_new_finding_is_news(tmp_path):
@@ -107,6 +109,19 @@ def test_a_stale_entry_says_what_to_delete(expect):
         "baseline.json expects lost-sum in sglang/srt/models/cedar.py A.f, which is no longer found"
     )
     assert stale.fix == "delete the entry from baseline.json"
+
+
+def test_what_was_not_analysed_is_accepted_with_a_reason_only(expect):
+    missed = replace(FIRST, rule="not-analysed")
+    entry = {"rule": "not-analysed", "file": FIRST.file}
+    (left,) = baseline.apply(report(missed), expect({**entry, "reason": ""})).findings
+    assert (left.rule, left.fix) == (
+        "not-analysed",
+        "mend it, or write a reason into its baseline entry",
+    )
+    judged = baseline.apply(report(missed), expect({**entry, "reason": "no MoE model"}))
+    assert judged.findings == ()
+    assert "without a reason" not in judged.summary
 
 
 def test_what_is_accepted_is_shown_with_its_reason(expect):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from verify.checks.scan.roots import Roots, shown_layers
-from verify.interpreter.index import Class, Function
+from verify.interpreter.index import Class, Function, UnreadableError
 from verify.report.report import Finding
 
 RULE = "replicated-addend"
@@ -22,10 +22,14 @@ def added_between(roots: Roots, fusing: Iterable[Class]) -> Iterator[Finding]:
     places: dict[tuple[str, int], tuple[Function, str, set[str]]] = {}
     for layer in fusing:
         for model in roots.built_by.get(layer, ()):
-            forward = model.method("forward")
-            if forward is None or not isinstance(forward.node, ast.FunctionDef):
+            try:
+                forward = model.method("forward")
+                node = forward.node if forward else None
+            except UnreadableError:
+                continue  # its file is a finding of its own
+            if forward is None or not isinstance(node, ast.FunctionDef):
                 continue
-            for line, text in additions(forward.node):
+            for line, text in additions(node):
                 key = (forward.module.path, line)
                 places.setdefault(key, (forward, text, set()))[2].add(layer.name)
     for (file, line), (forward, text, layers) in sorted(places.items()):

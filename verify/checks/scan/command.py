@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from verify.checks.scan.approximated import as_json, as_table, in_words
 from verify.checks.scan.scan import JudgedSite, ScanResult, scan
-from verify.checks.scan.whole import not_analysed
+from verify.checks.scan.whole import not_analysed, unresolved
 from verify.engines.sources import open_source, package, reading
 from verify.errors import VerifyError
 from verify.logic.conjuncts import shortened
@@ -35,12 +35,13 @@ def run(arguments: argparse.Namespace) -> Report:
         result = scan(tree)
         code = excerpts(tree, result.findings)
         ignores = read_ignores(tree)
-    if not result.sites and not result.set_aside:
+    reductions = result.sites or result.set_aside
+    if not (result.findings or result.renamed or (result.layers and reductions)):
         unread = f"; {len(result.unread)} not read: {result.unread[0]}" if result.unread else ""
         raise VerifyError(
-            f"{arguments.source}: nothing to look at: {result.layers} layers, no reduction of an "
-            f"MLP or MoE output{unread}; is it the folder that holds {PACKAGE.name}'s "
-            f"{PACKAGE.inside}?"
+            f"{arguments.source}: nothing to look at: {counted(result.layers, 'layer')}, "
+            f"{counted(sum(result.counts.values()), 'reduction')}{unread}; is it the folder that "
+            f"holds {PACKAGE.name}'s {PACKAGE.inside}?"
         )
     made = replace(
         report(result),
@@ -57,7 +58,12 @@ def report(result: ScanResult) -> Report:
     counts = ", ".join(f"{n} {names.get(name, name)}" for name, n in result.counts.items())
     total = sum(result.counts.values())
     unread = f"; {len(result.unread)} not read" if result.unread else ""
-    findings = (*map(not_analysed, result.unread), *result.findings)
+    followed_nowhere = (one for one in result.sites if one.verdict == "unresolved")
+    findings = (
+        *map(not_analysed, (*result.unread, *result.renamed)),
+        *(unresolved(one.site, one.why) for one in followed_nowhere),
+        *result.findings,
+    )
     sections = [
         TableSection(
             title="Reductions of MLP and MoE outputs",

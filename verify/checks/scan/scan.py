@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verify.checks.scan import collector
+from verify.checks.scan.addends.findings import Asked
 from verify.checks.scan.approximated import Approximated, in_order
 from verify.checks.scan.attention import summed_by_attention
 from verify.checks.scan.between import added_between
@@ -14,7 +15,9 @@ from verify.checks.scan.findings import COMBINED, Broken, finding, once, rule_of
 from verify.checks.scan.fused import fused_under_attention_dp
 from verify.checks.scan.layers import Facts, read_facts, run_layer
 from verify.checks.scan.pipeline import lost_at_pipeline
+from verify.checks.scan.renamed import renamed
 from verify.checks.scan.roots import Roots, find_roots, shown_layers
+from verify.checks.scan.server.launched import Judged
 from verify.checks.scan.server.launches import Launcher
 from verify.checks.scan.shared import unkept
 from verify.checks.scan.side_by_side import side_by_side
@@ -32,7 +35,7 @@ from verify.checks.scan.statistics import unsummed_squares
 from verify.checks.scan.tally import GIVEN_UP, Tally, outcome
 from verify.checks.scan.whole import checked
 from verify.engines.registry import library
-from verify.interpreter.index import Class, Index
+from verify.interpreter.index import Class, Index, UnreadableError
 from verify.interpreter.values import Key
 from verify.report.report import Finding
 from verify.source.source import SourceTree
@@ -58,7 +61,8 @@ class ScanResult:
 
     `set_aside` are reductions of something else than an MLP's output; `untold` additions to a
     partial sum of which the kind cannot be told; `refused` what would be wrong if the source did
-    not refuse every launch that leads there; `approximated` the layers' steps that are not exact.
+    not refuse every launch that leads there; `renamed` collectives that are called by another name;
+    `approximated` the layers' steps that are not exact.
     """
 
     name: str
@@ -70,6 +74,7 @@ class ScanResult:
     set_aside: tuple[str, ...]
     untold: tuple[str, ...]
     unread: tuple[str, ...]
+    renamed: tuple[str, ...]
     approximated: Approximated
     layers: int
 
@@ -126,7 +131,7 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
     ]
     asked = [*tally.addends.asked()]
     asked += [ask for one in wrong for ask in launcher.asks(*one)]
-    with side_by_side(launcher.judged, asked, what="launches followed") as judged:
+    with side_by_side(_readable(launcher.judged), asked, what="launches followed") as judged:
         sums = [(one, NEVER) for one in lost_at_pipeline(roots, tally.fusing)]
         sums += [(one, NEVER) for one in fused_under_attention_dp(facts, tally.fusing)]
         sums += [(one, owed(one.row or "")) for one in added_between(roots, tally.fusing)]
@@ -142,6 +147,8 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
         # what the server refuses is no finding
         answers = dict(zip(asked, judged(), strict=True))
         tally.addends.launched(answers)
+        other_names = tuple(renamed(index))
+        taken += [(one.within, frozenset({one.step})) for one in other_names if one.handed]
         index.unread |= faults()
     sites = tuple(
         _judged(call, guards.get(key), tally)
@@ -169,9 +176,22 @@ def _scan(index: Index, faults: Callable[[], dict[str, str]]) -> ScanResult:
         untold=tuple(sorted(tally.addends.untold)),
         set_aside=tuple(f"{file}:{line}" for file, line, _ in sorted(aside)),
         unread=(*tree.skipped, *sorted(index.unread.values())),
+        renamed=tuple(str(one) for one in other_names if not one.handed),
         approximated=in_order(taken),
         layers=len(roots.layers),
     )
+
+
+def _readable(judged: Callable[[Asked], Judged | None]) -> Callable[[Asked], Judged | None]:
+    """As `judged`, None too where a file that it reads is not Python: that is a finding itself."""
+
+    def found(one: Asked) -> Judged | None:
+        try:
+            return judged(one)
+        except UnreadableError:
+            return None
+
+    return found
 
 
 def _layers_of(roots: Roots, finding: Finding) -> tuple[Class, ...]:
@@ -237,7 +257,7 @@ def _judged(call: Call, guard: Guard | None, tally: Tally) -> JudgedSite:
     if not seen and (call.file, call.method.lineno) in tally.entered:
         return JudgedSite(site=site, verdict="covered", why="every layer tells it to skip")
     if not seen:
-        return JudgedSite(site=site, verdict="unresolved", why="no layer that reaches it was found")
+        return JudgedSite(site=site, verdict="unresolved", why="no known layer reaches it")
     if consumers <= SUMS_NOTHING:
         why = f"no consumer sums what {layers} returns" if consumers else f"stays inside {layers}"
         return JudgedSite(site=site, verdict="self-contained", why=why)

@@ -7,8 +7,9 @@ forward context) hand them in; who computes them and who consumes the sum is the
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -106,19 +107,26 @@ def reducing_helpers(index: Index) -> frozenset[str]:
 def find_calls(index: Index) -> tuple[Call, ...]:
     """Every call to a collective or a reducing helper in the model files."""
     names = frozenset(LIBRARY.collectives) | reducing_helpers(index)
-    mention = re.compile(rf"(?:{'|'.join(sorted(names))})(?P<called>\()?")
     found: list[Call] = []
     for path in index.tree.under(LIBRARY.models):
         module = index.module(path)
         if module is not None and any(name in module.text for name in names):
             try:
-                found += _calls_in(module, names, mention)
+                found += _calls_in(module, _named_here(module, names))
             except UnreadableError as error:
                 index.unread.setdefault(path, str(error))
     return tuple(sorted(found, key=lambda call: call.key))
 
 
-def _calls_in(module: Module, names: frozenset[str], mention: re.Pattern[str]) -> Iterator[Call]:
+def _named_here(module: Module, names: frozenset[str]) -> dict[str, str]:
+    """The collectives by the names that the file gives them: it may import one under another."""
+    imported = {here: original for here, (_, original) in module.imports.items() if original}
+    others = {here: original for here, original in imported.items() if original in names}
+    return {**{name: name for name in names}, **others}
+
+
+def _calls_in(module: Module, names: Mapping[str, str]) -> Iterator[Call]:
+    mention = _mention(frozenset(names))
     called = {True: set[int](), False: set[int]()}
     line, at = 1, 0
     for match in mention.finditer(module.text):
@@ -142,8 +150,13 @@ def _calls_in(module: Module, names: frozenset[str], mention: re.Pattern[str]) -
             yield from _calls_of(module, None, definition.node, names)
 
 
+@cache
+def _mention(names: frozenset[str]) -> re.Pattern[str]:
+    return re.compile(rf"(?:{'|'.join(sorted(names))})(?P<called>\()?")
+
+
 def _calls_of(
-    module: Module, cls: Class | None, method: FunctionNode, names: frozenset[str]
+    module: Module, cls: Class | None, method: FunctionNode, names: Mapping[str, str]
 ) -> Iterator[Call]:
     for node in ast.walk(method):
         if isinstance(node, ast.Call):
@@ -156,7 +169,7 @@ def _calls_of(
                     column=node.col_offset,
                     cls=cls,
                     method=method,
-                    collective=called,
+                    collective=names[called],
                 )
 
 

@@ -44,7 +44,6 @@ from verify.engines.sglang.vocabulary import (
     OWN_SUM,
     PIPELINE_HANDOFF,
     PRODUCER,
-    ROW_LINEAR,
     SKIP_FLAGS,
     UTILS_FILE,
 )
@@ -107,7 +106,6 @@ READING = Reading(
         embedding="VocabParallelEmbedding",
         expert_layers=EXPERT_LAYERS,
         expert_factory=EXPERT_FACTORY,
-        holds=re.compile(rf"reduce|{ROW_LINEAR}|FusedMoE|_experts\b"),
         dispatcher=A2A_BACKEND,
     ),
     launches=LAUNCHES,

@@ -6,9 +6,10 @@ RULE = Rule(
     id="not-analysed",
     title="What was asked for could not be looked at",
     why=(
-        "A case that was named could not be run or judged, so that nothing is known about it. It "
-        "is no pass."
+        "A file could not be read, a reduction not followed or a case that was named not run, so "
+        "that nothing is known about it. It is no pass."
     ),
-    repair="The message says which piece is missing; supply it, or ask for something else.",
+    repair="The message says which piece is missing; supply it, ask for "
+    "something else, or accept it in a baseline, with the reason.",
     example=None,
 )

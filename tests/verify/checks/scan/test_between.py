@@ -92,3 +92,13 @@ class Model:
 """
     (found,) = scanned(sample.block, sample.layer, model).findings
     assert (found.rule, found.cls) == ("replicated-addend", "Model")
+
+
+def test_a_model_that_is_not_python_is_passed_over(scanned, sample):
+    """Its file is not analysed, and the tool does not end with an error of its own."""
+    head = (
+        "\n\nclass Model:\n    def __init__(self, config):\n        self.first = Layer(config, 0)\n"
+    )
+    broken = f"{head}\n    def forward(self, x):\n        x = '\0'\n        return x\n"
+    (line,) = scanned(sample.block, sample.layer, broken).unread
+    assert "not Python" in line

@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from verify.checks.scan.scan import _readable
 from verify.cli import command_line
+from verify.interpreter.index import UnreadableError
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "mini_sglang"
 
@@ -42,8 +44,19 @@ def _marker_in_the_first_column(file):
     file.write_text(f"{text[:place]}<<<<<<< HEAD\n=======\n>>>>>>> other\n{text[place:]}")
 
 
+def _too_deep(file):
+    file.write_text(f"{file.read_text()}\nx = {'-' * 50_000}1\n")
+
+
 FORMATS = sorted(command_line.RENDERERS)
-DAMAGE = [_syntax_error, _merge_marker, _marker_in_the_first_column, _bad_bytes, _too_large]
+DAMAGE = [
+    _syntax_error,
+    _merge_marker,
+    _marker_in_the_first_column,
+    _bad_bytes,
+    _too_large,
+    _too_deep,
+]
 
 
 @pytest.fixture
@@ -189,13 +202,106 @@ def test_one_number_is_called_finding(capsys):
 
 
 def test_accepted_only_by_a_baseline(source, tmp_path):
+    """And what was not looked at only with a reason, which nobody but the reader can write."""
     _merge_marker(_model(source))
     baseline = tmp_path / "accepted.json"
-    words = ["scan", str(source), "-q"]
-    command_line.main([*words, "--format", "json", "--output", str(baseline)])
-    assert (
-        command_line.main([*words, "--expect", str(baseline), "--output", str(tmp_path / "x")]) == 0
-    )
+    words = ["scan", str(source), "-q", "--output", str(tmp_path / "x")]
+    command_line.main([*words, "--write-expect", str(baseline)])
+    assert command_line.main([*words, "--expect", str(baseline)]) == 1
+    assert "stale" not in (tmp_path / "x").read_text()
+    _give_reasons(baseline)
+    assert command_line.main([*words, "--expect", str(baseline)]) == 0
+
+
+def _give_reasons(baseline):
+    saved = json.loads(baseline.read_text())
+    for entry in saved["findings"]:
+        entry["reason"] = "read by hand"
+    baseline.write_text(json.dumps(saved))
+
+
+NOBODY_CALLS = """
+
+def finish(hidden_states):
+    return tensor_model_parallel_all_reduce(hidden_states)
+"""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reduction_that_no_layer_reaches_is_not_analysed(source, tmp_path, name):
+    model = _model(source)
+    model.write_text(model.read_text() + NOBODY_CALLS)
+    output = tmp_path / "out"
+    words = ["scan", str(source), "-q", "--format", name, "--output", str(output)]
+    assert command_line.main(words) == 1
+    text = output.read_text()
+    assert "not-analysed" in text or "not analysed" in text
+    assert "no known layer reaches it" in " ".join(re.sub("[│|]", "", text).split())
+
+
+def test_one_more_such_reduction_is_not_hidden_by_a_baseline(source, tmp_path):
+    model = _model(source)
+    model.write_text(model.read_text() + NOBODY_CALLS)
+    baseline = tmp_path / "accepted.json"
+    words = ["scan", str(source), "-q", "--output", str(tmp_path / "x")]
+    command_line.main([*words, "--write-expect", str(baseline)])
+    _give_reasons(baseline)
+    assert command_line.main([*words, "--expect", str(baseline)]) == 0
+    once = "tensor_model_parallel_all_reduce(hidden_states)"
+    twice = f"return tensor_model_parallel_all_reduce({once})"
+    model.write_text(model.read_text().replace(f"return {once}", twice))
+    assert command_line.main([*words, "--expect", str(baseline)]) == 1
+
+
+SERVER_FILES = {
+    "server_args.py": (
+        "from sglang.srt.arg_groups.fields.parallel import Parallel\n"
+        "from sglang.srt.arg_groups.hook import check\n\n\n"
+        "class ServerArgs(Parallel):\n"
+        "    model_path: str = None\n\n"
+        "    def __post_init__(self):\n"
+        "        check(self)\n"
+    ),
+    "arg_groups/fields/parallel.py": (
+        "class Parallel:\n    tp_size: int = 1\n    dp_size: int = 1\n"
+    ),
+    "environ.py": "class Envs:\n    pass\n",
+    "configs/cedar.py": "class CedarConfig:\n    pass\n",
+    "layers/moe/token_dispatcher/one.py": "class OneDispatcher:\n    pass\n",
+    "arg_groups/hook.py": "def check(args):\n    assert args.dp_size <= args.tp_size\n",
+}
+
+
+@pytest.mark.parametrize("damaged", SERVER_FILES)
+@pytest.mark.parametrize("whole", [False, True], ids=["appended to", "replaced"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_from_which_refusals_are_read(source, tmp_path, damaged, whole, name):
+    """What it refuses is not known, so that launches could be right or wrong by accident."""
+    model = _model(source)
+    # a finding, so that somebody asks for launches
+    model.write_text(model.read_text().replace("            or use_reduce_scatter\n", ""))
+    for path, text in SERVER_FILES.items():
+        file = source / "sglang/srt" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text((text if path != damaged or not whole else "") + ")(\n" * (path == damaged))
+    output = tmp_path / "out"
+    words = ["scan", str(source), "-q", "--format", name, "--output", str(output)]
+    assert command_line.main(words) == 1
+    text = output.read_text()
+    assert "not-analysed" in text or "not analysed" in text
+    assert damaged.rpartition("/")[2] in text
+
+
+def test_two_sources_of_which_one_has_such_a_file(source, tmp_path):
+    for path, text in SERVER_FILES.items():
+        file = source / "sglang/srt" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    other = shutil.copytree(source, tmp_path / "other")
+    words = ["-q", "--output", str(tmp_path / "x")]
+    assert command_line.main(["diff", str(source), str(other), *words]) == 0
+    (other / "sglang/srt/arg_groups/fields/parallel.py").write_text(")(\n")
+    assert command_line.main(["diff", str(source), str(other), *words]) == 1
 
 
 def _empty(folder):
@@ -210,6 +316,35 @@ def _without_layers(folder):
     return wheel
 
 
+def _one_block(folder):
+    """A reduction and no layer that could call it."""
+    file = folder / "sglang/srt/models/cedar.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "from sglang.srt.distributed import tensor_model_parallel_all_reduce\n\n\n"
+        "class Block:\n"
+        "    def forward(self, hidden_states):\n"
+        "        if SOMETHING(hidden_states):\n"
+        "            hidden_states = tensor_model_parallel_all_reduce(hidden_states)\n"
+        "        return hidden_states\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_layers_are_nothing_to_look_at(tmp_path, capsys, name):
+    assert command_line.main(["scan", str(_one_block(tmp_path)), "--format", name]) == 2
+    captured = capsys.readouterr()
+    assert "nothing to look at: 0 layers, 1 reduction" in captured.err
+    assert not captured.out
+
+
+def test_no_layers_are_nothing_to_compare(tmp_path, capsys):
+    made = str(_one_block(tmp_path))
+    assert command_line.main(["diff", made, made]) == 2
+    assert "nothing to look at" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("nothing", [_empty, _without_layers])
 @pytest.mark.parametrize("command", [["scan"], ["report", "--source"]])
 @pytest.mark.parametrize("name", FORMATS)
@@ -218,3 +353,10 @@ def test_nothing_to_look_at_cannot_run(tmp_path, capsys, nothing, command, name)
     captured = capsys.readouterr()
     assert "nothing to look at" in captured.err
     assert not captured.out
+
+
+def test_a_launch_that_asks_a_file_that_is_not_python_is_not_worked_out():
+    def judged(one):
+        raise UnreadableError("cedar.py:1: not Python")
+
+    assert _readable(judged)(None) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from verify.checks.scan.command import report
 from verify.engines.sources import open_source
 from verify.errors import VerifyError
 
@@ -176,6 +177,19 @@ def covered(entry):
     for span in entry["releases"]:
         first, _, last = span.partition(" .. ")
         yield from order[order.index(first) : order.index(last or first) + 1]
+
+
+@pytest.mark.network
+def test_what_was_not_analysed_is_known(release):
+    """A reduction that nobody reaches is a finding; what it is was read by hand."""
+    tree, result = release
+    said = {
+        (entry["file"], entry["at"]): entry["sites"]
+        for entry in RELEASES["not_analysed"]
+        if str(tree.version) in covered(entry)
+    }
+    found = [one for one in report(result).findings if one.rule == "not-analysed"]
+    assert Counter((one.file, f"{one.cls}.{one.method}") for one in found) == said
 
 
 def test_every_release_has_verdicts_with_an_argument():

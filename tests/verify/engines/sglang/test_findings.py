@@ -103,3 +103,9 @@ def test_every_layout_that_is_asked_for_is_one_the_enumeration_has():
     rows = [f"{number:04b}" for number in range(16)]
     for row in rows:
         assert {str(layout) for layout in asked({**MODEL, "row": row}).layouts} <= known
+
+
+def test_a_part_that_models_import_is_named():
+    found = asked({"file": "sglang/srt/models/oak_common/moe.py", "launch": ["--tp-size", "2"]})
+    assert found.why_not == "models/oak_common/moe.py is what models import, none itself"
+    assert asked({"file": "sglang/srt/layers/moe.py"}).why_not == "it names no model file"

@@ -18,7 +18,7 @@ from verify.checks.scan.server.models import Model
 from verify.checks.scan.server.recall import GIVEN, Recaller
 from verify.checks.scan.server.values import SOME_TEXT, UNKNOWN, Code, Thing, Word
 from verify.engines.sources import reading
-from verify.interpreter.index import Class, Function, Index
+from verify.interpreter.index import Class, Function, Index, UnreadableError
 
 ENGINE = reading()
 KNOWN = ENGINE.launches
@@ -96,7 +96,12 @@ class Arguments:
         found_defaults: dict[str, Any] = {}
         for cls in reversed(classes):
             hidden = frozenset(_NO_WORD.findall(cls.text)) - self._by_hand
-            for name, written in cls.assigned.items():
+            try:
+                assigned = cls.assigned
+            except UnreadableError as error:
+                self.index.unread.setdefault(cls.module.path, str(error))
+                continue
+            for name, written in assigned.items():
                 if name in hidden:
                     continue
                 constant = isinstance(written, ast.Constant | ast.UnaryOp)

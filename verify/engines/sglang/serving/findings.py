@@ -76,7 +76,12 @@ def asked(finding: Mapping[str, Json]) -> Asked:
     """Which models, layouts and arguments to serve for a finding's JSON."""
     models = _models(finding)
     if not models:
-        return Asked(why_not="it names no model file")
+        part = re.search(r"models/\w+/.+", str(finding.get("file") or ""))
+        return Asked(
+            why_not=f"{part[0]} is what models import, none itself"
+            if part
+            else "it names no model file"
+        )
     launch, deployment = finding.get("launch"), finding.get("deployment")
     if launch and isinstance(launch, Sequence):
         found = _of_launch([str(word) for word in launch])

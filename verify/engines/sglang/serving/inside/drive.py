@@ -90,7 +90,7 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
         return None
     if "write" in case:
         tiny = importlib.import_module("verify.engines.sglang.serving.inside.tiny")
-        Path(case["into"]).mkdir()
+        Path(case["into"]).mkdir(exist_ok=True)
         tiny.write(case["write"], Path(case["into"]))
         return None
     return resolved(case, log=folder / "log")

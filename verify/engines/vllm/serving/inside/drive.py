@@ -93,7 +93,7 @@ def prepare(case: dict[str, Any], folder: Path) -> Any:
     if "accuse" in case:
         return None
     if "write" in case:
-        Path(case["into"]).mkdir()
+        Path(case["into"]).mkdir(exist_ok=True)
         importlib.import_module(f"{_INSIDE}.tiny").write(case["write"], Path(case["into"]))
         return None
     module = _ENGINE["arguments"]
