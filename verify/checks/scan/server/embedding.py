@@ -40,8 +40,8 @@ def _split_over_all(cls: Class) -> Refusal | None:
     for ancestor in cls.ancestors:
         if not ancestor.mentions((_CALL,)):
             continue
-        methods = ancestor.methods
         try:
+            methods = ancestor.methods
             calls = [
                 node
                 for name, piece in methods.pieces.items()
