@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from verify.engines.registry import READ
 from verify.errors import VerifyError, interrupted
@@ -237,6 +237,10 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """One line; argparse would show all that may be typed before it."""
+        self.exit(2, f"{self.prog}: {message}; --help says what it takes\n")
 
 
 class _Completion(argparse.Action):

@@ -53,9 +53,8 @@ def test_no_command_is_usage() -> None:
     done = verify()
     assert done.returncode == 2
     assert done.stdout == b""
-    assert done.stderr.endswith(
-        b"python -m verify: error: the following arguments are required: COMMAND\n"
-    )
+    needed = b"python -m verify: the following arguments are required: COMMAND"
+    assert done.stderr == needed + b"; --help says what it takes\n"
 
 
 def test_an_unknown_command_is_usage() -> None:
