@@ -84,9 +84,9 @@ def _notes(report: Report, page: Page) -> Iterator[Text]:
 def overview(report: Report, causes: Sequence[Cause], page: Page) -> Iterator[Text]:
     """What is wrong and where, two or three lines a cause, and what to type next."""
     total = counted(len(causes), "cause"), counted(len(report.findings), "finding")
-    launched = (
-        "; each with server options that show it" if any(one.launch for one in causes) else ""
-    )
+    which = "each" if all(one.launch for one in causes) else "some"
+    with_options = f"; {which} with server options that show it"
+    launched = with_options if any(one.launch for one in causes) else ""
     said = ", ".join((*total, *_models(report.findings))) + launched
     yield from _folded(said, page, style="bold")
     for number, cause in enumerate(causes[:FIRST_SCREEN], start=1):

@@ -19,7 +19,7 @@ def test_a_release_is_short_and_its_first_screen_says_it(released, capsys, monke
     assert max(map(len, lines)) <= 80
     first = "\n".join(lines[:24])
     assert re.fullmatch(
-        r"\d+ causes, \d+ findings, \d+ models; each with server options that show it", lines[1]
+        r"\d+ causes, \d+ findings, \d+ models; some with server options that show it", lines[1]
     )
     assert lines[2] == " 1 default  1 place  --tp-size 4"
     assert "longcat_flash.py:335" in first
