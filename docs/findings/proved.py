@@ -27,9 +27,13 @@ Shown = tuple[str, bool, str]
 
 
 def shown(finding: dict[str, Any]) -> set[Shown]:
-    """What a finding says goes wrong, as both say it; the scan's has all rows in which it does."""
+    """What a finding says goes wrong, as both say it; the scan's has all rows in which it does.
+
+    Where ranks hold other numbers of rows a forward ends, whichever of the two it is.
+    """
     rows = finding.get("rows") or [finding["row"]]
-    return {(row, finding["kind"] in MISSING, setting(finding)) for row in rows}
+    missing = {True, False} if finding["kind"] == "crash" else {finding["kind"] in MISSING}
+    return {(row, which, setting(finding)) for row in rows for which in missing}
 
 
 def setting(finding: dict[str, Any]) -> str:
