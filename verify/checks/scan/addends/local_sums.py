@@ -105,7 +105,7 @@ class LocalSumJudge(Judge):
             never = logic.either(never, logic.both(here, logic.negation(summed)))
         for place, when in found.items():
             yield from self._fault("mixed", "unmoved", (place,), sink, when)
-        # who has all experts needs no others; what is left to a flag's sum is another rule's business
+        # who has all experts needs no others; what is left to a flag's sum is for another rule
         alone = logic.atom(ENGINE.atoms.local_work)
         never = logic.all_of(never, self._stays(), logic.negation(alone))
         for backend in self.backends:
