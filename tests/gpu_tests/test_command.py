@@ -166,6 +166,7 @@ def test_a_fault_keeps_the_results_so_far(monkeypatch, capsys):
     )
 
 
+@pytest.mark.slow
 def test_two_nodes_of_torchrun_give_the_same_answer(alone, tmp_path, without_rounding):
     output = tmp_path / "nodes.json"
     nodes = [
