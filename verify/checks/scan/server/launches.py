@@ -35,7 +35,7 @@ from verify.checks.scan.server.loader import refuses_checkpoint
 from verify.checks.scan.server.models import Model, models_of
 from verify.checks.scan.server.platforms import platform_of
 from verify.checks.scan.server.runners import Runners
-from verify.checks.scan.server.settings import sayable, set_besides, unmet, ways
+from verify.checks.scan.server.settings import modules_of, sayable, set_besides, unmet, ways
 from verify.checks.scan.server.stated import Stated
 from verify.checks.scan.server.values import Unknown
 from verify.engines.sources import reading
@@ -382,7 +382,7 @@ class Launcher:
         self, layer: Class, conditions: Conditions, model: Model, options: Options
     ) -> Options:
         """What must be set besides for the conditions to hold for a model."""
-        modules = [layer.module, *filter(None, map(self.index.module, conditions.files))]
+        modules = modules_of(layer, conditions.files)
         settled = self._outcome(model, options).options
         return self.stated.needs(model.cls, modules, conditions.texts, settled)
 

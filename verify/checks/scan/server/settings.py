@@ -27,7 +27,7 @@ def ways(
     Nothing is set for what holds by itself, or of which nobody knows what to set. Names mean what
     they do in the layer's file, or in the first of `files` that has them.
     """
-    modules = _modules(layer, files)
+    modules = modules_of(layer, files)
     each = [
         _ways(asked, modules, defaults, MAX_HOPS) for text in conditions for asked in parsed(text)
     ]
@@ -49,7 +49,7 @@ def unmet(
     layer: Class, files: Iterable[str], conditions: Iterable[str], settled: Options
 ) -> Iterator[tuple[str, frozenset[str]]]:
     """The conditions that do not hold with these options, and the options that each asks for."""
-    modules = _modules(layer, files)
+    modules = modules_of(layer, files)
     for text in conditions:
         for asked in parsed(text):
             names: set[str] = set()
@@ -57,7 +57,8 @@ def unmet(
                 yield text, frozenset(names)
 
 
-def _modules(layer: Class, files: Iterable[str]) -> list[Module]:
+def modules_of(layer: Class, files: Iterable[str]) -> list[Module]:
+    """Where the names of conditions mean something: the layer's file, then the others."""
     return [layer.module, *filter(None, map(layer.module.index.module, files))]
 
 
