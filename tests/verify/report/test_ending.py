@@ -27,10 +27,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ends with its p
 
 @pytest.fixture(autouse=True)
 def heard():
-    """Who starts the tests may ignore a hangup (nohup): what they start must hear it."""
-    kept = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Who starts the tests may ignore a hangup (nohup) or an interrupt (a shell's background job):
+    what they start must hear it.
+    """
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    kept = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, kept)
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @contextmanager
